@@ -1,0 +1,3 @@
+//! Throughput against testpmd.
+
+fn main() {}

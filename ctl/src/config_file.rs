@@ -1,0 +1,269 @@
+//! The configuration as a TOML file: read with errors that show the line, written so that it is whole or not there.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer};
+
+use crate::config::Config;
+use crate::explain::explain;
+use crate::protocol::ErrorCode;
+use crate::source_map::{Position, SourceMap, excerpt, position};
+
+/// Longest configuration file, in bytes: hundreds of thousands of real servers.
+pub const CONFIG_BYTES_MAX: usize = 16 << 20;
+
+/// Why a configuration file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is too long.
+    #[error("{}: it is longer than {CONFIG_BYTES_MAX} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text is not a configuration.
+    #[error(transparent)]
+    Text(Box<TextError>),
+    /// The file cannot be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A text that is not a configuration: no TOML, an unknown key, a wrong type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file_name}:{position}: {}{message}\n{excerpt}", place_prefix(place))]
+pub struct TextError {
+    /// The file's name, as given.
+    pub file_name: String,
+    /// Where in the file.
+    pub position: Position,
+    /// Where in the configuration (`services[2].real_servers[0].weight`); empty where the text is no TOML.
+    pub place: String,
+    /// What and why.
+    pub message: String,
+    /// The line, and a caret under what is wrong.
+    pub excerpt: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+fn place_prefix(place: &str) -> String {
+    if place.is_empty() { String::new() } else { format!("{place}: ") }
+}
+
+impl ConfigError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            ConfigError::Text(error) => error.help.as_deref(),
+            ConfigError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("give the path of a file that exists, or - for the standard input")
+            }
+            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Some("use an account that may"),
+                io::ErrorKind::NotFound => Some("make its folder first"),
+                _ => None,
+            },
+            ConfigError::TooLong { .. } => Some("a configuration is TOML text: is this the right file?"),
+        }
+    }
+
+    /// Its class.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            ConfigError::Text(_) | ConfigError::TooLong { .. } => ErrorCode::Invalid,
+            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorCode::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorCode::Denied,
+                _ => ErrorCode::Internal,
+            },
+        }
+    }
+}
+
+/// Reads a configuration file as text.
+///
+/// # Errors
+/// `Unreadable`, `TooLong`, and `Text` where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    read_text_from(file, path)
+}
+
+/// [`read_text`] from anything that is open already; `path` is for messages.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_text_from(source: impl Read, path: &Path) -> Result<String, ConfigError> {
+    let mut bytes = Vec::new();
+    source
+        .take(CONFIG_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    if bytes.len() > CONFIG_BYTES_MAX {
+        return Err(ConfigError::TooLong { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        // Up to `offset` the two agree byte for byte.
+        let span = offset..offset + char::REPLACEMENT_CHARACTER.len_utf8();
+        let help = Some("save the file as UTF-8".to_owned());
+        text_error(&text, &path.to_string_lossy(), span, String::new(), "this byte is not UTF-8", help)
+    })
+}
+
+fn text_error(
+    text: &str,
+    file_name: &str,
+    span: std::ops::Range<usize>,
+    place: String,
+    message: &str,
+    help: Option<String>,
+) -> ConfigError {
+    ConfigError::Text(Box::new(TextError {
+        file_name: file_name.to_owned(),
+        position: position(text, span.start),
+        place,
+        message: message.to_owned(),
+        excerpt: excerpt(text, span),
+        help,
+    }))
+}
+
+impl Config {
+    /// Reads a configuration from TOML; `file_name` is for messages. Whether it is valid says
+    /// [`validate`](crate::validate::validate).
+    ///
+    /// # Errors
+    /// `Text`: the text is no TOML, or a key is unknown or missing, or a value has the wrong type.
+    pub fn from_toml(text: &str, file_name: &str) -> Result<Config, ConfigError> {
+        let no_toml = |error: toml::de::Error| {
+            let span = error.span().unwrap_or(text.len()..text.len());
+            let message = explain(error.message(), None).message;
+            text_error(text, file_name, span, String::new(), &message, None)
+        };
+        let root = DeTable::parse(text).map_err(no_toml)?;
+        if let Some((span, place)) = first_list_for_a_table(root.get_ref()) {
+            let message = "a table of keys and values is wanted here, not a list";
+            return Err(text_error(text, file_name, span, place, message, None));
+        }
+        Config::deserialize(Deserializer::from(root)).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            let explained = explain(error.message(), text.get(span.clone()));
+            let mut place = SourceMap::new(text).place_at(&span);
+            if let Some(key) = &explained.missing_key {
+                place = format!("{place}.{key}");
+            }
+            text_error(text, file_name, span, place, &explained.message, explained.help)
+        })
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// As [`read_text`] and [`Config::from_toml`].
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::from_toml(&read_text(path)?, &path.to_string_lossy())
+    }
+
+    /// The configuration as TOML; [`Config::from_toml`] reads the same configuration back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("the schema has only what TOML can write: text, integers, booleans, lists, tables")
+    }
+
+    /// Writes the configuration file whole or not at all: beside it first, then renamed. An existing file keeps its
+    /// mode and owner, and stays as it was on any failure; a link stays a link.
+    ///
+    /// # Errors
+    /// `Unwritable`.
+    pub fn write_atomically(&self, path: &Path) -> Result<(), ConfigError> {
+        replace_file(path, self.to_toml().as_bytes())
+            .map_err(|source| ConfigError::Unwritable { path: path.to_owned(), source })
+    }
+}
+
+/// serde's derive takes a list for a struct, by position. Nobody means that in a configuration.
+fn first_list_for_a_table(root: &DeTable<'_>) -> Option<(std::ops::Range<usize>, String)> {
+    if let Some(director) = root.get("director").filter(|value| value.get_ref().is_array()) {
+        return Some((director.span(), "director".to_owned()));
+    }
+    for key in ["ports", "services"] {
+        for (index, item) in items(root.get(key)) {
+            let Some(table) = item.get_ref().as_table() else {
+                return is_list(item, || format!("{key}[{index}]"));
+            };
+            for (number, item) in items(table.get("real_servers")) {
+                let found = is_list(item, || format!("{key}[{index}].real_servers[{number}]"));
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+    }
+    None
+}
+
+fn items<'t, 'a>(
+    value: Option<&'t Spanned<DeValue<'a>>>,
+) -> impl Iterator<Item = (usize, &'t Spanned<DeValue<'a>>)> {
+    value.and_then(|value| value.get_ref().as_array()).into_iter().flat_map(|items| items.iter()).enumerate()
+}
+
+fn is_list(
+    value: &Spanned<DeValue<'_>>,
+    place: impl FnOnce() -> String,
+) -> Option<(std::ops::Range<usize>, String)> {
+    value.get_ref().is_array().then(|| (value.span(), place()))
+}
+
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(error),
+    };
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // 0666 less the umask, as any new file; the temporary one has the final mode before it has content.
+    let permissions = fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().prefix(".dr-").permissions(permissions).tempfile_in(folder)?;
+    match fs::metadata(&target) {
+        Ok(old) if !old.is_file() => return Err(io::Error::other("it is not a regular file")),
+        Ok(old) => {
+            // Giving files away is root's alone; the writer's own ownership is the best that others can do.
+            let _ = fchown(file.as_file(), Some(old.uid()), Some(old.gid()));
+            file.as_file().set_permissions(old.permissions())?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(&target)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

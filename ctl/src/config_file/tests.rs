@@ -1,0 +1,433 @@
+use std::os::unix::fs::symlink;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{
+    DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig, ServiceConfig,
+};
+use crate::mac::MacAddress;
+use crate::validate::validate;
+use scheduler::Algorithm;
+
+const GOOD: &str = r#"# Every key but those of `director` that are left to their defaults.
+[director]
+worker_cpus = [2, 3]
+metrics_listen = "off"
+control_group = "dr"
+
+[[ports]]
+name = "lan0"
+device = "net_af_packet0,iface=eth1"
+addresses = ["10.0.0.1/24"]
+mtu = 1500
+
+[[services]]
+protocol = "tcp"
+address = "192.0.2.10"
+port = 80
+scheduler = "wrr"
+
+[[services.real_servers]]
+address = "10.0.0.11"
+weight = 2
+
+[[services.real_servers]]
+address = "10.0.0.12"
+mac = "02:00:00:00:00:0c"
+drain = true
+"#;
+
+fn error_of(text: &str) -> TextError {
+    match Config::from_toml(text, "lb.toml") {
+        Err(ConfigError::Text(error)) => *error,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_good_file_is_read_key_by_key() {
+    let config = Config::from_toml(GOOD, "lb.toml").unwrap();
+    assert_eq!(config.director.worker_cpus, [2, 3]);
+    assert_eq!(config.director.metrics_listen, None);
+    assert_eq!(config.director.memory_mib, DirectorConfig::default().memory_mib);
+    assert_eq!(config.ports[0].rx_descriptors, 1024);
+    let service = &config.services[0];
+    assert_eq!(service.id().to_string(), "tcp 192.0.2.10:80");
+    assert_eq!(service.scheduler, Algorithm::Wrr);
+    assert_eq!((service.real_servers[0].weight, service.real_servers[1].weight), (2, 1));
+    assert!(service.real_servers[1].drain && service.real_servers[1].mac.is_some());
+    assert_eq!(validate(&config), Ok(()));
+}
+
+#[test]
+fn a_weight_out_of_range_shows_place_line_and_range() {
+    let error = error_of(&GOOD.replace("weight = 2", "weight = 70000"));
+    assert_eq!(
+        error.to_string(),
+        "lb.toml:21:10: services[0].real_servers[0].weight: 70000 is over 65535\n   |\n21 | weight = 70000\n   |          ^^^^^"
+    );
+    assert_eq!(error.help.as_deref(), Some("give a whole number from 0 to 65535"));
+}
+
+#[test]
+fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
+    for (from, to, place, message, help) in [
+        (
+            "weight = 2",
+            "wieght = 2",
+            "services[0].real_servers[0].wieght",
+            "unknown key `wieght`",
+            Some("did you mean `weight`? Known are address, weight, mac, drain"),
+        ),
+        (
+            "[[services]]",
+            "[[servces]]",
+            "servces",
+            "unknown key `servces`",
+            Some("did you mean `services`? Known are director, ports, services"),
+        ),
+        (
+            "\"wrr\"",
+            "\"wrrr\"",
+            "services[0].scheduler",
+            "unknown scheduler `wrrr`",
+            Some("did you mean `wrr`? Known are rr, wrr, lc, wlc"),
+        ),
+        (
+            "\"tcp\"",
+            "\"tpc\"",
+            "services[0].protocol",
+            "unknown value `tpc`",
+            Some("did you mean `tcp`? Known are tcp, udp"),
+        ),
+        ("\"tcp\"", "6", "services[0].protocol", "text in quotes is wanted here", None),
+        (
+            "weight = 2",
+            "weight = -1",
+            "services[0].real_servers[0].weight",
+            "-1 is under 0",
+            Some("give a whole number from 0 to 65535"),
+        ),
+        (
+            "weight = 2",
+            "weight = 1.5",
+            "services[0].real_servers[0].weight",
+            "a whole number from 0 to 65535 is wanted here, not the floating point `1.5`",
+            None,
+        ),
+        (
+            "weight = 2",
+            "weight = \"2\"",
+            "services[0].real_servers[0].weight",
+            "a whole number from 0 to 65535 is wanted here, not the string \"2\"",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 65536",
+            "services[0].port",
+            "65536 is over 65535",
+            Some("give a whole number from 0 to 65535"),
+        ),
+        ("port = 80\n", "", "services[0].port", "it is missing", Some("add `port`")),
+        (
+            "address = \"10.0.0.11\"\n",
+            "",
+            "services[0].real_servers[0].address",
+            "it is missing",
+            Some("add `address`"),
+        ),
+        (
+            "\"192.0.2.10\"",
+            "\"192.0.2.300\"",
+            "services[0].address",
+            "`192.0.2.300` is no IPv4 address such as 192.0.2.10",
+            None,
+        ),
+        (
+            "\"10.0.0.1/24\"",
+            "\"10.0.0.1\"",
+            "ports[0].addresses[0]",
+            "`10.0.0.1` is no address with its network such as 10.0.0.1/24",
+            None,
+        ),
+        (
+            "\"02:00:00:00:00:0c\"",
+            "\"03:00:00:00:00:0c\"",
+            "services[0].real_servers[1].mac",
+            "`03:00:00:00:00:0c` is not a unicast MAC address such as 02:00:00:00:00:0b",
+            None,
+        ),
+        (
+            "drain = true",
+            "drain = 1",
+            "services[0].real_servers[1].drain",
+            "true or false is wanted here, not the integer `1`",
+            None,
+        ),
+        (
+            "\"off\"",
+            "\"9190\"",
+            "director.metrics_listen",
+            "`9190` is neither an address with a port such as 127.0.0.1:9190 nor `off`",
+            None,
+        ),
+        (
+            "[2, 3]",
+            "[2, -3]",
+            "director.worker_cpus[1]",
+            "-3 is under 0",
+            Some("give a whole number from 0 to 18446744073709551615"),
+        ),
+        (
+            "[2, 3]",
+            "2",
+            "director.worker_cpus",
+            "a list in [ ] is wanted here, not the integer `2`",
+            None,
+        ),
+        (
+            "worker_cpus",
+            "hugepages = \"on\"\nworker_cpus",
+            "director.hugepages",
+            "unknown value `on`",
+            Some("known are auto, off, required"),
+        ),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = error_of(&GOOD.replacen(from, to, 1));
+        let found = (error.place.as_str(), error.message.as_str(), error.help.as_deref());
+        assert_eq!(found, (place, message, help), "{to}");
+        assert!(error.excerpt.contains('^'));
+    }
+}
+
+#[test]
+fn a_list_where_a_table_belongs_is_refused() {
+    for (text, place) in [
+        ("director = []", "director"),
+        ("ports = [[\"lan0\", \"net_null0\", []]]", "ports[0]"),
+        ("services = [[\"tcp\", \"192.0.2.10\", 80, \"wlc\", []]]", "services[0]"),
+        (
+            "services = [{ protocol = \"tcp\", address = \"192.0.2.10\", port = 80, real_servers = [[\"10.0.0.11\"]] }]",
+            "services[0].real_servers[0]",
+        ),
+    ] {
+        let error = error_of(text);
+        assert_eq!(error.place, place);
+        assert_eq!(error.message, "a table of keys and values is wanted here, not a list");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_toml_shows_the_line() {
+    for (text, position, message) in [
+        ("[[services", (1, 11), "unclosed array table"),
+        ("[director]\nmemory_mib = \n", (2, 14), "string values must be quoted"),
+        ("[director]\nmemory_mib = 1\nmemory_mib = 2\n", (3, 1), "duplicate key"),
+        ("<html>", (1, 1), "missing"),
+    ] {
+        let error = error_of(text);
+        let at = (error.position.line, error.position.column);
+        assert!(at.0 == position.0, "{text}: {error}");
+        assert!(!error.message.is_empty() && error.place.is_empty());
+        assert!(error.message.contains(message) || position == (1, 1), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_a_configuration_or_an_error_with_a_place() {
+    for end in 0..GOOD.len() {
+        match Config::from_toml(&GOOD[..end], "lb.toml") {
+            Ok(config) => {
+                let _ = validate(&config);
+                assert_eq!(Config::from_toml(&config.to_toml(), "again").unwrap(), config);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.starts_with("lb.toml:") && text.contains('^'), "{end}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back_and_readable() {
+    let config = Config::from_toml(GOOD, "lb.toml").unwrap();
+    let text = config.to_toml();
+    assert_eq!(Config::from_toml(&text, "again").unwrap(), config);
+    assert!(text.contains("\n[[services]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\nport = 80\n"), "{text}");
+    assert!(
+        text.contains("\n[[services.real_servers]]\naddress = \"10.0.0.12\"\nweight = 1\nmac = \"02:00:00:00:00:0c\"\ndrain = true\n"),
+        "{text}"
+    );
+    assert_eq!(Config::from_toml(&Config::default().to_toml(), "again").unwrap(), Config::default());
+}
+
+fn any_director() -> impl Strategy<Value = DirectorConfig> {
+    let sizes = (any::<u32>(), prop::option::of(any::<u32>()), any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let texts = (".{0,20}", prop::option::of(".{0,20}"), prop::collection::vec(".{0,20}", 0..3));
+    let cpus = || prop::collection::vec(0usize..4096, 0..4);
+    let listen = prop::option::of(any::<std::net::SocketAddr>().prop_map(|mut address| {
+        // A flow label is no part of an address's text.
+        if let std::net::SocketAddr::V6(address) = &mut address {
+            address.set_flowinfo(0);
+        }
+        address
+    }));
+    let hugepages = prop::sample::select(vec![Hugepages::Auto, Hugepages::Off, Hugepages::Required]);
+    (cpus(), cpus(), hugepages, sizes, texts, listen).prop_map(
+        |(worker_cpus, control_cpus, hugepages, sizes, texts, metrics_listen)| DirectorConfig {
+            worker_cpus,
+            control_cpus,
+            hugepages,
+            memory_mib: sizes.0,
+            mbuf_count: sizes.1,
+            mbuf_data_room: sizes.2,
+            connection_capacity_per_worker: sizes.3,
+            service_capacity: sizes.4,
+            real_server_capacity: sizes.5,
+            control_socket: texts.0.into(),
+            control_group: texts.1,
+            metrics_listen,
+            eal_arguments: texts.2,
+        },
+    )
+}
+
+fn any_port() -> impl Strategy<Value = PortConfig> {
+    let network = (any::<std::net::Ipv4Addr>(), 0u8..=32)
+        .prop_map(|(address, length)| ipnet::Ipv4Net::new(address, length).unwrap());
+    let addresses = prop::collection::vec(network, 0..3);
+    (".{0,20}", ".{0,20}", addresses, any::<u16>(), any::<u16>(), prop::option::of(any::<u16>())).prop_map(
+        |(name, device, addresses, rx_descriptors, tx_descriptors, mtu)| PortConfig {
+            name,
+            device,
+            addresses,
+            rx_descriptors,
+            tx_descriptors,
+            mtu,
+        },
+    )
+}
+
+fn any_service() -> impl Strategy<Value = ServiceConfig> {
+    let mac = any::<[u8; 6]>().prop_map(|mut bytes| {
+        bytes[0] = bytes[0] & 0xfe | 2;
+        MacAddress(bytes)
+    });
+    let real_server = (any::<std::net::Ipv4Addr>(), any::<u16>(), prop::option::of(mac), any::<bool>())
+        .prop_map(|(address, weight, mac, drain)| RealServerConfig { address, weight, mac, drain });
+    let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
+    let scheduler = prop::sample::select(Algorithm::ALL.to_vec());
+    let real_servers = prop::collection::vec(real_server, 0..4);
+    (protocol, any::<std::net::Ipv4Addr>(), any::<u16>(), scheduler, real_servers).prop_map(
+        |(protocol, address, port, scheduler, real_servers)| ServiceConfig {
+            protocol,
+            address,
+            port,
+            scheduler,
+            real_servers,
+        },
+    )
+}
+
+pub(crate) fn any_config() -> impl Strategy<Value = Config> {
+    (any_director(), prop::collection::vec(any_port(), 0..3), prop::collection::vec(any_service(), 0..4))
+        .prop_map(|(director, ports, services)| Config { director, ports, services })
+}
+
+proptest! {
+    #[test]
+    fn every_configuration_is_read_back_as_it_was_written(config in any_config()) {
+        prop_assert_eq!(Config::from_toml(&config.to_toml(), "lb.toml").unwrap(), config);
+    }
+
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "(?s).{0,200}") {
+        if let Ok(config) = Config::from_toml(&text, "lb.toml") {
+            let _ = validate(&config);
+        }
+    }
+
+    #[test]
+    fn a_good_file_with_bytes_changed_is_a_configuration_or_an_error(
+        edits in prop::collection::vec((0..GOOD.len(), prop::sample::select(b"[]{}=\"',.#0-9ae\n \\".to_vec())), 1..6)
+    ) {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        for (position, byte) in edits {
+            bytes[position] = byte;
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        match Config::from_toml(&text, "lb.toml") {
+            Ok(config) => { let _ = validate(&config); }
+            Err(error) => prop_assert!(error.to_string().contains('^')),
+        }
+    }
+
+    #[test]
+    fn any_configuration_is_judged_without_a_panic(config in any_config()) {
+        let _ = crate::validate::validate_for_start(&config);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_or_too_long_or_not_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.toml");
+    let error = Config::load(&path).unwrap_err();
+    assert!(matches!(error, ConfigError::Unreadable { .. }) && error.code() == ErrorCode::NotFound, "{error}");
+
+    fs::write(&path, b"[director]\nworker_cpus = [\xff]\n").unwrap();
+    let error = Config::load(&path).unwrap_err();
+    assert!(error.to_string().contains(":2:16: this byte is not UTF-8\n"), "{error}");
+
+    fs::write(&path, vec![b'#'; CONFIG_BYTES_MAX + 1]).unwrap();
+    assert!(matches!(Config::load(&path).unwrap_err(), ConfigError::TooLong { .. }));
+    fs::write(&path, vec![b'#'; CONFIG_BYTES_MAX]).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), Config::default());
+
+    let error = Config::load(folder.path()).unwrap_err();
+    assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn a_file_written_replaces_the_old_one_and_keeps_its_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.toml");
+    let config = Config::from_toml(GOOD, "lb.toml").unwrap();
+    config.write_atomically(&path).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), config);
+
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    Config::default().write_atomically(&path).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), Config::default());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_link_to_a_file_stays_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, link) = (folder.path().join("real.toml"), folder.path().join("lb.toml"));
+    fs::write(&target, "").unwrap();
+    symlink("real.toml", &link).unwrap();
+    let config = Config::from_toml(GOOD, "lb.toml").unwrap();
+    config.write_atomically(&link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(Config::load(&target).unwrap(), config);
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::default();
+    let error = config.write_atomically(&folder.path().join("missing/lb.toml")).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotFound);
+    let a_folder = folder.path().join("lb.toml");
+    fs::create_dir(&a_folder).unwrap();
+    let error = config.write_atomically(&a_folder).unwrap_err();
+    assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}

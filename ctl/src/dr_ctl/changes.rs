@@ -1,0 +1,20 @@
+//! The verbs that change one service or real server: all print what they changed.
+
+use ctl::protocol::{Changed, Command};
+
+use super::Session;
+use super::failure::Failure;
+
+impl Session<'_> {
+    pub(super) fn change(&self, command: &Command) -> Result<(), Failure> {
+        self.list(command, describe)
+    }
+}
+
+/// One line a change.
+pub(super) fn describe(changed: &Changed) -> String {
+    if changed.changes.is_empty() {
+        return "no changes\n".to_owned();
+    }
+    changed.changes.iter().map(|change| format!("{change}\n")).collect()
+}

@@ -1,0 +1,317 @@
+//! A request as a line of JSON. Both sides: what `dr-ctl` writes, and the daemon's reader, which turns whatever arrives
+//! into a command or an error that names the place. It never panics and needs memory in proportion to the line.
+
+use std::ops::Range;
+use std::str;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::explain::{clip, explain};
+use crate::nearest::nearest;
+use crate::protocol::{Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION};
+
+/// Every verb, as it goes over the socket.
+pub const VERBS: &[&str] = &[
+    "add-vip", "set-vip", "del-vip", "add-rs", "set-rs", "del-rs", "drain-rs", "show", "stats", "connections",
+    "neighbours", "status", "apply", "config",
+];
+
+impl Command {
+    /// Its verb, as it goes over the socket.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Command::AddVip(_) => "add-vip",
+            Command::SetVip(_) => "set-vip",
+            Command::DelVip(_) => "del-vip",
+            Command::AddRs(_) => "add-rs",
+            Command::SetRs(_) => "set-rs",
+            Command::DelRs(_) => "del-rs",
+            Command::DrainRs(_) => "drain-rs",
+            Command::Show(_) => "show",
+            Command::Stats(_) => "stats",
+            Command::Connections(_) => "connections",
+            Command::Neighbours => "neighbours",
+            Command::Status => "status",
+            Command::Apply(_) => "apply",
+            Command::Config => "config",
+        }
+    }
+
+    /// Whether it changes what runs, and so is logged with its caller.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Command::AddVip(_)
+            | Command::SetVip(_)
+            | Command::DelVip(_)
+            | Command::AddRs(_)
+            | Command::SetRs(_)
+            | Command::DelRs(_)
+            | Command::DrainRs(_) => true,
+            Command::Apply(apply) => !apply.dry_run,
+            Command::Show(_)
+            | Command::Stats(_)
+            | Command::Connections(_)
+            | Command::Neighbours
+            | Command::Status
+            | Command::Config => false,
+        }
+    }
+}
+
+/// A command as it goes over the socket, newline included.
+pub fn encode_request(command: &Command) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        version: u32,
+        #[serde(flatten)]
+        command: &'a Command,
+    }
+
+    let line = Line { version: VERSION, command };
+    let mut bytes = serde_json::to_vec(&line).expect("keys are strings: always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// `WrongVersion` where the version is absent or another one; otherwise `BadRequest` with the place
+/// (`arguments.real_server.weight: 70000 is over 65535`).
+pub fn parse_request(line: &[u8]) -> Result<Command, ErrorReply> {
+    if line.len() > REQUEST_BYTES_MAX {
+        let message = format!("the request is longer than {REQUEST_BYTES_MAX} bytes");
+        return Err(bad(message).with_help("split it, or apply a shorter configuration"));
+    }
+    let text = str::from_utf8(line)
+        .map_err(|error| bad(format!("byte {} of the request is not UTF-8", error.valid_up_to() + 1)))?;
+    check_version(text)?;
+    let envelope: Envelope<'_> = read("", text)?;
+    let verb = envelope.verb.ok_or_else(|| {
+        bad("verb: it is missing".to_owned()).with_help(format!("known verbs are {}", VERBS.join(", ")))
+    })?;
+    let verb: String = read("verb", verb.get())?;
+    read_command(&verb, envelope.arguments.map_or("{}", RawValue::get))
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a map")]
+struct Versioned<'a> {
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a map", deny_unknown_fields)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "version")]
+    _version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    verb: Option<&'a RawValue>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+/// The version comes first: another one may have other keys and other verbs.
+fn check_version(text: &str) -> Result<(), ErrorReply> {
+    if !text.trim_start().starts_with('{') {
+        // serde's derive would take a list for the object, by position.
+        let _: serde::de::IgnoredAny = read("", text)?;
+        return Err(bad("a request is an object: {\"version\":1,\"verb\":...}".to_owned()));
+    }
+    let versioned: Versioned<'_> = read("", text)?;
+    let found = versioned.version.map_or("none", RawValue::get);
+    if found == VERSION.to_string() {
+        return Ok(());
+    }
+    let message = format!("version: this is version {VERSION} of the protocol, the request is of {}", clip(found));
+    let help = format!("use the dr-ctl of the same release, or say \"version\":{VERSION}");
+    Err(ErrorReply::new(ErrorCode::WrongVersion, message).with_help(help))
+}
+
+fn read_command(verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
+    Ok(match verb {
+        "add-vip" => Command::AddVip(read_arguments(arguments)?),
+        "set-vip" => Command::SetVip(read_arguments(arguments)?),
+        "del-vip" => Command::DelVip(read_arguments(arguments)?),
+        "add-rs" => Command::AddRs(read_arguments(arguments)?),
+        "set-rs" => Command::SetRs(read_arguments(arguments)?),
+        "del-rs" => Command::DelRs(read_arguments(arguments)?),
+        "drain-rs" => Command::DrainRs(read_arguments(arguments)?),
+        "show" => Command::Show(read_arguments(arguments)?),
+        "stats" => Command::Stats(read_arguments(arguments)?),
+        "connections" => Command::Connections(read_arguments(arguments)?),
+        "neighbours" => read_arguments::<None_>(arguments).map(|_| Command::Neighbours)?,
+        "status" => read_arguments::<None_>(arguments).map(|_| Command::Status)?,
+        "apply" => Command::Apply(read_arguments(arguments)?),
+        "config" => read_arguments::<None_>(arguments).map(|_| Command::Config)?,
+        unknown => {
+            let help = match nearest(unknown, VERBS.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`? Known verbs are {}", VERBS.join(", ")),
+                None => format!("known verbs are {}", VERBS.join(", ")),
+            };
+            return Err(bad(format!("verb: unknown verb `{}`", clip(unknown))).with_help(help));
+        }
+    })
+}
+
+/// Arguments of a verb that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct None_ {}
+
+/// `null` is as good as nothing; anything else but an object is not.
+fn read_arguments<T: DeserializeOwned>(arguments: &str) -> Result<T, ErrorReply> {
+    const WANTED: &str = "a table of keys and values is wanted here, not a list";
+    let arguments = if arguments == "null" { "{}" } else { arguments };
+    if !arguments.starts_with('{') {
+        let message = "arguments: a table of keys and values is wanted here".to_owned();
+        return Err(bad(message).with_help("give an object: \"arguments\":{...}"));
+    }
+    // serde's derive takes a list for a struct, by position. Nobody means that in a request.
+    let end = walk(arguments, arguments.len(), is_list_for_an_object);
+    if end.is_stopped {
+        return Err(bad(format!("{}: {WANTED}", place("arguments", &end.steps))));
+    }
+    read("arguments", arguments)
+}
+
+fn is_list_for_an_object(steps: &[Step<'_>]) -> bool {
+    match steps {
+        [.., Step::Key(key)] => matches!(*key, "service" | "real_server" | "config" | "director"),
+        [.., Step::Key(key), Step::Index(_)] => matches!(*key, "services" | "real_servers" | "ports"),
+        _ => false,
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, ErrorReply> {
+    serde_json::from_str(json).map_err(|error| {
+        let raw = error.to_string();
+        let raw = raw.rsplit_once(" at line ").map_or(raw.as_str(), |(message, _)| message);
+        let offset = byte_offset(json, &error);
+        if !error.is_data() {
+            let root = if root.is_empty() { String::new() } else { format!("{root}: ") };
+            return bad(format!("{root}byte {}: not JSON: {}", offset.max(1), clip(raw)));
+        }
+        let mut end = walk(json, offset, |_| false);
+        let explained = explain(raw, json.get(end.value));
+        end.steps.extend(explained.missing_key.as_deref().map(Step::Key));
+        let place = place(root, &end.steps);
+        let prefix = if place.is_empty() { place } else { format!("{place}: ") };
+        ErrorReply { help: explained.help, ..bad(format!("{prefix}{}", explained.message)) }
+    })
+}
+
+fn bad(message: String) -> ErrorReply {
+    ErrorReply::new(ErrorCode::BadRequest, message)
+}
+
+/// How much of the text was read when an error was found. serde_json counts lines from 1 and columns in bytes.
+fn byte_offset(json: &str, error: &serde_json::Error) -> usize {
+    let lines_before = error.line().saturating_sub(1);
+    let start: usize = json.split_inclusive('\n').take(lines_before).map(str::len).sum();
+    (start + error.column()).min(json.len())
+}
+
+/// A step on the way from the root of a JSON value to one of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// `arguments.services[2].port`
+fn place(root: &str, steps: &[Step<'_>]) -> String {
+    let mut place = String::from(root);
+    for step in steps {
+        match step {
+            Step::Key(key) => {
+                let dot = if place.is_empty() { "" } else { "." };
+                place.push_str(&format!("{dot}{}", clip(key)));
+            }
+            Step::Index(index) => place.push_str(&format!("[{index}]")),
+        }
+    }
+    place
+}
+
+/// Where a walk through a JSON text ended.
+struct End<'a> {
+    steps: Vec<Step<'a>>,
+    /// The last string or number on the way.
+    value: Range<usize>,
+    is_stopped: bool,
+}
+
+/// Walks over the first `offset` bytes, or to the first list at whose place `stops_at_list` holds. The text up to there
+/// is good JSON, as far as a reader that stopped there knows; in other text the place is a guess, never a panic.
+fn walk(json: &str, offset: usize, stops_at_list: impl Fn(&[Step<'_>]) -> bool) -> End<'_> {
+    let bytes = &json.as_bytes()[..offset];
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    let mut value = 0..0;
+    let mut position = 0;
+    let mut expects_key = false;
+    while let Some(&byte) = bytes.get(position) {
+        let start = position;
+        position += 1;
+        match byte {
+            b'{' => {
+                steps.push(Step::Key(""));
+                expects_key = true;
+            }
+            b'[' => {
+                if stops_at_list(&steps) {
+                    return End { steps, value, is_stopped: true };
+                }
+                steps.push(Step::Index(0));
+                expects_key = false;
+            }
+            b'}' | b']' => {
+                steps.pop();
+                expects_key = false;
+            }
+            b',' => match steps.last_mut() {
+                Some(Step::Index(index)) => *index += 1,
+                Some(Step::Key(_)) => expects_key = true,
+                None => {}
+            },
+            b'"' => {
+                position = end_of_string(bytes, position);
+                value = start..position;
+                if let (true, Some(Step::Key(key))) = (expects_key, steps.last_mut()) {
+                    *key = json.get(start + 1..position - 1).unwrap_or_default();
+                    expects_key = false;
+                }
+            }
+            b'0'..=b'9' | b'-' => {
+                let is_number = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                position += bytes[position..].iter().take_while(|byte| is_number(byte)).count();
+                value = start..position;
+            }
+            _ => {}
+        }
+    }
+    // An object of which no key was read has no step of its own.
+    if steps.last() == Some(&Step::Key("")) {
+        steps.pop();
+    }
+    End { steps, value, is_stopped: false }
+}
+
+/// The position after the quote that ends a string; `position` is after the one that begins it.
+fn end_of_string(bytes: &[u8], mut position: usize) -> usize {
+    while let Some(&byte) = bytes.get(position) {
+        position += 1;
+        match byte {
+            b'"' => return position,
+            b'\\' => position += 1,
+            _ => {}
+        }
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Is a configuration valid? Every check that needs no host: the daemon repeats them before each change, `dr-ctl`
+//! makes them before it asks the daemon.
+//!
+//! All checks are linear in the configuration: a file with tens of thousands of real servers takes milliseconds.
+//! Every problem is reported, not the first one alone.
+
+use std::fmt;
+
+use crate::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId};
+use crate::protocol::ErrorCode;
+
+mod addresses;
+mod director;
+mod ports;
+mod services;
+
+pub use director::{
+    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB, REAL_SERVER_CAPACITY, SERVICE_CAPACITY,
+    WORKERS_MAX,
+};
+pub use ports::{
+    ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX,
+};
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `Invalid` or `Full`; for a single change `Exists` and `NotFound` too.
+    pub code: ErrorCode,
+    /// Where: `services[2].real_servers[0].weight`.
+    pub place: String,
+    /// What and why: `70000 is over 65535`.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+impl Problem {
+    fn new(code: ErrorCode, place: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem { code, place: place.into(), message: message.into(), help: None }
+    }
+
+    fn invalid(place: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem::new(ErrorCode::Invalid, place, message)
+    }
+
+    fn help(self, help: impl Into<String>) -> Problem {
+        Problem { help: Some(help.into()), ..self }
+    }
+}
+
+/// Checks all of a configuration. One without ports passes (`apply` takes it); what depends on the ports is then
+/// left to the daemon.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+pub fn validate(config: &Config) -> Result<(), Vec<Problem>> {
+    let mut problems = validate_director(&config.director);
+    problems.extend(validate_ports(&config.ports));
+    problems.extend(validate_services(&config.director, &config.ports, &config.services));
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// [`validate`], and that the daemon can start with it: it has a port.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+pub fn validate_for_start(config: &Config) -> Result<(), Vec<Problem>> {
+    let mut problems = validate(config).err().unwrap_or_default();
+    if config.ports.is_empty() {
+        let problem = Problem::invalid("ports", "there is none, and dr-director forwards nothing without a port")
+            .help("add a [[ports]] table with name, device and addresses");
+        problems.push(problem);
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Checks `director`.
+pub fn validate_director(director: &DirectorConfig) -> Vec<Problem> {
+    director::check(director)
+}
+
+/// Checks `ports`.
+pub fn validate_ports(ports: &[PortConfig]) -> Vec<Problem> {
+    ports::check(ports)
+}
+
+/// Checks `services` against each other, the ports' networks and the capacities. `ports` must be valid, or empty:
+/// then what depends on them is not judged.
+pub fn validate_services(
+    director: &DirectorConfig,
+    ports: &[PortConfig],
+    services: &[ServiceConfig],
+) -> Vec<Problem> {
+    services::check_all(director, ports, services)
+}
+
+/// Checks one service that is to be added to those that run. Places are those of the verb's arguments:
+/// `real_servers[0].address`.
+pub fn validate_new_service(
+    director: &DirectorConfig,
+    ports: &[PortConfig],
+    running: &[ServiceConfig],
+    new: &ServiceConfig,
+) -> Vec<Problem> {
+    services::check_new_service(director, ports, running, new)
+}
+
+/// Checks one real server that is to be added to a service that runs. Places are those of the verb's arguments:
+/// `real_server.address`.
+pub fn validate_new_real_server(
+    director: &DirectorConfig,
+    ports: &[PortConfig],
+    running: &[ServiceConfig],
+    service: ServiceId,
+    new: &RealServerConfig,
+) -> Vec<Problem> {
+    services::check_new_real_server(director, ports, running, service, new)
+}
+
+/// A number out of its range.
+fn range_problem<T: PartialOrd + fmt::Display>(
+    place: impl Into<String>,
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+) -> Option<Problem> {
+    let (min, max) = (range.start(), range.end());
+    let message = if value < *min {
+        format!("{value} is under {min}")
+    } else if value > *max {
+        format!("{value} is over {max}")
+    } else {
+        return None;
+    };
+    Some(Problem::invalid(place, message).help(format!("give a whole number from {min} to {max}")))
+}
+
+#[cfg(test)]
+mod tests;

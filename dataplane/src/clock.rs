@@ -1,0 +1,111 @@
+//! Time in the data plane: a 32-bit tick of 1/256 s, cheap to read once a burst and small enough for an entry.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zerocopy::FromZeros;
+
+use crate::dpdk::tsc;
+
+/// Ticks in a second.
+pub const TICKS_PER_SECOND: u32 = 256;
+
+/// A moment. Comparisons hold over less than half of the 194 days after which ticks start again; the longest timeout
+/// (31 days, IPVS's limit) is well within.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
+pub struct Ticks(pub u32);
+
+impl Ticks {
+    /// The moment so many ticks later.
+    #[inline(always)]
+    pub fn after(self, ticks: u32) -> Ticks {
+        Ticks(self.0.wrapping_add(ticks))
+    }
+
+    /// Ticks from `earlier` to this moment.
+    #[inline(always)]
+    pub fn since(self, earlier: Ticks) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
+    /// This moment has come.
+    #[inline(always)]
+    pub fn is_past(self, now: Ticks) -> bool {
+        now.0.wrapping_sub(self.0) as i32 >= 0
+    }
+}
+
+/// Where a worker reads the time.
+#[derive(Clone, Debug)]
+pub enum Clock {
+    /// The CPU's time-stamp counter.
+    Tsc {
+        /// Counter at tick 0.
+        start: u64,
+        /// Ticks a count, scaled by 2^64.
+        scale: u64,
+    },
+    /// Set by a test.
+    Manual(ManualClock),
+}
+
+/// A clock that moves when told to.
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<AtomicU32>);
+
+impl Clock {
+    /// The machine's clock, at tick 0 now.
+    pub fn system() -> Clock {
+        let scale =
+            (u128::from(TICKS_PER_SECOND) << 64) / u128::from(tsc::hz().max(u64::from(TICKS_PER_SECOND) + 1));
+        Clock::Tsc { start: tsc::now(), scale: scale as u64 }
+    }
+
+    /// A clock for tests, and the hand that moves it.
+    pub fn manual() -> (Clock, ManualClock) {
+        let hand = ManualClock::default();
+        (Clock::Manual(hand.clone()), hand)
+    }
+
+    /// Now.
+    #[inline(always)]
+    pub fn now(&self) -> Ticks {
+        match self {
+            Clock::Tsc { start, scale } => {
+                let counts = tsc::now().wrapping_sub(*start);
+                Ticks(((u128::from(counts) * u128::from(*scale)) >> 64) as u32)
+            }
+            Clock::Manual(hand) => Ticks(hand.0.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl ManualClock {
+    /// Moves on.
+    pub fn advance_seconds(&self, seconds: u32) {
+        self.0.fetch_add(seconds * TICKS_PER_SECOND, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_compare_across_wrap() {
+        let late = Ticks(u32::MAX - 5);
+        assert!(!late.after(10).is_past(late));
+        assert!(late.after(10).is_past(late.after(10)));
+        assert_eq!(late.after(10).since(late), 10);
+    }
+
+    #[test]
+    fn system_clock_runs_at_its_rate() {
+        let clock = Clock::system();
+        let (start, began) = (clock.now(), std::time::Instant::now());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let ticks = f64::from(clock.now().since(start));
+        let expected = began.elapsed().as_secs_f64() * f64::from(TICKS_PER_SECOND);
+        assert!((ticks - expected).abs() < 0.1 * expected + 2.0, "{ticks} ticks, expected {expected}");
+    }
+}

@@ -1,0 +1,15 @@
+//! Connections: what each worker remembers of the flows that it forwards.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`key`] | what names a connection, and its hash |
+//! | [`state`] | IPVS's states as seen from the client's side, and their timeouts |
+//! | [`table`] | the table: lookup, insertion, expiry |
+
+pub mod key;
+pub mod state;
+pub mod table;
+
+pub use key::{FlowKey, FlowSeed};
+pub use state::ConnectionState;
+pub use table::{Connection, ConnectionTable};

@@ -1,0 +1,505 @@
+//! The connection table of one worker: fixed capacity, allocated at start, never rehashed, never grown.
+//!
+//! Two arrays. A bucket is one cache line: eight 16-bit tags and eight 32-bit indices of entries, so that a lookup is
+//! one prefetchable line plus the entry. A connection belongs into the bucket that its hash names (home) and goes to a
+//! second one (alternate) only where home is nearly full; home counts those, so that a miss looks at the alternate
+//! only when somebody went there. Entries never move. Free entries form a list through the entries themselves.
+//!
+//! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or free; `len` counts the former.
+
+use zerocopy::FromZeros;
+
+use super::key::{FlowKey, FlowSeed};
+use super::state::ConnectionState;
+use crate::clock::{TICKS_PER_SECOND, Ticks};
+use crate::dpdk::prefetch::prefetch;
+use crate::dpdk::region::{Backing, Region, RegionError};
+
+/// Connections that a bucket can name.
+const WAYS: usize = 8;
+/// Connections for each bucket at full capacity. Half of the ways: with two choices a bucket pair that is full before
+/// the table is occurs less than once in 10^6 tables (measured by the test below).
+const CONNECTIONS_PER_BUCKET: usize = 4;
+/// A connection goes to its alternate bucket from this many in its home on, where the alternate has fewer.
+const HOME_IS_CROWDED: usize = 7;
+/// Every entry is looked at for expiry this often.
+const SWEEP_TICKS: u32 = 2 * TICKS_PER_SECOND;
+/// Entries looked at in one round, at most.
+const SWEEP_ENTRIES_PER_ROUND: u32 = 256;
+/// Largest capacity: 2^28 connections are 13 GB.
+pub const CAPACITY_MAX: u32 = 1 << 28;
+
+/// A connection.
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
+#[repr(C, align(32))]
+pub struct Connection {
+    /// What names it.
+    pub key: FlowKey,
+    /// Its state; [`ConnectionState::Free`] in a free entry.
+    pub state: ConnectionState,
+    /// When it is gone unless a packet comes.
+    pub expires: Ticks,
+    /// Destination slot of its real server.
+    pub destination: u32,
+    /// Next free entry; [`NOTHING`] at the end of the list.
+    next_free: u32,
+}
+
+const NOTHING: u32 = u32::MAX;
+
+#[derive(Debug, FromZeros)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Upper bits of the hash, never 0 where the way is used.
+    tags: [u16; WAYS],
+    entries: [u32; WAYS],
+    /// Connections whose home this is and which are in their alternate.
+    strayed: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Connection>() <= 64, "an IPv4 connection costs at most 64 bytes");
+const _: () = assert!(
+    size_of::<Connection>() + size_of::<Bucket>() / CONNECTIONS_PER_BUCKET <= 80,
+    "80 with the table's overhead"
+);
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub struct ConnectionTable {
+    seed: FlowSeed,
+    buckets: Region<Bucket>,
+    entries: Region<Connection>,
+    first_free: u32,
+    /// Entries from here on were never used and are not in the list of free ones.
+    untouched: u32,
+    len: u32,
+    sweep_at: u32,
+    /// Entries to look at that are due, in units of 1 / [`SWEEP_TICKS`] entries.
+    sweep_due: u64,
+    swept: Ticks,
+}
+
+/// An index of an entry that holds a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(u32);
+
+/// No room: every entry is used, or both buckets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+impl ConnectionTable {
+    /// An empty table for `capacity` connections, 1 to [`CAPACITY_MAX`] (more is cut to that), every page of it
+    /// touched.
+    pub fn new(capacity: u32) -> Result<ConnectionTable, RegionError> {
+        let capacity = capacity.clamp(1, CAPACITY_MAX) as usize;
+        let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET).max(2);
+        Ok(ConnectionTable {
+            seed: FlowSeed::random(),
+            buckets: Region::new(buckets)?,
+            entries: Region::new(capacity)?,
+            first_free: NOTHING,
+            untouched: 0,
+            len: 0,
+            sweep_at: 0,
+            sweep_due: 0,
+            swept: Ticks::default(),
+        })
+    }
+
+    /// Connections that it can hold.
+    pub fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Connections that it holds.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// It holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Every entry holds a connection.
+    pub fn is_full(&self) -> bool {
+        self.len == self.capacity()
+    }
+
+    /// Memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets) + size_of_val(&*self.entries)
+    }
+
+    /// What its memory consists of.
+    pub fn backing(&self) -> Backing {
+        self.entries.backing()
+    }
+
+    /// The hash that all lookups of this table start from.
+    #[inline(always)]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.seed.hash(key)
+    }
+
+    /// Starts loading the bucket that a lookup of `hash` looks at first.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// The entry that a lookup of `hash` will most likely find, already being loaded.
+    #[inline(always)]
+    pub fn prefetch_candidate(&self, hash: u64) -> Option<ConnectionId> {
+        let bucket = &self.buckets[self.home(hash)];
+        let ways = bucket.ways_with(tag(hash));
+        if ways == 0 {
+            return None;
+        }
+        let index = bucket.entries[ways.trailing_zeros() as usize % WAYS];
+        prefetch(&self.entries[index as usize]);
+        Some(ConnectionId(index))
+    }
+
+    /// The connection of `key`, whose hash is `hash`; `candidate` is what [`ConnectionTable::prefetch_candidate`] said,
+    /// and may be outdated.
+    #[inline(always)]
+    pub fn find(&self, key: &FlowKey, hash: u64, candidate: Option<ConnectionId>) -> Option<ConnectionId> {
+        match candidate {
+            Some(id) if self.entries[id.0 as usize].is(key) => Some(id),
+            _ => self.find_anywhere(key, hash),
+        }
+    }
+
+    #[inline(never)]
+    fn find_anywhere(&self, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+        let home = &self.buckets[self.home(hash)];
+        self.find_in(home, key, hash).or_else(|| {
+            let strayed = home.strayed > 0;
+            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, hash)).flatten()
+        })
+    }
+
+    fn find_in(&self, bucket: &Bucket, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+        let mut ways = bucket.ways_with(tag(hash));
+        while ways != 0 {
+            let index = bucket.entries[ways.trailing_zeros() as usize % WAYS];
+            if self.entries[index as usize].is(key) {
+                return Some(ConnectionId(index));
+            }
+            ways &= ways - 1;
+        }
+        None
+    }
+
+    /// The connection at `id`.
+    #[inline(always)]
+    pub fn connection(&self, id: ConnectionId) -> &Connection {
+        &self.entries[id.0 as usize]
+    }
+
+    /// The connection at `id`, to change state and expiry.
+    #[inline(always)]
+    pub fn connection_mut(&mut self, id: ConnectionId) -> &mut Connection {
+        &mut self.entries[id.0 as usize]
+    }
+
+    /// Adds a connection that is not in the table. `state` is not [`ConnectionState::Free`].
+    pub fn insert(
+        &mut self,
+        key: FlowKey,
+        hash: u64,
+        state: ConnectionState,
+        expires: Ticks,
+        destination: u32,
+    ) -> Result<ConnectionId, TableFull> {
+        debug_assert!(state != ConnectionState::Free);
+        let (home, alternate) = (self.home(hash), self.alternate(hash));
+        let at_home = self.buckets[home].used();
+        let strays = at_home >= HOME_IS_CROWDED && self.buckets[alternate].used() < at_home;
+        let chosen = if strays { alternate } else { home };
+        let Some(way) = self.buckets[chosen].free_way() else {
+            return Err(TableFull);
+        };
+        let index = self.take_free_entry().ok_or(TableFull)?;
+        self.buckets[home].strayed += u32::from(strays);
+        self.buckets[chosen].tags[way] = tag(hash);
+        self.buckets[chosen].entries[way] = index;
+        self.entries[index as usize] = Connection { key, state, expires, destination, next_free: NOTHING };
+        self.len += 1;
+        Ok(ConnectionId(index))
+    }
+
+    /// Removes the connection at `id` and returns it.
+    pub fn remove(&mut self, id: ConnectionId) -> Connection {
+        let index = id.0;
+        let connection = self.entries[index as usize];
+        debug_assert!(connection.state != ConnectionState::Free);
+        let hash = self.hash(&connection.key);
+        let home = self.home(hash);
+        if !self.buckets[home].forget(index) {
+            let alternate = self.alternate(hash);
+            let was_there = self.buckets[alternate].forget(index);
+            debug_assert!(was_there, "a connection is in its home or its alternate bucket");
+            self.buckets[home].strayed -= 1;
+        }
+        let entry = &mut self.entries[index as usize];
+        entry.state = ConnectionState::Free;
+        entry.next_free = self.first_free;
+        self.first_free = index;
+        self.len -= 1;
+        connection
+    }
+
+    /// Looks at a bounded number of entries, so that each is looked at every two seconds, and removes those that are
+    /// over; `on_expired` is told each.
+    pub fn expire(&mut self, now: Ticks, mut on_expired: impl FnMut(&Connection)) {
+        let elapsed = now.since(self.swept);
+        if elapsed > 0 {
+            self.swept = now;
+            let round_trip = u64::from(self.untouched) * u64::from(SWEEP_TICKS);
+            self.sweep_due =
+                (self.sweep_due + u64::from(self.untouched) * u64::from(elapsed)).min(round_trip);
+        }
+        let due = self.sweep_due / u64::from(SWEEP_TICKS);
+        if due == 0 {
+            return;
+        }
+        let looked_at = due.min(u64::from(SWEEP_ENTRIES_PER_ROUND)) as u32;
+        self.sweep_due -= u64::from(looked_at) * u64::from(SWEEP_TICKS);
+        for _ in 0..looked_at {
+            if self.sweep_at >= self.untouched {
+                self.sweep_at = 0;
+            }
+            let id = ConnectionId(self.sweep_at);
+            self.sweep_at += 1;
+            let entry = self.connection(id);
+            if entry.state != ConnectionState::Free && entry.expires.is_past(now) {
+                on_expired(&self.remove(id));
+            }
+        }
+    }
+
+    /// The connections among the entries `from` to `from + count`, and where to go on; none at the end.
+    pub fn range(&self, from: u32, count: u32) -> (impl Iterator<Item = &Connection> + '_, Option<u32>) {
+        let end = from.saturating_add(count).min(self.untouched);
+        let entries = self.entries.get(from as usize..end as usize).unwrap_or_default();
+        let connections = entries.iter().filter(|entry| entry.state != ConnectionState::Free);
+        (connections, (end < self.untouched).then_some(end))
+    }
+
+    fn take_free_entry(&mut self) -> Option<u32> {
+        if self.first_free != NOTHING {
+            let index = self.first_free;
+            self.first_free = self.entries[index as usize].next_free;
+            return Some(index);
+        }
+        (self.untouched < self.capacity()).then(|| {
+            self.untouched += 1;
+            self.untouched - 1
+        })
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        self.bucket_index(hash as u32)
+    }
+
+    #[inline(always)]
+    fn alternate(&self, hash: u64) -> usize {
+        let home = self.home(hash);
+        let alternate = self.bucket_index((hash >> 20) as u32);
+        if alternate != home {
+            return alternate;
+        }
+        if home + 1 < self.buckets.len() { home + 1 } else { 0 }
+    }
+
+    /// Maps 32 bits evenly to a bucket without dividing.
+    #[inline(always)]
+    fn bucket_index(&self, bits: u32) -> usize {
+        ((u64::from(bits) * self.buckets.len() as u64) >> 32) as usize
+    }
+}
+
+/// The upper 16 bits of the hash; 0 marks a free way.
+#[inline(always)]
+fn tag(hash: u64) -> u16 {
+    ((hash >> 48) as u16).max(1)
+}
+
+impl Connection {
+    #[inline(always)]
+    fn is(&self, key: &FlowKey) -> bool {
+        self.key == *key && self.state != ConnectionState::Free
+    }
+}
+
+impl Bucket {
+    /// One bit for each way that has this tag.
+    #[inline(always)]
+    fn ways_with(&self, tag: u16) -> u32 {
+        let mut ways = 0;
+        for way in 0..WAYS {
+            ways |= u32::from(self.tags[way] == tag) << way;
+        }
+        ways
+    }
+
+    fn used(&self) -> usize {
+        WAYS - self.ways_with(0).count_ones() as usize
+    }
+
+    fn free_way(&self) -> Option<usize> {
+        let free = self.ways_with(0);
+        (free != 0).then(|| free.trailing_zeros() as usize % WAYS)
+    }
+
+    /// Frees the way that names entry `index`; false where none does.
+    fn forget(&mut self, index: u32) -> bool {
+        for way in 0..WAYS {
+            if self.tags[way] != 0 && self.entries[way] == index {
+                self.tags[way] = 0;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(number: u32) -> FlowKey {
+        let [a, b, c, d] = number.to_be_bytes();
+        FlowKey {
+            client_address: [10, a, b, c],
+            virtual_address: [192, 0, 2, 10],
+            client_port: [4, d],
+            virtual_port: [0, 80],
+            protocol: 6,
+        }
+    }
+
+    fn insert(table: &mut ConnectionTable, number: u32, expires: u32) -> Result<ConnectionId, TableFull> {
+        let hash = table.hash(&key(number));
+        table.insert(key(number), hash, ConnectionState::Established, Ticks(expires), number)
+    }
+
+    fn find(table: &ConnectionTable, number: u32) -> Option<ConnectionId> {
+        let hash = table.hash(&key(number));
+        table.find(&key(number), hash, table.prefetch_candidate(hash))
+    }
+
+    #[test]
+    fn table_fills_to_its_capacity_and_finds_everything() {
+        for capacity in [1, 2, 7, 64, 1000, 65_536] {
+            let mut table = ConnectionTable::new(capacity).unwrap();
+            for number in 0..capacity {
+                insert(&mut table, number, 1).unwrap_or_else(|_| panic!("{number} of {capacity}"));
+            }
+            assert!(table.is_full());
+            assert_eq!(insert(&mut table, capacity, 1), Err(TableFull));
+            for number in 0..capacity {
+                let id = find(&table, number).unwrap();
+                assert_eq!(table.connection(id).destination, number);
+            }
+            assert_eq!(find(&table, capacity), None);
+        }
+    }
+
+    #[test]
+    fn memory_is_at_most_80_bytes_a_connection() {
+        let table = ConnectionTable::new(1 << 16).unwrap();
+        assert!(table.bytes() <= 80 << 16, "{} bytes", table.bytes());
+    }
+
+    #[test]
+    fn full_table_is_emptied_by_expiry_and_filled_again_in_the_same_memory() {
+        let mut table = ConnectionTable::new(10_000).unwrap();
+        for generation in 0..3 {
+            let base = generation * 10_000;
+            let now = generation * 100_000;
+            for number in base..base + 10_000 {
+                insert(&mut table, number, now + 1000).unwrap();
+            }
+            let mut expired = 0;
+            table.expire(Ticks(now + 999), |_| expired += 1);
+            assert_eq!(expired, 0, "nothing expires early");
+            for tick in 0..2 * SWEEP_TICKS {
+                table.expire(Ticks(now + 1000 + tick), |_| expired += 1);
+            }
+            assert_eq!(expired, 10_000, "all expire within two sweeps");
+            assert!(table.is_empty());
+            assert!(find(&table, base).is_none());
+        }
+        assert_eq!(table.untouched, 10_000);
+        assert!(table.buckets.iter().all(|bucket| bucket.strayed == 0 && bucket.used() == 0));
+    }
+
+    #[test]
+    fn one_round_of_expiry_looks_at_a_bounded_number_of_entries() {
+        let mut table = ConnectionTable::new(5_000).unwrap();
+        for number in 0..5_000 {
+            insert(&mut table, number, 1).unwrap();
+        }
+        let mut expired = 0;
+        table.expire(Ticks(1_000_000), |_| expired += 1);
+        assert_eq!(expired, SWEEP_ENTRIES_PER_ROUND);
+    }
+
+    #[test]
+    fn range_lists_each_connection_once() {
+        let mut table = ConnectionTable::new(100).unwrap();
+        for number in 0..60 {
+            insert(&mut table, number, 1).unwrap();
+        }
+        for number in (0..60).step_by(3) {
+            table.remove(find(&table, number).unwrap());
+        }
+        let (mut seen, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let (connections, go_on) = table.range(from, 7);
+            seen.extend(connections.map(|connection| connection.destination));
+            next = go_on;
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..60).filter(|number| number % 3 != 0).collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #[test]
+        fn table_behaves_like_a_map(operations in proptest::collection::vec((0_u32..48, 0_u8..4), 1..400)) {
+            let mut table = ConnectionTable::new(32).unwrap();
+            let mut model = HashMap::new();
+            for (number, operation) in operations {
+                match operation {
+                    0 | 1 if !model.contains_key(&number) => match insert(&mut table, number, 1) {
+                        Ok(_) => drop(model.insert(number, number)),
+                        Err(TableFull) => prop_assert!(model.len() >= 24, "full at {}", model.len()),
+                    },
+                    2 => {
+                        let found = find(&table, number);
+                        prop_assert_eq!(found.is_some(), model.remove(&number).is_some());
+                        if let Some(id) = found {
+                            prop_assert_eq!(table.remove(id).destination, number);
+                        }
+                    }
+                    _ => {
+                        let found = find(&table, number).map(|id| table.connection(id).destination);
+                        prop_assert_eq!(found, model.get(&number).copied());
+                    }
+                }
+                prop_assert_eq!(table.len() as usize, model.len());
+            }
+            let used: usize = table.buckets.iter().map(Bucket::used).sum();
+            prop_assert_eq!(used, model.len());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Numbers, worker → control: counters with one writer each, read by anybody at any time.
+//!
+//! Only the worker that owns a [`Counter`] adds to it, so a plain load and a relaxed store suffice: no locked
+//! instruction, no cache line that two workers write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::verdict::DropReason;
+
+/// A number that only one thread changes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only for the owning thread.
+    #[inline(always)]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Replaces the value; only for the owning thread.
+    #[inline(always)]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker sent to one real server (one destination slot).
+#[derive(Debug, Default)]
+pub struct DestinationCounters {
+    /// Connections scheduled to it.
+    pub connections: Counter,
+    /// Packets that the port took for it.
+    pub packets: Counter,
+    /// Bytes of these: IP total length, as IPVS counts.
+    pub bytes: Counter,
+}
+
+/// What one worker did on one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received on it.
+    pub received: Counter,
+    /// Frames sent on it, those of the control thread included.
+    pub sent: Counter,
+}
+
+/// All numbers of one worker. When it is between two bursts:
+/// `received = forwarded + punted + the sum of dropped`.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// Frames taken from RX queues.
+    pub received: Counter,
+    /// Frames sent to a real server.
+    pub forwarded: Counter,
+    /// Frames handed to the control thread.
+    pub punted: Counter,
+    /// Frames dropped, by [`DropReason`].
+    pub dropped: [Counter; DropReason::COUNT],
+    /// Frames of the control thread that a port took.
+    pub control_sent: Counter,
+    /// Frames of the control thread that a port refused.
+    pub control_not_sent: Counter,
+    /// Rounds of the worker's loop.
+    pub rounds: Counter,
+    /// Rounds that received nothing.
+    pub idle_rounds: Counter,
+    /// Connections in the table.
+    pub connections: Counter,
+    /// Connections opened since start.
+    pub connections_opened: Counter,
+    /// Connections that expired since start.
+    pub connections_expired: Counter,
+    /// Per port.
+    pub ports: Box<[PortCounters]>,
+    /// Per destination slot.
+    pub destinations: Box<[DestinationCounters]>,
+}
+
+impl WorkerCounters {
+    /// All zero, for so many ports and destination slots.
+    pub fn new(ports: usize, destinations: usize) -> Arc<Self> {
+        Arc::new(WorkerCounters {
+            received: Counter::default(),
+            forwarded: Counter::default(),
+            punted: Counter::default(),
+            dropped: std::array::from_fn(|_| Counter::default()),
+            control_sent: Counter::default(),
+            control_not_sent: Counter::default(),
+            rounds: Counter::default(),
+            idle_rounds: Counter::default(),
+            connections: Counter::default(),
+            connections_opened: Counter::default(),
+            connections_expired: Counter::default(),
+            ports: (0..ports).map(|_| PortCounters::default()).collect(),
+            destinations: (0..destinations).map(|_| DestinationCounters::default()).collect(),
+        })
+    }
+
+    /// Frames dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize].load()
+    }
+
+    /// Frames dropped for any reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(Counter::load).sum()
+    }
+}

@@ -1,0 +1,12 @@
+//! Header views: one file a protocol, each in the same order: fields, readers, writers, tests.
+//!
+//! A view is a `zerocopy` struct over the frame's bytes. Where a reader returned a view, its length check has passed
+//! and no accessor can panic.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod tcp;
+pub mod udp;

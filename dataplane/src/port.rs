@@ -1,0 +1,114 @@
+//! What a port is to the data plane: frames in bursts, and nothing of where they come from.
+//!
+//! Two implementations: [`crate::dpdk`] (real ports) and [`crate::memory`] (tests and laptops without DPDK).
+//! The worker is generic over these traits, so nothing here costs a virtual call.
+
+use arrayvec::ArrayVec;
+
+/// Frames in one receive or transmit burst, at most. 32 is what DPDK's vector drivers are tuned for.
+pub const BURST: usize = 32;
+
+/// Up to [`BURST`] frames, on the stack.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// Index of a port: its place in the configuration's `ports`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u8);
+
+impl PortId {
+    /// As an index into per-port arrays.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What the NIC says of the IPv4 header checksum of a received frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumStatus {
+    /// The NIC did not look: software must.
+    Unknown,
+    /// Verified by the NIC.
+    Good,
+    /// Found wrong by the NIC.
+    Bad,
+}
+
+/// One Ethernet frame, owned; dropping it gives its buffer back.
+pub trait Frame: Send + 'static {
+    /// The frame's bytes from the destination MAC on (of the first segment, where there are several).
+    fn bytes(&self) -> &[u8];
+
+    /// The same, writable.
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// The frame lies in one buffer that nobody else holds, so that [`Frame::bytes`] is all of it and may be written.
+    fn is_contiguous(&self) -> bool;
+
+    /// The NIC's verdict on the IPv4 header checksum.
+    fn ip_checksum(&self) -> ChecksumStatus;
+
+    /// Starts loading the first bytes into the cache.
+    fn prefetch(&self);
+
+    /// Gives back the buffers of a whole burst, which a driver does cheaper than one by one.
+    fn free_burst(burst: &mut Burst<Self>)
+    where
+        Self: Sized,
+    {
+        burst.clear();
+    }
+}
+
+/// One RX and one TX queue of a port, owned by one worker.
+pub trait QueuePair: Send + 'static {
+    /// The frames of this port.
+    type Frame: Frame;
+
+    /// Appends what has arrived to `burst`, at most as much as still fits.
+    fn receive(&mut self, burst: &mut Burst<Self::Frame>);
+
+    /// Hands frames from the front of `burst` to the port and returns how many it took; the rest stays in `burst`.
+    fn transmit(&mut self, burst: &mut Burst<Self::Frame>) -> usize;
+}
+
+/// Where the control thread gets buffers for the frames that it makes.
+pub trait FramePool: Send + Sync + 'static {
+    /// The frames made.
+    type Frame: Frame;
+
+    /// A frame with these bytes, or nothing where the pool is empty or the bytes do not fit into one buffer.
+    fn frame(&self, bytes: &[u8]) -> Option<Self::Frame>;
+}
+
+/// A port's own counters and link, as its driver reports them; all since the port started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStatistics {
+    /// Frames received by the driver.
+    pub rx_packets: u64,
+    /// Bytes received by the driver.
+    pub rx_bytes: u64,
+    /// Frames sent by the driver.
+    pub tx_packets: u64,
+    /// Bytes sent by the driver.
+    pub tx_bytes: u64,
+    /// Frames lost because no RX descriptor was free.
+    pub rx_missed: u64,
+    /// Frames received with an error.
+    pub rx_errors: u64,
+    /// Frames that could not be received for want of an mbuf.
+    pub rx_no_mbuf: u64,
+    /// Frames that the driver failed to send.
+    pub tx_errors: u64,
+    /// The link is up.
+    pub link_is_up: bool,
+}
+
+/// A started port as the control thread sees it. Never used by a worker.
+pub trait PortStatus: Send {
+    /// The port's own MAC address, the source of every frame it sends.
+    fn mac(&self) -> [u8; 6];
+    /// Largest IP packet that the port carries, in bytes.
+    fn mtu(&self) -> u16;
+    /// The driver's counters.
+    fn statistics(&self) -> PortStatistics;
+}

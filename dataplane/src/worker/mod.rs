@@ -1,0 +1,234 @@
+//! The worker: one thread, one core, one RX and one TX queue of every port, run to completion.
+//!
+//! A round takes a burst from each port and moves it through passes, so that one packet's cache miss is hidden behind
+//! the next one's work:
+//!
+//! | pass | file | per packet | waits for |
+//! |---|---|---|---|
+//! | 1. parse | [`parse`] | headers checked, flow key hashed, bucket prefetched | the headers' cache line |
+//! | 2. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
+//! | 3. resolve | [`lookup`] | connection found and its state moved, or one opened ([`schedule`]) | the entry's line |
+//! | 4. forward | [`transmit`] | MACs and TTL rewritten, frame queued for its port | nothing |
+//! | 5. send | [`transmit`] | per burst: TX, counters | nothing |
+//!
+//! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
+//! Between two rounds `received = forwarded + punted + dropped` holds exactly.
+
+mod lookup;
+mod parse;
+mod schedule;
+mod transmit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::{Clock, Ticks};
+use crate::connection::table::ConnectionId;
+use crate::connection::{ConnectionTable, FlowKey};
+use crate::counters::WorkerCounters;
+use crate::host::HostQueues;
+use crate::listing::{ConnectionRow, Listing};
+use crate::mailbox::MailboxReader;
+use crate::port::{BURST, Burst, PortId, QueuePair};
+use crate::snapshot::{Protocol, SharedCounts, Snapshot};
+use crate::verdict::{DropReason, Verdict};
+
+use transmit::TxLane;
+
+/// Connections copied for a listing in one round, at most.
+const LISTED_PER_ROUND: u32 = 64;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts<Q: QueuePair> {
+    /// Number of the worker; worker 0 sends the control thread's frames.
+    pub index: u32,
+    /// Its queues, by [`PortId`].
+    pub queues: Vec<Q>,
+    /// Where its configuration comes from.
+    pub mailbox: MailboxReader<Snapshot>,
+    /// Its connections.
+    pub connections: ConnectionTable,
+    /// Connection counts of all destination slots.
+    pub counts: SharedCounts,
+    /// Its numbers.
+    pub counters: Arc<WorkerCounters>,
+    /// Frames to and from the control thread.
+    pub host: Arc<HostQueues<Q::Frame>>,
+    /// Where it lists its connections.
+    pub listing: Arc<Listing>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker<Q: QueuePair> {
+    parts: WorkerParts<Q>,
+    rx: Burst<Q::Frame>,
+    packets: Box<[Packet; BURST]>,
+    dropped: Burst<Q::Frame>,
+    /// By [`PortId`].
+    tx: Vec<TxLane<Q::Frame>>,
+    /// Frames of the control thread taken so far.
+    outgoing_taken: u64,
+    listing: ListingProgress,
+}
+
+/// What the passes know of one packet of the burst.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    step: Step,
+    key: FlowKey,
+    hash: u64,
+    candidate: Option<ConnectionId>,
+    /// TCP flags; 0 for UDP.
+    flags: u8,
+    ttl: u8,
+    /// IP total length, in bytes.
+    ip_length: u16,
+}
+
+/// How far a packet has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// A packet of a flow, to be looked up.
+    Flow,
+    /// To the real server in this destination slot.
+    Destination(u32),
+    /// Decided.
+    Done(Verdict),
+}
+
+#[derive(Debug, Default)]
+struct ListingProgress {
+    number: u64,
+    next: u32,
+}
+
+impl Packet {
+    const EMPTY: Packet = Packet {
+        step: Step::Done(Verdict::Drop(DropReason::Truncated)),
+        key: FlowKey {
+            client_address: [0; 4],
+            virtual_address: [0; 4],
+            client_port: [0; 2],
+            virtual_port: [0; 2],
+            protocol: 0,
+        },
+        hash: 0,
+        candidate: None,
+        flags: 0,
+        ttl: 0,
+        ip_length: 0,
+    };
+}
+
+impl<Q: QueuePair> Worker<Q> {
+    /// A worker that has not received anything yet.
+    pub fn new(parts: WorkerParts<Q>) -> Self {
+        let ports = parts.queues.len();
+        Worker {
+            parts,
+            rx: Burst::new(),
+            packets: Box::new([Packet::EMPTY; BURST]),
+            dropped: Burst::new(),
+            tx: (0..ports).map(|_| TxLane::default()).collect(),
+            outgoing_taken: 0,
+            listing: ListingProgress::default(),
+        }
+    }
+
+    /// Rounds until `stop`.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.poll();
+        }
+    }
+
+    /// One round: a burst from every port, then a bounded share of expiry, listing and the control thread's frames.
+    #[inline]
+    pub fn poll(&mut self) {
+        self.parts.mailbox.refresh();
+        let now = self.parts.clock.now();
+        let mut received = 0;
+        for port in 0..self.parts.queues.len() {
+            self.parts.queues[port].receive(&mut self.rx);
+            if !self.rx.is_empty() {
+                received += self.rx.len();
+                self.forward_burst(PortId(port as u8), now);
+            }
+        }
+        self.parts.counters.rounds.add(1);
+        self.parts.counters.idle_rounds.add(u64::from(received == 0));
+        self.expire(now);
+        if self.parts.listing.requested() != self.listing.number {
+            self.list(now);
+        }
+        if self.parts.index == 0 && self.parts.host.outgoing_queued() != self.outgoing_taken {
+            self.send_for_control();
+        }
+    }
+
+    fn forward_burst(&mut self, port: PortId, now: Ticks) {
+        let count = self.rx.len() as u64;
+        parse::parse(
+            &self.rx,
+            port,
+            self.parts.mailbox.current(),
+            &self.parts.connections,
+            &mut self.packets,
+        );
+        let packets = &mut self.packets[..self.rx.len()];
+        lookup::find_candidates(packets, &self.parts.connections);
+        lookup::resolve(packets, port, now, &mut self.parts);
+        self.parts.counters.received.add(count);
+        self.parts.counters.ports[port.index()].received.add(count);
+        self.dispose(port);
+        self.transmit();
+    }
+
+    fn expire(&mut self, now: Ticks) {
+        let parts = &mut self.parts;
+        let mut expired = 0;
+        parts.connections.expire(now, |connection| {
+            close(&parts.counts, connection.destination, connection.state.is_active());
+            expired += 1;
+        });
+        parts.counters.connections_expired.add(expired);
+        parts.counters.connections.set(u64::from(parts.connections.len()));
+    }
+
+    #[cold]
+    fn list(&mut self, now: Ticks) {
+        let listing = &self.parts.listing;
+        if listing.free_rows() < LISTED_PER_ROUND as usize {
+            return;
+        }
+        let (connections, next) = self.parts.connections.range(self.listing.next, LISTED_PER_ROUND);
+        for connection in connections.filter(|connection| !connection.expires.is_past(now)) {
+            listing.push(ConnectionRow {
+                client_address: connection.key.client_address.into(),
+                client_port: u16::from_be_bytes(connection.key.client_port),
+                virtual_address: connection.key.virtual_address.into(),
+                virtual_port: u16::from_be_bytes(connection.key.virtual_port),
+                protocol: Protocol(connection.key.protocol),
+                state: connection.state.name(),
+                expires_seconds: connection.expires.since(now).div_ceil(crate::clock::TICKS_PER_SECOND),
+                destination: connection.destination,
+            });
+        }
+        self.listing.next = next.unwrap_or(0);
+        if next.is_none() {
+            self.listing.number += 1;
+            listing.complete(self.listing.number);
+        }
+    }
+}
+
+/// A connection is gone: its real server has one less.
+fn close(counts: &SharedCounts, destination: u32, was_active: bool) {
+    if let Some(counts) = counts.get(destination as usize) {
+        counts.close(was_active);
+    }
+}

@@ -1,0 +1,152 @@
+//! Pass 1: is it a packet that may be forwarded, and of which flow?
+
+use super::{Packet, Step};
+use crate::connection::{ConnectionTable, FlowKey};
+use crate::packet::arp::{self, ArpPacket};
+use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
+use crate::packet::icmp;
+use crate::packet::ipv4::{self, Ipv4Header};
+use crate::packet::tcp::TcpHeader;
+use crate::packet::udp::UdpHeader;
+use crate::port::{BURST, Burst, Frame, PortId};
+use crate::snapshot::{AddressRole, Snapshot};
+use crate::verdict::{DropReason, Verdict};
+
+/// How many frames ahead the first bytes are loaded.
+const AHEAD: usize = 4;
+
+/// Parses the whole burst and starts loading each flow's bucket.
+#[inline(always)]
+pub(super) fn parse<F: Frame>(
+    frames: &Burst<F>,
+    port: PortId,
+    snapshot: &Snapshot,
+    connections: &ConnectionTable,
+    packets: &mut [Packet; BURST],
+) {
+    let own_mac = snapshot.ports.get(port.index()).map_or([0; 6], |port| port.mac);
+    for frame in frames.iter().take(AHEAD) {
+        frame.prefetch();
+    }
+    for (index, (frame, packet)) in frames.iter().zip(packets.iter_mut()).enumerate() {
+        if let Some(later) = frames.get(index + AHEAD) {
+            later.prefetch();
+        }
+        packet.step = match parse_frame(frame, own_mac, packet) {
+            Parsed::Flow => {
+                packet.hash = connections.hash(&packet.key);
+                connections.prefetch_bucket(packet.hash);
+                Step::Flow
+            }
+            Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
+            Parsed::Arp => Step::Done(judge_arp(frame.bytes(), port, snapshot)),
+            Parsed::Other => Step::Done(judge_other(frame.bytes(), port, snapshot)),
+        };
+    }
+}
+
+enum Parsed {
+    Flow,
+    Arp,
+    /// IPv4, but neither TCP nor UDP.
+    Other,
+    Drop(DropReason),
+}
+
+#[inline(always)]
+fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Parsed {
+    if !frame.is_contiguous() {
+        return Parsed::Drop(DropReason::NotContiguous);
+    }
+    let Some((ethernet, payload)) = EthernetHeader::read(frame.bytes()) else {
+        return Parsed::Drop(DropReason::Truncated);
+    };
+    if ethernet.ether_type != ethernet::IPV4 {
+        let is_arp = ethernet.ether_type == ethernet::ARP;
+        return match ethernet.destination {
+            _ if !is_arp => Parsed::Drop(DropReason::UnknownEtherType),
+            destination if destination == own_mac || destination == BROADCAST => Parsed::Arp,
+            _ => Parsed::Drop(DropReason::WrongMac),
+        };
+    }
+    if ethernet.destination != own_mac {
+        return Parsed::Drop(DropReason::WrongMac);
+    }
+    let (ip, payload) = match Ipv4Header::read(payload, frame.ip_checksum()) {
+        Ok(read) => read,
+        Err(reason) => return Parsed::Drop(reason),
+    };
+    if ip.is_fragment() {
+        return Parsed::Drop(DropReason::Fragment);
+    }
+    let (client_port, virtual_port) = match ip.protocol {
+        ipv4::TCP => {
+            let Some(tcp) = TcpHeader::read(payload) else {
+                return Parsed::Drop(DropReason::BadTransportHeader);
+            };
+            packet.flags = tcp.flags;
+            (tcp.source_port, tcp.destination_port)
+        }
+        ipv4::UDP => {
+            let Some(udp) = UdpHeader::read(payload) else {
+                return Parsed::Drop(DropReason::BadTransportHeader);
+            };
+            packet.flags = 0;
+            (udp.source_port, udp.destination_port)
+        }
+        _ => return Parsed::Other,
+    };
+    packet.key = FlowKey {
+        client_address: ip.source,
+        virtual_address: ip.destination,
+        client_port: client_port.to_bytes(),
+        virtual_port: virtual_port.to_bytes(),
+        protocol: ip.protocol,
+    };
+    packet.ttl = ip.ttl;
+    packet.ip_length = ip.total_length.get();
+    Parsed::Flow
+}
+
+/// ARP is the control thread's where its sender or target is a VIP, DIP or real server of this port.
+#[cold]
+fn judge_arp(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
+    if frame.len() < arp::FRAME_BYTES {
+        return Verdict::Drop(DropReason::Truncated);
+    }
+    let concerns_us = |address| match snapshot.addresses.get(&address) {
+        Some(AddressRole::Vip) => true,
+        Some(AddressRole::Dip(of) | AddressRole::RealServer(of)) => *of == port,
+        None => false,
+    };
+    match ArpPacket::parse(frame) {
+        Some(arp) if concerns_us(arp.sender_address) || concerns_us(arp.target_address) => Verdict::Punt,
+        _ => Verdict::Drop(DropReason::ArpIgnored),
+    }
+}
+
+/// Ping to a VIP or DIP is the control thread's; nothing else but TCP and UDP is answered or forwarded.
+#[cold]
+fn judge_other(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
+    let Some((_, packet)) = EthernetHeader::read(frame) else {
+        return Verdict::Drop(DropReason::Truncated);
+    };
+    // The checksum was looked at before: believe it.
+    let (ip, message) = match Ipv4Header::read(packet, crate::port::ChecksumStatus::Good) {
+        Ok(read) => read,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    match not_a_service(ip.destination_address(), port, snapshot) {
+        DropReason::NoService if ip.protocol == ipv4::ICMP && icmp::is_echo_request(message) => Verdict::Punt,
+        reason => Verdict::Drop(reason),
+    }
+}
+
+/// Why a packet to this address is dropped that no virtual service wants.
+pub(super) fn not_a_service(address: std::net::Ipv4Addr, port: PortId, snapshot: &Snapshot) -> DropReason {
+    match snapshot.addresses.get(&address) {
+        Some(AddressRole::Vip) => DropReason::NoService,
+        Some(AddressRole::Dip(of)) if *of == port => DropReason::NoService,
+        _ => DropReason::NotLocal,
+    }
+}

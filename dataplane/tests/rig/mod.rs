@@ -1,0 +1,248 @@
+//! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use dataplane::clock::{Clock, ManualClock};
+use dataplane::connection::ConnectionTable;
+use dataplane::counters::WorkerCounters;
+use dataplane::host::{HostEnd, HostQueues};
+use dataplane::listing::Listing;
+use dataplane::mailbox::Publisher;
+use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+use dataplane::port::PortId;
+use dataplane::snapshot::{
+    AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
+    Snapshot, shared_counts,
+};
+use dataplane::verdict::DropReason;
+use dataplane::worker::{Worker, WorkerParts};
+use etherparse::PacketBuilder;
+use scheduler::{Algorithm, RealServer, Scheduler};
+
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
+pub const CLIENT: [u8; 4] = [198, 51, 100, 7];
+pub const VIP: [u8; 4] = [192, 0, 2, 10];
+pub const DIP: [u8; 4] = [10, 0, 0, 1];
+pub const HTTP: u16 = 80;
+pub const DNS: u16 = 53;
+const SLOTS: usize = 64;
+
+pub fn own_mac(port: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, port]
+}
+
+pub fn rs_mac(slot: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 2, slot as u8]
+}
+
+/// A real server of the rig: destination slot and weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Rs {
+    pub slot: u32,
+    pub weight: u32,
+    pub available: bool,
+    pub port: u8,
+}
+
+impl Rs {
+    pub fn new(slot: u32) -> Rs {
+        Rs { slot, weight: 1, available: true, port: 0 }
+    }
+}
+
+pub struct Rig {
+    pub ports: Vec<MemoryPort>,
+    pub workers: Vec<Worker<MemoryQueuePair>>,
+    pub publisher: Publisher<Snapshot>,
+    pub counts: SharedCounts,
+    pub counters: Vec<Arc<WorkerCounters>>,
+    pub listings: Vec<Arc<Listing>>,
+    pub host: HostEnd<MemoryPool>,
+    pub hand: ManualClock,
+}
+
+/// TCP VIP:80 and UDP VIP:53 over the given real servers, newest first.
+pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for port in 0..ports as u8 {
+        snapshot.ports.push(PortSnapshot { mac: own_mac(port) });
+        snapshot.addresses.insert(Ipv4Addr::new(10, port, 0, 1), AddressRole::Dip(PortId(port)));
+    }
+    snapshot.addresses.insert(VIP.into(), AddressRole::Vip);
+    snapshot.destinations = vec![Destination::default(); SLOTS];
+    for rs in real_servers {
+        let macs = [rs_mac(rs.slot), own_mac(rs.port)].concat().try_into().unwrap();
+        let state = if rs.available { DestinationState::Forwarding } else { DestinationState::Unresolved };
+        let port = PortId(rs.port);
+        snapshot.destinations[rs.slot as usize] = Destination { macs, port, state, mtu: 1500 };
+        snapshot
+            .addresses
+            .insert(Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8), AddressRole::RealServer(port));
+    }
+    let real_servers: Vec<RealServer> = real_servers
+        .iter()
+        .map(|rs| RealServer {
+            id: rs.slot,
+            weight: rs.weight,
+            available: rs.available,
+            counts: counts[rs.slot as usize].clone(),
+        })
+        .collect();
+    for (protocol, port) in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS)] {
+        let key = ServiceKey { address: VIP.into(), port, protocol };
+        let scheduler = Scheduler::new(algorithm, &real_servers);
+        snapshot.services.insert(key, Service { scheduler, real_servers: real_servers.clone() });
+    }
+    snapshot
+}
+
+impl Rig {
+    pub fn new(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        algorithm: Algorithm,
+        real_servers: &[Rs],
+    ) -> Rig {
+        let counts = shared_counts(SLOTS);
+        let first = Arc::new(snapshot(&counts, ports, algorithm, real_servers));
+        let (publisher, readers) = Publisher::new(first, workers);
+        let (clock, hand) = Clock::manual();
+        let mut memory_ports = Vec::new();
+        let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
+        for port in 0..ports as u8 {
+            let config =
+                MemoryPortConfig { queues: workers, mac: own_mac(port), ..MemoryPortConfig::default() };
+            let (port, pairs) = MemoryPort::new(config);
+            memory_ports.push(port);
+            for (queues, pair) in queues.iter_mut().zip(pairs) {
+                queues.push(pair);
+            }
+        }
+        let host_queues = HostQueues::new();
+        let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
+        let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(ports, SLOTS)).collect();
+        let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
+        let workers = queues
+            .into_iter()
+            .zip(readers)
+            .enumerate()
+            .map(|(index, (queues, mailbox))| {
+                Worker::new(WorkerParts {
+                    index: index as u32,
+                    queues,
+                    mailbox,
+                    connections: ConnectionTable::new(capacity).unwrap(),
+                    counts: counts.clone(),
+                    counters: counters[index].clone(),
+                    host: host_queues.clone(),
+                    listing: listings[index].clone(),
+                    clock: clock.clone(),
+                })
+            })
+            .collect();
+        Rig { ports: memory_ports, workers, publisher, counts, counters, listings, host, hand }
+    }
+
+    /// One worker, one port, real servers 0, 1, 2 of weight 1, newest first 2, 1, 0.
+    pub fn simple(algorithm: Algorithm) -> Rig {
+        Rig::new(1, 1, 1024, algorithm, &[Rs::new(2), Rs::new(1), Rs::new(0)])
+    }
+
+    /// Injects one frame on port 0, lets every worker run a round and returns what port 0 sent.
+    pub fn pass(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        assert!(self.ports[0].inject_spread(frame));
+        self.poll();
+        self.ports[0].take_transmitted()
+    }
+
+    /// The slot of the real server that gets the frame, if any does.
+    pub fn slot_for(&mut self, frame: &[u8]) -> Option<u32> {
+        let sent = self.pass(frame);
+        assert!(sent.len() <= 1);
+        sent.first().map(|frame| u32::from(frame[5]))
+    }
+
+    pub fn poll(&mut self) {
+        for worker in &mut self.workers {
+            worker.poll();
+        }
+    }
+
+    pub fn publish(&mut self, algorithm: Algorithm, real_servers: &[Rs]) {
+        let snapshot = snapshot(&self.counts, self.ports.len(), algorithm, real_servers);
+        self.publish_snapshot(snapshot);
+    }
+
+    pub fn publish_snapshot(&mut self, snapshot: Snapshot) {
+        self.publisher.publish(Arc::new(snapshot));
+        self.poll();
+        assert!(self.publisher.runs_everywhere(self.publisher.generation()));
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.counters.iter().map(|counters| counters.dropped(reason)).sum()
+    }
+
+    pub fn total(&self, of: impl Fn(&WorkerCounters) -> u64) -> u64 {
+        self.counters.iter().map(|counters| of(counters)).sum()
+    }
+
+    /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
+    pub fn assert_conservation(&self) {
+        for counters in &self.counters {
+            let accounted = counters.forwarded.load() + counters.punted.load() + counters.dropped_total();
+            assert_eq!(counters.received.load(), accounted, "{counters:?}");
+            let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
+            assert_eq!(counters.forwarded.load(), to_real_servers);
+        }
+    }
+}
+
+/// A TCP frame of the client to VIP:80.
+pub fn tcp(client: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let mut builder =
+        PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0)).ipv4(client, VIP, 64).tcp(port, HTTP, 1, 1000);
+    for (flag, set) in [
+        (0x01, PacketStepTcp::fin as fn(PacketStepTcp) -> PacketStepTcp),
+        (0x02, PacketStepTcp::syn),
+        (0x04, PacketStepTcp::rst),
+        (0x08, PacketStepTcp::psh),
+    ] {
+        if flags & flag != 0 {
+            builder = set(builder);
+        }
+    }
+    if flags & 0x10 != 0 {
+        builder = builder.ack(1);
+    }
+    builder.write(&mut frame, b"").unwrap();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+type PacketStepTcp = etherparse::PacketBuilderStep<etherparse::TcpHeader>;
+
+/// A UDP frame of the client to VIP:53.
+pub fn udp(client: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0))
+        .ipv4(client, VIP, 64)
+        .udp(port, DNS)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// Makes the IPv4 header checksum right after a test changed the header.
+pub fn fix_checksum(frame: &mut [u8]) {
+    let header_length = usize::from(frame[14] & 15) * 4;
+    frame[24..26].fill(0);
+    let end = (14 + header_length).min(frame.len());
+    let sum = dataplane::packet::checksum::checksum(&frame[14..end]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}

@@ -1,0 +1,152 @@
+//! Puts a control thread and its workers together, over ports of any kind: DPDK's in the daemon, ports in memory in
+//! tests. Everything that workers use is allocated here, before one runs.
+
+use std::sync::Arc;
+
+use ctl::config::Config;
+use dataplane::clock::Clock;
+use dataplane::connection::ConnectionTable;
+use dataplane::counters::WorkerCounters;
+use dataplane::dpdk::region::{Backing, RegionError};
+use dataplane::host::{HostEnd, HostQueues};
+use dataplane::listing::Listing;
+use dataplane::mailbox::Publisher;
+use dataplane::port::{FramePool, PortStatus, QueuePair};
+use dataplane::snapshot::shared_counts;
+use dataplane::worker::{Worker, WorkerParts};
+
+use crate::control::{Control, ControlParts, Platform};
+use crate::neighbours::Neighbours;
+use crate::services::Services;
+use crate::slots::Slots;
+use crate::topology::Topology;
+
+/// Started ports, and what belongs to them.
+pub struct StartedPorts<Q: QueuePair, P: FramePool<Frame = Q::Frame>> {
+    /// By number.
+    pub ports: Vec<Box<dyn PortStatus>>,
+    /// Queue pairs: by worker, then by port.
+    pub queues: Vec<Vec<Q>>,
+    /// Where the control thread's frames come from.
+    pub pool: P,
+}
+
+/// A control thread's state and its workers, none of them running.
+pub struct Assembly<Q: QueuePair> {
+    /// The control thread's state.
+    pub control: Control,
+    /// The workers.
+    pub workers: Vec<Worker<Q>>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// No memory for a connection table.
+    #[error("connection table of worker {worker}, {capacity} connections: {source}")]
+    ConnectionTable {
+        /// Whose.
+        worker: usize,
+        /// How large.
+        capacity: u32,
+        /// Why.
+        source: RegionError,
+    },
+    /// The configuration's real servers do not fit its capacity.
+    #[error("{0}")]
+    Room(ctl::protocol::ErrorReply),
+}
+
+/// Makes the control thread's state and one worker for each of `started.queues`. `config` is valid; `worker_cpus` has
+/// as many entries as there are workers; `dpdk` and `dpdk_memory` are for people.
+pub fn assemble<Q, P>(
+    config: Config,
+    started: StartedPorts<Q, P>,
+    worker_cpus: Vec<usize>,
+    clock: &Clock,
+    platform: Platform,
+) -> Result<Assembly<Q>, AssemblyError>
+where
+    Q: QueuePair,
+    P: FramePool<Frame = Q::Frame>,
+{
+    let workers = started.queues.len();
+    let capacity = config.director.real_server_capacity as usize;
+    let counts = shared_counts(capacity);
+    let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(started.ports.len(), capacity)).collect();
+    let topology = Topology::new(&config.ports, &started.ports);
+    let mut services = Services::new(Slots::new(counts.clone(), counters.clone()));
+    services.check_room(&config.services).map_err(AssemblyError::Room)?;
+    services.adopt(config.services.clone(), 1);
+    let mut neighbours = Neighbours::default();
+    neighbours.retain_wanted(services.wanted_neighbours(&topology), std::time::Duration::ZERO);
+    services.compile(&neighbours);
+    let first = Arc::new(services.snapshot(&topology, &neighbours));
+    let (publisher, mailboxes) = Publisher::new(first, workers);
+    let host = HostQueues::new();
+    let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
+    let tables = connection_tables(workers, config.director.connection_capacity_per_worker)?;
+    let platform = with_tables(platform, &tables);
+    let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
+    let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
+        Worker::new(WorkerParts {
+            index: index as u32,
+            queues,
+            mailbox,
+            connections,
+            counts: counts.clone(),
+            counters: counters[index].clone(),
+            host: host.clone(),
+            listing: listings[index].clone(),
+            clock: clock.clone(),
+        })
+    });
+    let workers = made.collect();
+    let control = Control::new(ControlParts {
+        config,
+        ports: started.ports,
+        topology,
+        host: Box::new(HostEnd::new(host, started.pool)),
+        publisher,
+        counters,
+        listings,
+        worker_cpus,
+        services,
+        neighbours,
+        platform,
+    });
+    Ok(Assembly { control, workers })
+}
+
+fn connection_tables(workers: usize, capacity: u32) -> Result<Vec<ConnectionTable>, AssemblyError> {
+    let table = |worker| {
+        ConnectionTable::new(capacity).map_err(|source| AssemblyError::ConnectionTable { worker, capacity, source })
+    };
+    (0..workers).map(table).collect()
+}
+
+/// The memory in words, connection tables included, and what it costs that there are no hugepages.
+fn with_tables(platform: Platform, tables: &[ConnectionTable]) -> Platform {
+    let Some(first) = tables.first() else { return platform };
+    let mebibytes: usize = tables.iter().map(ConnectionTable::bytes).sum::<usize>() >> 20;
+    let backing = first.backing();
+    let tables = format!("connection tables: {mebibytes} MiB in {backing}");
+    let has_small_pages = backing != Backing::HugePages;
+    let separator = if platform.memory.is_empty() { "" } else { "; " };
+    let warning = has_small_pages.then(|| {
+        let pages = match backing {
+            Backing::TransparentHugePages => "the kernel may back them with large pages or not",
+            _ => "they lie in 4 KiB pages",
+        };
+        format!(
+            "connection tables have no reserved hugepages: {pages}, and with many connections nearly every packet \
+             then waits for a TLB miss; set vm.nr_hugepages to at least {} and restart",
+            mebibytes.div_ceil(2)
+        )
+    });
+    Platform {
+        memory: format!("{}{separator}{tables}", platform.memory),
+        memory_warning: platform.memory_warning.or(warning),
+        ..platform
+    }
+}

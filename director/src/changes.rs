@@ -1,0 +1,241 @@
+//! Commands as edits of the configured services, and what two configurations differ in, in words.
+//!
+//! Pure: what runs goes in, what is to run comes out. One list of changes for all commands, `apply` included.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ctl::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::protocol::{Command, ErrorCode, ErrorReply, MacSource, SetRs};
+use ctl::validate;
+
+/// The services that `command` asks for, checked; none where it is no change.
+pub fn candidate(running: &Config, command: &Command) -> Result<Option<Vec<ServiceConfig>>, ErrorReply> {
+    let (director, ports) = (&running.director, &running.ports[..]);
+    let mut services = running.services.clone();
+    match command {
+        Command::AddVip(new) => {
+            check(validate::validate_new_service(director, ports, &services, new))?;
+            services.push(new.clone());
+        }
+        Command::SetVip(set) => service(&mut services, set.service)?.scheduler = set.scheduler,
+        Command::DelVip(one) => {
+            service(&mut services, one.service)?;
+            services.retain(|service| service.id() != one.service);
+        }
+        Command::AddRs(add) => {
+            service(&mut services, add.service)?;
+            check(validate::validate_new_real_server(director, ports, &services, add.service, &add.real_server))?;
+            service(&mut services, add.service)?.real_servers.push(add.real_server.clone());
+        }
+        Command::SetRs(set) => {
+            edit(real_server(&mut services, set.service, set.address)?, set);
+            check(validate::validate_services(director, ports, &services))?;
+        }
+        Command::DelRs(one) => {
+            real_server(&mut services, one.service, one.address)?;
+            service(&mut services, one.service)?.real_servers.retain(|rs| rs.address != one.address);
+        }
+        Command::DrainRs(one) => real_server(&mut services, one.service, one.address)?.drain = true,
+        Command::Apply(apply) => {
+            check_fixed_sections(&running.director, &running.ports, &apply.config)?;
+            check(validate::validate_services(director, ports, &apply.config.services))?;
+            services.clone_from(&apply.config.services);
+        }
+        Command::Show(_)
+        | Command::Stats(_)
+        | Command::Connections(_)
+        | Command::Neighbours
+        | Command::Status
+        | Command::Config => return Ok(None),
+    }
+    Ok(Some(services))
+}
+
+fn edit(real_server: &mut RealServerConfig, set: &SetRs) {
+    real_server.weight = set.weight.unwrap_or(real_server.weight);
+    real_server.drain = set.drain.unwrap_or(real_server.drain);
+    match set.mac {
+        Some(MacSource::Arp) => real_server.mac = None,
+        Some(MacSource::Static(mac)) => real_server.mac = Some(mac),
+        None => {}
+    }
+}
+
+fn check(problems: Vec<validate::Problem>) -> Result<(), ErrorReply> {
+    if problems.is_empty() { Ok(()) } else { Err(ErrorReply::from_problems(&problems)) }
+}
+
+fn service(services: &mut [ServiceConfig], id: ServiceId) -> Result<&mut ServiceConfig, ErrorReply> {
+    services.iter_mut().find(|service| service.id() == id).ok_or_else(|| no_service(id))
+}
+
+fn real_server(
+    services: &mut [ServiceConfig],
+    id: ServiceId,
+    address: Ipv4Addr,
+) -> Result<&mut RealServerConfig, ErrorReply> {
+    let mut real_servers = service(services, id)?.real_servers.iter_mut();
+    real_servers.find(|real_server| real_server.address == address).ok_or_else(|| {
+        ErrorReply::new(ErrorCode::NotFound, format!("virtual service {id} has no real server {address}"))
+            .with_help("`dr-ctl show` lists the real servers of each virtual service")
+    })
+}
+
+/// No such virtual service runs.
+pub fn no_service(id: ServiceId) -> ErrorReply {
+    ErrorReply::new(ErrorCode::NotFound, format!("no virtual service {id}"))
+        .with_help("`dr-ctl show` lists the virtual services; `dr-ctl add-vip` adds one")
+}
+
+/// `director` and `ports` are read once, at start: where the file gives them they must be what runs. A key that has
+/// its default counts as absent.
+fn check_fixed_sections(director: &DirectorConfig, ports: &[PortConfig], file: &Config) -> Result<(), ErrorReply> {
+    let mut differing = differing_director_keys(director, &file.director);
+    if !file.ports.is_empty() && file.ports.len() != ports.len() {
+        differing.push(format!("ports: the file has {}, {} run", file.ports.len(), ports.len()));
+    } else {
+        for (number, (given, running)) in file.ports.iter().zip(ports).enumerate() {
+            let keys = differing_port_keys(running, given);
+            differing.extend(keys.into_iter().map(|key| format!("ports[{number}].{key}: differs from what runs")));
+        }
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{}; a change of it needs a restart", differing.join("; "));
+    let help = "restart dr-director with this file, or take the keys out of what is applied";
+    Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help))
+}
+
+fn differing_director_keys(running: &DirectorConfig, given: &DirectorConfig) -> Vec<String> {
+    let default = DirectorConfig::default();
+    // Taken apart, so that a new key cannot be forgotten here.
+    let DirectorConfig {
+        worker_cpus,
+        control_cpus,
+        hugepages,
+        memory_mib,
+        connection_capacity_per_worker,
+        service_capacity,
+        real_server_capacity,
+        control_socket,
+        control_group,
+        metrics_listen,
+        eal_arguments,
+        mbuf_count,
+        mbuf_data_room,
+    } = given;
+    macro_rules! differing {
+        ($($key:ident),+) => {
+            [$((stringify!($key), *$key != default.$key && *$key != running.$key)),+]
+        };
+    }
+    let keys = differing!(
+        worker_cpus,
+        control_cpus,
+        hugepages,
+        memory_mib,
+        connection_capacity_per_worker,
+        service_capacity,
+        real_server_capacity,
+        control_socket,
+        control_group,
+        metrics_listen,
+        eal_arguments,
+        mbuf_count,
+        mbuf_data_room
+    );
+    let differing = keys.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(key, _)| format!("director.{key}: differs from what runs")).collect()
+}
+
+fn differing_port_keys(running: &PortConfig, given: &PortConfig) -> Vec<&'static str> {
+    let PortConfig { name, device, addresses, rx_descriptors, tx_descriptors, mtu } = given;
+    macro_rules! differing {
+        ($($key:ident),+) => { [$((stringify!($key), *$key != running.$key)),+] };
+    }
+    let keys = differing!(name, device, addresses, rx_descriptors, tx_descriptors, mtu);
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// What changes from `old` to `new`, one line each; empty: nothing that workers or people would notice.
+pub fn describe(old: &[ServiceConfig], new: &[ServiceConfig]) -> Vec<String> {
+    let old_by_id: HashMap<ServiceId, &ServiceConfig> = old.iter().map(|service| (service.id(), service)).collect();
+    let new_by_id: HashMap<ServiceId, &ServiceConfig> = new.iter().map(|service| (service.id(), service)).collect();
+    let mut lines = Vec::new();
+    for gone in old.iter().filter(|service| !new_by_id.contains_key(&service.id())) {
+        lines.push(match gone.real_servers.len() {
+            0 => format!("removed VIP {}", gone.id()),
+            1 => format!("removed VIP {} with its real server", gone.id()),
+            count => format!("removed VIP {} with its {count} real servers", gone.id()),
+        });
+    }
+    for service in new {
+        match old_by_id.get(&service.id()) {
+            Some(before) => describe_service(before, service, &mut lines),
+            None => {
+                lines.push(format!("added VIP {}, scheduler {}", service.id(), service.scheduler));
+                lines.extend(service.real_servers.iter().map(|real_server| added(service.id(), real_server)));
+            }
+        }
+    }
+    lines
+}
+
+fn added(service: ServiceId, real_server: &RealServerConfig) -> String {
+    let mut line = format!("added real server {} to {service}, weight {}", real_server.address, real_server.weight);
+    if let Some(mac) = real_server.mac {
+        line += &format!(", MAC {mac}");
+    }
+    if real_server.drain {
+        line += ", draining";
+    }
+    line
+}
+
+fn describe_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
+    let id = new.id();
+    if old.scheduler != new.scheduler {
+        lines.push(format!("scheduler of {id}: {} -> {}", old.scheduler, new.scheduler));
+    }
+    if old.real_servers == new.real_servers {
+        return;
+    }
+    let by_address = |service: &ServiceConfig| -> HashMap<Ipv4Addr, RealServerConfig> {
+        service.real_servers.iter().map(|real_server| (real_server.address, real_server.clone())).collect()
+    };
+    let (old_ones, new_ones) = (by_address(old), by_address(new));
+    for gone in old.real_servers.iter().filter(|real_server| !new_ones.contains_key(&real_server.address)) {
+        lines.push(format!("removed real server {} from {id}", gone.address));
+    }
+    for real_server in &new.real_servers {
+        match old_ones.get(&real_server.address) {
+            Some(before) => describe_real_server(id, before, real_server, lines),
+            None => lines.push(added(id, real_server)),
+        }
+    }
+    let kept = |list: &[RealServerConfig], others: &HashMap<Ipv4Addr, RealServerConfig>| -> Vec<Ipv4Addr> {
+        list.iter().map(|real_server| real_server.address).filter(|address| others.contains_key(address)).collect()
+    };
+    // A new one in the middle changes the order that schedulers see, but its own line says enough.
+    if kept(&old.real_servers, &new_ones) != kept(&new.real_servers, &old_ones) {
+        lines.push(format!("reordered the real servers of {id}"));
+    }
+}
+
+fn describe_real_server(service: ServiceId, old: &RealServerConfig, new: &RealServerConfig, lines: &mut Vec<String>) {
+    let name = format!("real server {} of {service}", new.address);
+    if old.weight != new.weight {
+        lines.push(format!("weight of {name}: {} -> {}", old.weight, new.weight));
+    }
+    let source = |mac: Option<_>| mac.map_or(MacSource::Arp, MacSource::Static);
+    if old.mac != new.mac {
+        lines.push(format!("MAC of {name}: {} -> {}", source(old.mac), source(new.mac)));
+    }
+    match (old.drain, new.drain) {
+        (false, true) => lines.push(format!("draining {name}")),
+        (true, false) => lines.push(format!("ended draining {name}")),
+        _ => {}
+    }
+}

@@ -1,0 +1,448 @@
+//! The owner of all state of the control thread: executes commands, publishes snapshots, and looks every millisecond
+//! at what the workers punted, whom to ask by ARP and which slots are free again.
+//!
+//! Control thread only, shared by its tasks through a `RefCell` that is never borrowed across an await. Commands are
+//! executed one after the other; only the wait for the workers overlaps, and a later generation implies the earlier.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ctl::config::{Config, ServiceConfig};
+use ctl::mac::MacAddress;
+use ctl::protocol::{
+    Changed, Command, Connections, ErrorCode, ErrorReply, Neighbours as NeighboursAnswer, Response, Show, Stats,
+    Status,
+};
+use ctl::request::VERBS;
+use dataplane::counters::WorkerCounters;
+use dataplane::host::HostPath;
+use dataplane::listing::Listing;
+use dataplane::mailbox::Publisher;
+use dataplane::packet::arp::ArpPacket;
+use dataplane::packet::icmp;
+use dataplane::port::{PortId, PortStatus};
+use dataplane::snapshot::Snapshot;
+
+use crate::arp::{self, ArpResponder};
+use crate::changes;
+use crate::connections::{self, Lister};
+use crate::neighbours::{Heard, Neighbours};
+use crate::rate::RateLimit;
+use crate::services::Services;
+use crate::topology::Topology;
+
+/// How often [`Control::tick`] is to be called.
+pub const TICK: Duration = Duration::from_millis(1);
+/// Frames taken from the workers in one tick: their queue holds 1024, and one frame costs about a microsecond.
+const PUNTED_PER_TICK: usize = 512;
+/// VIPs announced in one tick, so that thousands do not fill worker 0's queue.
+const ANNOUNCED_PER_TICK: usize = 32;
+/// Snapshots for neighbours alone are at least so far apart: an RS whose MAC flaps must not keep everybody busy.
+const NEIGHBOUR_SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
+/// How often slots and old snapshots are looked at.
+const COLLECT_PAUSE: Duration = Duration::from_millis(100);
+/// A change that the workers have not taken by then is answered as late. A worker looks once a round.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The control thread's state as its tasks share it.
+pub type SharedControl = Rc<RefCell<Control>>;
+
+/// What the process runs on, in words.
+#[derive(Clone, Debug, Default)]
+pub struct Platform {
+    /// DPDK's version, or that there is none.
+    pub dpdk: String,
+    /// What the memory consists of.
+    pub memory: String,
+    /// What is wrong with that.
+    pub memory_warning: Option<String>,
+}
+
+/// What [`Control`] is made of.
+pub struct ControlParts {
+    /// `director` and `ports` that run; its `services` are those that `services` was made with.
+    pub config: Config,
+    /// The ports, started.
+    pub ports: Vec<Box<dyn PortStatus>>,
+    /// Their addresses.
+    pub topology: Topology,
+    /// Frames from and to the workers.
+    pub host: Box<dyn HostPath>,
+    /// Snapshots to the workers.
+    pub publisher: Publisher<Snapshot>,
+    /// Numbers of each worker.
+    pub counters: Vec<Arc<WorkerCounters>>,
+    /// Connections of each worker.
+    pub listings: Vec<Arc<Listing>>,
+    /// CPU of each worker.
+    pub worker_cpus: Vec<usize>,
+    /// The services of the first snapshot.
+    pub services: Services,
+    /// The neighbours of the first snapshot.
+    pub neighbours: Neighbours,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// See the module.
+pub struct Control {
+    pub(crate) config: Config,
+    pub(crate) ports: Vec<Box<dyn PortStatus>>,
+    pub(crate) topology: Topology,
+    host: Box<dyn HostPath>,
+    pub(crate) publisher: Publisher<Snapshot>,
+    pub(crate) counters: Vec<Arc<WorkerCounters>>,
+    pub(crate) worker_cpus: Vec<usize>,
+    pub(crate) services: Services,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) responder: ArpResponder,
+    pub(crate) platform: Platform,
+    /// Requests since start, by verb and outcome.
+    pub(crate) requests: BTreeMap<(&'static str, &'static str), u64>,
+    /// Clients of the control socket now.
+    pub(crate) clients: usize,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    lister: Rc<tokio::sync::Mutex<Lister>>,
+    punted: Vec<u8>,
+    /// The snapshot lags behind the neighbours.
+    neighbours_changed: bool,
+    neighbours_published: Duration,
+    collected: Duration,
+    log_limit: RateLimit,
+}
+
+/// The result of a command.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Of every change.
+    Changed(Changed),
+    /// Of `show`.
+    Show(Show),
+    /// Of `stats`.
+    Stats(Stats),
+    /// Of `connections`.
+    Connections(Connections),
+    /// Of `neighbours`.
+    Neighbours(NeighboursAnswer),
+    /// Of `status`.
+    Status(Status),
+    /// Of `config`.
+    Config(Config),
+}
+
+/// A command executed.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// The generation that every worker runs.
+    pub generation: u64,
+    /// The result.
+    pub answer: Answer,
+}
+
+impl Executed {
+    /// As the protocol has it.
+    pub fn to_response(&self) -> Response {
+        let generation = self.generation;
+        match &self.answer {
+            Answer::Changed(result) => Response::ok(generation, result),
+            Answer::Show(result) => Response::ok(generation, result),
+            Answer::Stats(result) => Response::ok(generation, result),
+            Answer::Connections(result) => Response::ok(generation, result),
+            Answer::Neighbours(result) => Response::ok(generation, result),
+            Answer::Status(result) => Response::ok(generation, result),
+            Answer::Config(result) => Response::ok(generation, result),
+        }
+    }
+
+    /// Rows in the result, roughly: how long it takes to write.
+    pub fn rows(&self) -> usize {
+        match &self.answer {
+            Answer::Changed(result) => result.changes.len(),
+            Answer::Show(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
+            Answer::Stats(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
+            Answer::Connections(result) => result.connections.len(),
+            Answer::Neighbours(result) => result.neighbours.len(),
+            Answer::Status(_) => 1,
+            Answer::Config(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
+        }
+    }
+}
+
+/// A change that was published, or that there was nothing to publish for.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The generation that has it.
+    pub generation: u64,
+    /// In words.
+    pub changed: Changed,
+}
+
+impl Control {
+    /// A control thread that has sent nothing yet. VIPs are announced and RSs asked for from the first tick on.
+    pub fn new(parts: ControlParts) -> Self {
+        let mut control = Control {
+            config: Config { services: Vec::new(), ..parts.config },
+            ports: parts.ports,
+            topology: parts.topology,
+            host: parts.host,
+            publisher: parts.publisher,
+            counters: parts.counters,
+            worker_cpus: parts.worker_cpus,
+            services: parts.services,
+            neighbours: parts.neighbours,
+            responder: ArpResponder::default(),
+            platform: parts.platform,
+            requests: VERBS.iter().map(|verb| ((*verb, "ok"), 0)).collect(),
+            clients: 0,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            lister: Rc::new(tokio::sync::Mutex::new(Lister::new(parts.listings))),
+            punted: Vec::new(),
+            neighbours_changed: false,
+            neighbours_published: Duration::ZERO,
+            collected: Duration::ZERO,
+            log_limit: RateLimit::new(1, 10),
+        };
+        control.announce_new_vips(Duration::ZERO);
+        control
+    }
+
+    /// As the tasks of the control thread share it.
+    pub fn shared(self) -> SharedControl {
+        Rc::new(RefCell::new(self))
+    }
+
+    /// Time since start: what the state machines count in.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The oldest generation that a worker runs.
+    pub fn oldest_running(&self) -> u64 {
+        self.publisher.running().min().unwrap_or_else(|| self.publisher.generation())
+    }
+
+    /// The configuration that runs.
+    pub fn running_config(&self) -> Config {
+        Config { services: self.services.configured().to_vec(), ..self.config.clone() }
+    }
+
+    /// Publishes what a command changes, all or nothing; none where it is no change.
+    pub fn change(&mut self, command: &Command) -> Result<Option<Published>, ErrorReply> {
+        let Some(candidate) = changes::candidate(&self.running_config(), command)? else { return Ok(None) };
+        self.services.collect(self.oldest_running());
+        self.services.check_room(&candidate)?;
+        let changes = changes::describe(self.services.configured(), &candidate);
+        let is_dry = matches!(command, Command::Apply(apply) if apply.dry_run);
+        if !is_dry && !changes.is_empty() {
+            self.adopt(candidate);
+        }
+        Ok(Some(Published { generation: self.publisher.generation(), changed: Changed { changes } }))
+    }
+
+    fn adopt(&mut self, candidate: Vec<ServiceConfig>) {
+        let now = self.now();
+        self.services.adopt(candidate, self.publisher.generation() + 1);
+        let wanted = self.services.wanted_neighbours(&self.topology);
+        self.neighbours.retain_wanted(wanted, now);
+        self.announce_new_vips(now);
+        self.publish(now);
+        // A new RS is asked for at once.
+        self.send_arp(now);
+    }
+
+    fn announce_new_vips(&mut self, now: Duration) {
+        let vips = self.services.configured().iter().map(|service| service.address).collect();
+        self.responder.set_vips(vips, now);
+    }
+
+    fn publish(&mut self, now: Duration) {
+        self.services.compile(&self.neighbours);
+        let snapshot = self.services.snapshot(&self.topology, &self.neighbours);
+        self.publisher.publish(Arc::new(snapshot));
+        self.neighbours_changed = false;
+        self.neighbours_published = now;
+    }
+
+    /// What is to be done every millisecond.
+    pub fn tick(&mut self) {
+        let now = self.now();
+        self.take_punted(now);
+        self.send_arp(now);
+        if self.neighbours_changed && now.saturating_sub(self.neighbours_published) >= NEIGHBOUR_SNAPSHOT_PAUSE {
+            self.publish(now);
+        }
+        if now.saturating_sub(self.collected) >= COLLECT_PAUSE {
+            self.collected = now;
+            self.publisher.reclaim();
+            self.services.collect(self.oldest_running());
+        }
+    }
+
+    fn take_punted(&mut self, now: Duration) {
+        let mut frame = std::mem::take(&mut self.punted);
+        for _ in 0..PUNTED_PER_TICK {
+            let Some(port) = self.host.next_punted(&mut frame) else { break };
+            match ArpPacket::parse(&frame) {
+                Some(packet) => self.take_arp(port, &packet, now),
+                None => self.take_ping(port, &frame),
+            }
+        }
+        self.punted = frame;
+    }
+
+    fn take_arp(&mut self, port: PortId, packet: &ArpPacket, now: Duration) {
+        self.responder.counters.punted_arp += 1;
+        let reaction = self.responder.react(&self.topology, port, packet, now);
+        if let Some(reply) = reaction.reply {
+            let is_sent = self.send(port, &reply);
+            self.responder.counters.replies_sent += u64::from(is_sent);
+        }
+        if let Some(conflict) = reaction.new_conflict
+            && self.log_limit.take(now)
+        {
+            tracing::warn!(
+                "{} claims {} on port {}: another host has an address of the director",
+                conflict.mac,
+                conflict.address,
+                self.topology.name(port)
+            );
+        }
+        if !self.topology.is_own_mac(packet.sender_mac) {
+            self.hear(port, packet, now);
+        }
+    }
+
+    fn hear(&mut self, port: PortId, packet: &ArpPacket, now: Duration) {
+        let address = packet.sender_address;
+        match self.neighbours.hear(port, address, packet.sender_mac, now) {
+            Heard::Ignored | Heard::Confirmed { recovered: false } => {}
+            Heard::Confirmed { recovered: true } => self.neighbours_changed = true,
+            Heard::Moved { from } => {
+                self.neighbours_changed = true;
+                self.responder.counters.mac_changes += 1;
+                if self.log_limit.take(now) {
+                    let (from, to) = (MacAddress(from), MacAddress(packet.sender_mac));
+                    tracing::info!("real server {address} moved from MAC {from} to {to}");
+                }
+            }
+        }
+    }
+
+    fn take_ping(&mut self, port: PortId, frame: &[u8]) {
+        self.responder.counters.punted_icmp += 1;
+        let reply = self.topology.ports.get(port.index()).and_then(|facts| icmp::echo_reply(frame, facts.mac));
+        if let Some(reply) = reply {
+            let is_sent = self.send(port, &reply);
+            self.responder.counters.echo_replies_sent += u64::from(is_sent);
+        }
+    }
+
+    fn send(&mut self, port: PortId, frame: &[u8]) -> bool {
+        let is_sent = self.host.send(port, frame).is_ok();
+        self.responder.counters.not_sent += u64::from(!is_sent);
+        is_sent
+    }
+
+    fn send_arp(&mut self, now: Duration) {
+        let Control { neighbours, responder, topology, host, .. } = self;
+        let (mut requests, mut announcements, mut not_sent) = (0, 0, 0);
+        let mut send = |port: PortId, frame: &[u8], sent: &mut u64| {
+            let is_sent = host.send(port, frame).is_ok();
+            *if is_sent { sent } else { &mut not_sent } += 1;
+            is_sent
+        };
+        let has_failure = neighbours.poll(now, |request| {
+            let Some(facts) = topology.ports.get(request.route.port.index()) else { return };
+            let frame = arp::request(request.target, request.route.dip, facts.mac, request.unicast);
+            send(facts.id, &frame, &mut requests);
+        });
+        responder.poll_announcements(topology, now, ANNOUNCED_PER_TICK, |facts, frame| {
+            send(facts.id, &frame, &mut announcements)
+        });
+        self.neighbours_changed |= has_failure;
+        let counters = &mut self.responder.counters;
+        counters.requests_sent += requests;
+        counters.announcements_sent += announcements;
+        counters.not_sent += not_sent;
+    }
+
+    /// Counts a request by its verb and outcome.
+    pub fn count_request(&mut self, verb: &'static str, outcome: &'static str) {
+        *self.requests.entry((verb, outcome)).or_default() += 1;
+    }
+
+    fn query(&self, command: &Command) -> Result<Answer, ErrorReply> {
+        Ok(match command {
+            Command::Show(filter) => Answer::Show(self.show(filter)?),
+            Command::Stats(filter) => Answer::Stats(self.stats(filter)?),
+            Command::Neighbours => Answer::Neighbours(self.neighbours_view()),
+            Command::Status => Answer::Status(self.status()),
+            Command::Config => Answer::Config(self.running_config()),
+            _ => return Err(ErrorReply::new(ErrorCode::Internal, format!("`{}` is no query", command.verb()))),
+        })
+    }
+
+    /// Which worker runs what, for an error.
+    fn describe_lag(&self, generation: u64) -> ErrorReply {
+        let late = self.publisher.running().enumerate().filter(|(_, running)| *running < generation);
+        let late: Vec<_> =
+            late.map(|(worker, running)| format!("worker {worker} still runs generation {running}")).collect();
+        let message = format!(
+            "the change is generation {generation} and not in force everywhere after {} s: {}",
+            APPLY_TIMEOUT.as_secs(),
+            late.join(", ")
+        );
+        ErrorReply::new(ErrorCode::Timeout, message).with_help(
+            "the change stays queued and takes effect when the worker looks again; `dr-ctl stats` shows each \
+             worker's generation, and a worker that makes no progress needs a restart of dr-director",
+        )
+    }
+}
+
+/// Executes a command; a change is answered when every worker runs it.
+pub async fn execute(control: &SharedControl, command: &Command) -> Result<Executed, ErrorReply> {
+    if let Command::Connections(query) = command {
+        let lister = control.borrow().lister.clone();
+        let connections = connections::list(control, &lister, query).await?;
+        let generation = control.borrow().oldest_running();
+        return Ok(Executed { generation, answer: Answer::Connections(connections) });
+    }
+    // Its own statement: the borrow must have ended before the wait.
+    let published = control.borrow_mut().change(command)?;
+    if let Some(published) = published {
+        // A change of nothing waits as well: the last one may still be on its way.
+        wait_until_running(control, published.generation).await?;
+        let answer = Answer::Changed(published.changed);
+        return Ok(Executed { generation: published.generation, answer });
+    }
+    let control = control.borrow();
+    Ok(Executed { generation: control.oldest_running(), answer: control.query(command)? })
+}
+
+/// Workers take a snapshot within a round, microseconds, unless the system has taken their CPU away: so first ask
+/// again at once, then leave the CPU for longer and longer.
+async fn wait_until_running(control: &SharedControl, generation: u64) -> Result<(), ErrorReply> {
+    const AT_ONCE: u32 = 32;
+    const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+    let deadline = tokio::time::Instant::now() + APPLY_TIMEOUT;
+    let mut pause = TICK;
+    let mut asked = 0;
+    while !control.borrow().publisher.runs_everywhere(generation) {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(control.borrow().describe_lag(generation));
+        }
+        if asked < AT_ONCE {
+            asked += 1;
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+    Ok(())
+}

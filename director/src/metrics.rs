@@ -1,0 +1,430 @@
+//! Every metric of the director, each defined once, and their text.
+//!
+//! A scrape has two halves: [`Scrape::take`] copies numbers on the control thread, microseconds a hundred real
+//! servers, and [`Scrape::to_text`] makes families and text of them on a thread of its own, so that a large one delays
+//! no ARP answer. docs/METRICS.md is the page for people; a test compares the two.
+
+use std::time::SystemTime;
+
+use ctl::protocol::{
+    Filter, NeighbourState, Neighbours, RealServerState, Show, Stats, TrafficCounters, WorkerStats,
+};
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
+
+use crate::arp::ArpCounters;
+use crate::control::Control;
+
+macro_rules! metrics {
+    ($($variant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        /// A metric.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Metric { $(#[doc = $help] $variant,)+ }
+
+        impl Metric {
+            /// All metrics, in the order in which they are exported.
+            pub const ALL: &[Metric] = &[$(Metric::$variant,)+];
+
+            /// Name, in Prometheus's conventions.
+            pub fn name(self) -> &'static str {
+                match self { $(Metric::$variant => $name,)+ }
+            }
+
+            /// Counter or gauge.
+            pub fn kind(self) -> MetricType {
+                match self { $(Metric::$variant => MetricType::$kind,)+ }
+            }
+
+            /// Names of its labels.
+            pub fn labels(self) -> &'static [&'static str] {
+                match self { $(Metric::$variant => &[$($label),*],)+ }
+            }
+
+            /// One sentence.
+            pub fn help(self) -> &'static str {
+                match self { $(Metric::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    BuildInfo = GAUGE "dr_build_info" ["version", "dpdk"]
+        "Always 1; the versions of dr-director and DPDK are labels.";
+    StartTime = GAUGE "dr_start_time_seconds" []
+        "When dr-director started, in seconds since 1970.";
+    ConfigGeneration = GAUGE "dr_config_generation" []
+        "Newest generation of the configuration.";
+    WorkerConfigGeneration = GAUGE "dr_worker_config_generation" ["worker"]
+        "Generation of the configuration that the worker runs.";
+    ServiceConnections = COUNTER "dr_service_connections_total" ["protocol", "vip", "port"]
+        "Connections scheduled, removed real servers included.";
+    ServicePackets = COUNTER "dr_service_packets_total" ["protocol", "vip", "port"]
+        "Packets sent to real servers, removed ones included.";
+    ServiceBytes = COUNTER "dr_service_bytes_total" ["protocol", "vip", "port"]
+        "Bytes of these packets, IP total length.";
+    RealServerConnections = COUNTER "dr_real_server_connections_total" ["protocol", "vip", "port", "real_server"]
+        "Connections scheduled to the real server.";
+    RealServerPackets = COUNTER "dr_real_server_packets_total" ["protocol", "vip", "port", "real_server"]
+        "Packets sent to the real server.";
+    RealServerBytes = COUNTER "dr_real_server_bytes_total" ["protocol", "vip", "port", "real_server"]
+        "Bytes of these packets, IP total length.";
+    RealServerActive = GAUGE "dr_real_server_active_connections" ["protocol", "vip", "port", "real_server"]
+        "Connections that IPVS would call active.";
+    RealServerInactive = GAUGE "dr_real_server_inactive_connections" ["protocol", "vip", "port", "real_server"]
+        "All other connections that the director remembers.";
+    RealServerWeight = GAUGE "dr_real_server_weight" ["protocol", "vip", "port", "real_server"]
+        "Configured weight.";
+    RealServerUp = GAUGE "dr_real_server_up" ["protocol", "vip", "port", "real_server"]
+        "1 where it gets new connections; 0 where unresolved, draining or of weight 0.";
+    WorkerReceived = COUNTER "dr_worker_received_packets_total" ["worker"]
+        "Packets taken from RX queues.";
+    WorkerForwarded = COUNTER "dr_worker_forwarded_packets_total" ["worker"]
+        "Packets sent to a real server.";
+    WorkerPunted = COUNTER "dr_worker_punted_packets_total" ["worker"]
+        "Packets handed to the control thread: ARP and ping.";
+    WorkerDropped = COUNTER "dr_worker_dropped_packets_total" ["worker", "reason"]
+        "Packets dropped; every reason is exported, also at 0.";
+    WorkerControlSent = COUNTER "dr_worker_control_sent_packets_total" ["worker"]
+        "Packets of the control thread that the worker sent.";
+    WorkerControlNotSent = COUNTER "dr_worker_control_not_sent_packets_total" ["worker"]
+        "Packets of the control thread that a port refused.";
+    WorkerConnections = GAUGE "dr_worker_connections" ["worker"]
+        "Connections in the worker's table.";
+    WorkerConnectionCapacity = GAUGE "dr_worker_connection_capacity" ["worker"]
+        "Connections that the worker's table can hold.";
+    WorkerConnectionsOpened = COUNTER "dr_worker_connections_opened_total" ["worker"]
+        "Connections opened.";
+    WorkerConnectionsExpired = COUNTER "dr_worker_connections_expired_total" ["worker"]
+        "Connections that expired.";
+    WorkerRounds = COUNTER "dr_worker_rounds_total" ["worker"]
+        "Rounds of the worker's loop.";
+    WorkerIdleRounds = COUNTER "dr_worker_idle_rounds_total" ["worker"]
+        "Rounds that received nothing.";
+    PortUp = GAUGE "dr_port_up" ["port"]
+        "1 where the link is up.";
+    PortReceivedPackets = COUNTER "dr_port_received_packets_total" ["port"]
+        "Packets received by the driver.";
+    PortReceivedBytes = COUNTER "dr_port_received_bytes_total" ["port"]
+        "Bytes received by the driver.";
+    PortSentPackets = COUNTER "dr_port_sent_packets_total" ["port"]
+        "Packets sent by the driver.";
+    PortSentBytes = COUNTER "dr_port_sent_bytes_total" ["port"]
+        "Bytes sent by the driver.";
+    PortMissed = COUNTER "dr_port_missed_packets_total" ["port"]
+        "Packets lost because no RX descriptor was free: the workers are too slow.";
+    PortReceiveErrors = COUNTER "dr_port_receive_errors_total" ["port"]
+        "Packets received with an error.";
+    PortNoMbuf = COUNTER "dr_port_no_mbuf_packets_total" ["port"]
+        "Packets not received for want of a buffer.";
+    PortSendErrors = COUNTER "dr_port_send_errors_total" ["port"]
+        "Packets that the driver failed to send.";
+    Neighbours = GAUGE "dr_neighbours" ["state"]
+        "Real servers' addresses by what is known of their MAC.";
+    NeighbourState = GAUGE "dr_neighbour_state" ["address", "port", "state"]
+        "1 for the state that the real server's address is in, 0 for the others.";
+    ArpRequests = COUNTER "dr_arp_requests_sent_total" []
+        "ARP requests sent for real servers.";
+    ArpReplies = COUNTER "dr_arp_replies_sent_total" []
+        "ARP requests for VIPs and DIPs answered.";
+    ArpAnnouncements = COUNTER "dr_arp_announcements_sent_total" []
+        "Gratuitous ARP packets sent for VIPs.";
+    ArpConflicts = COUNTER "dr_arp_conflicts_total" []
+        "ARP packets in which another host claims a VIP or DIP.";
+    ArpMacChanges = COUNTER "dr_arp_mac_changes_total" []
+        "Changes of a real server's MAC.";
+    EchoReplies = COUNTER "dr_icmp_echo_replies_sent_total" []
+        "Pings to a VIP or DIP answered.";
+    Punted = COUNTER "dr_punted_packets_total" ["kind"]
+        "Packets that the control thread took from the workers.";
+    ControlNotSent = COUNTER "dr_control_frames_not_sent_total" []
+        "Packets of the control thread lost before a worker saw them: no buffer, or the queue to worker 0 full.";
+    ControlRequests = COUNTER "dr_control_requests_total" ["verb", "code"]
+        "Requests on the control socket by outcome.";
+    ControlClients = GAUGE "dr_control_clients" []
+        "Clients of the control socket.";
+    DestinationSlots = GAUGE "dr_real_server_slots" ["use"]
+        "Places for real servers: configured, removed with connections left, vacant.";
+}
+
+/// Names of a real server's neighbour states, as labels.
+const NEIGHBOUR_STATES: [NeighbourState; 5] = [
+    NeighbourState::Unresolved,
+    NeighbourState::Reachable,
+    NeighbourState::Probing,
+    NeighbourState::Failed,
+    NeighbourState::Static,
+];
+
+/// All numbers of one moment.
+#[derive(Clone, Debug)]
+pub struct Scrape {
+    dpdk: String,
+    started_at: SystemTime,
+    generation: u64,
+    show: Show,
+    stats: Stats,
+    neighbours: Neighbours,
+    workers: Vec<WorkerNumbers>,
+    arp: ArpCounters,
+    requests: Vec<(&'static str, &'static str, u64)>,
+    clients: usize,
+    slots: [(&'static str, usize); 3],
+}
+
+/// What `stats` does not tell.
+#[derive(Clone, Copy, Debug)]
+struct WorkerNumbers {
+    rounds: u64,
+    idle_rounds: u64,
+    opened: u64,
+    expired: u64,
+    control_not_sent: u64,
+}
+
+impl Scrape {
+    /// Copies the numbers, on the control thread.
+    pub fn take(control: &Control) -> Scrape {
+        let all = Filter::default();
+        let workers = control.counters.iter().map(|counters| WorkerNumbers {
+            // Idle rounds first, so that there are never more of them than rounds.
+            idle_rounds: counters.idle_rounds.load(),
+            rounds: counters.rounds.load(),
+            opened: counters.connections_opened.load(),
+            expired: counters.connections_expired.load(),
+            control_not_sent: counters.control_not_sent.load(),
+        });
+        let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
+        let slots = control.services.slots();
+        let (vacant, removed) = (slots.vacant(), slots.removed());
+        Scrape {
+            dpdk: control.platform.dpdk.clone(),
+            started_at: control.started_at,
+            generation: control.publisher.generation(),
+            show: control.show(&all).unwrap_or(Show { services: Vec::new() }),
+            stats: control.stats(&all).unwrap_or_else(|_| no_stats()),
+            neighbours: control.neighbours_view(),
+            workers: workers.collect(),
+            arp: control.responder.counters,
+            requests: requests.collect(),
+            clients: control.clients,
+            slots: [
+                ("configured", slots.capacity() - vacant - removed),
+                ("removed", removed),
+                ("vacant", vacant),
+            ],
+        }
+    }
+
+    /// The text that Prometheus reads.
+    pub fn to_text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.families())
+    }
+
+    /// Every family that has a sample.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        self.add_process(&mut families);
+        self.add_services(&mut families);
+        self.stats.workers.iter().zip(&self.workers).for_each(|(stats, numbers)| add_worker(&mut families, stats, numbers));
+        self.add_ports(&mut families);
+        self.add_neighbours(&mut families);
+        self.add_control(&mut families);
+        families.finish()
+    }
+
+    fn add_process(&self, families: &mut Families) {
+        families.add(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION"), &self.dpdk], 1.0);
+        let started = self.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        families.add(Metric::StartTime, &[], started.as_secs_f64());
+        families.count(Metric::ConfigGeneration, &[], self.generation);
+    }
+
+    fn add_services(&self, families: &mut Families) {
+        for (service, stats) in self.show.services.iter().zip(&self.stats.services) {
+            let (protocol, vip, port) = (service.protocol.to_string(), service.address.to_string(), service.port.to_string());
+            let labels = [&*protocol, &*vip, &*port];
+            let [connections, packets, bytes] = traffic(&stats.totals);
+            families.count(Metric::ServiceConnections, &labels, connections);
+            families.count(Metric::ServicePackets, &labels, packets);
+            families.count(Metric::ServiceBytes, &labels, bytes);
+            for (view, counters) in service.real_servers.iter().zip(&stats.real_servers) {
+                let address = view.address.to_string();
+                let labels = [&*protocol, &*vip, &*port, &*address];
+                let [connections, packets, bytes] = traffic(&counters.counters);
+                families.count(Metric::RealServerConnections, &labels, connections);
+                families.count(Metric::RealServerPackets, &labels, packets);
+                families.count(Metric::RealServerBytes, &labels, bytes);
+                families.count(Metric::RealServerActive, &labels, u64::from(view.active_connections));
+                families.count(Metric::RealServerInactive, &labels, u64::from(view.inactive_connections));
+                families.count(Metric::RealServerWeight, &labels, u64::from(view.weight));
+                families.count(Metric::RealServerUp, &labels, u64::from(view.state == RealServerState::Up));
+            }
+        }
+    }
+
+    fn add_ports(&self, families: &mut Families) {
+        for port in &self.stats.ports {
+            let labels = [&*port.port];
+            for (metric, value) in [
+                (Metric::PortUp, u64::from(port.link_is_up)),
+                (Metric::PortReceivedPackets, port.rx_packets),
+                (Metric::PortReceivedBytes, port.rx_bytes),
+                (Metric::PortSentPackets, port.tx_packets),
+                (Metric::PortSentBytes, port.tx_bytes),
+                (Metric::PortMissed, port.rx_missed),
+                (Metric::PortReceiveErrors, port.rx_errors),
+                (Metric::PortNoMbuf, port.rx_no_mbuf),
+                (Metric::PortSendErrors, port.tx_errors),
+            ] {
+                families.count(metric, &labels, value);
+            }
+        }
+    }
+
+    fn add_neighbours(&self, families: &mut Families) {
+        let neighbours = &self.neighbours.neighbours;
+        for state in NEIGHBOUR_STATES {
+            let count = neighbours.iter().filter(|neighbour| neighbour.state == state).count();
+            families.count(Metric::Neighbours, &[&state.to_string()], count as u64);
+        }
+        for neighbour in neighbours {
+            let address = neighbour.address.to_string();
+            for state in NEIGHBOUR_STATES {
+                let labels = [&*address, &*neighbour.port, &*state.to_string()];
+                families.count(Metric::NeighbourState, &labels, u64::from(neighbour.state == state));
+            }
+        }
+    }
+
+    fn add_control(&self, families: &mut Families) {
+        for (metric, value) in [
+            (Metric::ArpRequests, self.arp.requests_sent),
+            (Metric::ArpReplies, self.arp.replies_sent),
+            (Metric::ArpAnnouncements, self.arp.announcements_sent),
+            (Metric::ArpConflicts, self.arp.conflicts),
+            (Metric::ArpMacChanges, self.arp.mac_changes),
+            (Metric::EchoReplies, self.arp.echo_replies_sent),
+            (Metric::ControlNotSent, self.arp.not_sent),
+        ] {
+            families.count(metric, &[], value);
+        }
+        families.count(Metric::Punted, &["arp"], self.arp.punted_arp);
+        families.count(Metric::Punted, &["icmp"], self.arp.punted_icmp);
+        for &(verb, code, count) in &self.requests {
+            families.count(Metric::ControlRequests, &[verb, code], count);
+        }
+        families.count(Metric::ControlClients, &[], self.clients as u64);
+        for (name, count) in self.slots {
+            families.count(Metric::DestinationSlots, &[name], count as u64);
+        }
+    }
+}
+
+fn no_stats() -> Stats {
+    Stats { services: Vec::new(), totals: Default::default(), workers: Vec::new(), ports: Vec::new() }
+}
+
+fn traffic(counters: &TrafficCounters) -> [u64; 3] {
+    [counters.connections, counters.packets, counters.bytes]
+}
+
+fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumbers) {
+    let worker = stats.worker.to_string();
+    for (metric, value) in [
+        (Metric::WorkerConfigGeneration, stats.generation),
+        (Metric::WorkerReceived, stats.packets.received),
+        (Metric::WorkerForwarded, stats.packets.forwarded),
+        (Metric::WorkerPunted, stats.packets.punted),
+        (Metric::WorkerControlSent, stats.control_frames_sent),
+        (Metric::WorkerControlNotSent, numbers.control_not_sent),
+        (Metric::WorkerConnections, stats.connections),
+        (Metric::WorkerConnectionCapacity, stats.connection_capacity),
+        (Metric::WorkerConnectionsOpened, numbers.opened),
+        (Metric::WorkerConnectionsExpired, numbers.expired),
+        (Metric::WorkerRounds, numbers.rounds),
+        (Metric::WorkerIdleRounds, numbers.idle_rounds),
+    ] {
+        families.count(metric, &[&worker], value);
+    }
+    for (reason, &count) in &stats.packets.drops {
+        families.count(Metric::WorkerDropped, &[&worker, reason], count);
+    }
+}
+
+/// Samples by metric.
+struct Families(Vec<Vec<Sample>>);
+
+impl Default for Families {
+    fn default() -> Self {
+        Families(vec![Vec::new(); Metric::ALL.len()])
+    }
+}
+
+impl Families {
+    /// Whole numbers, exact up to 2^53.
+    fn count(&mut self, metric: Metric, labels: &[&str], value: u64) {
+        self.add(metric, labels, value as f64);
+    }
+
+    fn add(&mut self, metric: Metric, labels: &[&str], value: f64) {
+        debug_assert_eq!(metric.labels().len(), labels.len(), "{}", metric.name());
+        let named = metric.labels().iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut sample = Sample::from_label(named.collect());
+        match metric.kind() {
+            MetricType::COUNTER => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                sample.set_counter(counter);
+            }
+            _ => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                sample.set_gauge(gauge);
+            }
+        }
+        self.0[metric as usize].push(sample);
+    }
+
+    fn finish(self) -> Vec<MetricFamily> {
+        let filled = Metric::ALL.iter().zip(self.0).filter(|(_, samples)| !samples.is_empty());
+        let families = filled.map(|(metric, samples)| {
+            let mut family = MetricFamily::default();
+            family.set_name(metric.name().to_owned());
+            family.set_help(metric.help().to_owned());
+            family.set_field_type(metric.kind());
+            family.set_metric(samples);
+            family
+        });
+        families.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metric_names_follow_prometheus_conventions() {
+        for &metric in Metric::ALL {
+            let name = metric.name();
+            assert!(name.starts_with("dr_") && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()));
+            assert_eq!(name.ends_with("_total"), metric.kind() == MetricType::COUNTER, "{name}");
+            assert!(metric.help().ends_with('.'), "{name}");
+            assert_eq!(Metric::ALL[metric as usize], metric);
+        }
+    }
+
+    #[test]
+    fn label_values_are_escaped_by_the_encoder() {
+        let mut families = Families::default();
+        families.count(Metric::PortUp, &["a\"b\\c\nd"], 1);
+        let text = TextEncoder::new().encode_to_string(&families.finish()).unwrap();
+        assert!(text.contains(r#"dr_port_up{port="a\"b\\c\nd"} 1"#), "{text}");
+    }
+}

@@ -1,0 +1,284 @@
+//! Destination slots: the numbers by which connections, counters and snapshots name a real server of a service.
+//!
+//! Control thread only. A slot goes to another real server only when no worker can still mean the old one: every
+//! worker runs a snapshot in which the slot is marked removed, and no connection names it. Re-adding the same real
+//! server before that takes its slot back with its connections, as IPVS takes a destination out of its trash.
+//!
+//! Invariant: `removed` holds exactly the slots in state `Removed`, `vacant` exactly those in state `Vacant`,
+//! `by_owner` exactly the rest and the removed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ctl::config::ServiceId;
+use ctl::protocol::TrafficCounters;
+use dataplane::counters::WorkerCounters;
+use dataplane::snapshot::SharedCounts;
+use scheduler::ConnectionCounts;
+
+/// A real server of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The service.
+    pub service: ServiceId,
+    /// The RIP.
+    pub address: Ipv4Addr,
+}
+
+/// Tells a service from one of the same name that was removed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Instance(pub u64);
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing.
+    Vacant,
+    /// A configured real server.
+    Configured,
+    /// One that was removed in this generation.
+    Removed {
+        /// First generation without it.
+        generation: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    usage: Use,
+    /// The last one, where vacant.
+    owner: Option<Owner>,
+    instance: Instance,
+    /// What the workers' counters stood at when the slot was given to this owner: they are never reset, for only
+    /// their worker may write them.
+    baseline: TrafficCounters,
+}
+
+/// A slot that became vacant, and what had been sent through it for its last owner.
+#[derive(Clone, Copy, Debug)]
+pub struct Retired {
+    /// Whose it was.
+    pub owner: Owner,
+    /// Of which service.
+    pub instance: Instance,
+    /// All that went through it.
+    pub traffic: TrafficCounters,
+}
+
+/// All slots.
+#[derive(Debug)]
+pub struct Slots {
+    slots: Vec<Slot>,
+    vacant: BTreeSet<u32>,
+    removed: BTreeSet<u32>,
+    by_owner: HashMap<Owner, u32>,
+    counts: SharedCounts,
+    counters: Vec<Arc<WorkerCounters>>,
+}
+
+impl Slots {
+    /// As many vacant slots as `counts` and each of `counters` have.
+    pub fn new(counts: SharedCounts, counters: Vec<Arc<WorkerCounters>>) -> Self {
+        let slot = Slot {
+            usage: Use::Vacant,
+            owner: None,
+            instance: Instance(0),
+            baseline: TrafficCounters::default(),
+        };
+        let capacity = u32::try_from(counts.len()).expect("validation bounds the capacity");
+        Slots {
+            slots: vec![slot; counts.len()],
+            vacant: (0..capacity).collect(),
+            removed: BTreeSet::new(),
+            by_owner: HashMap::new(),
+            counts,
+            counters,
+        }
+    }
+
+    /// Slots in all.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Slots that can be given away.
+    pub fn vacant(&self) -> usize {
+        self.vacant.len()
+    }
+
+    /// Slots of removed real servers.
+    pub fn removed(&self) -> usize {
+        self.removed.len()
+    }
+
+    /// `owner` has a slot, whether configured or removed.
+    pub fn holds(&self, owner: Owner) -> bool {
+        self.by_owner.contains_key(&owner)
+    }
+
+    /// Gives `owner` its slot: the one that it had where that is not gone yet, or the lowest vacant one. None where
+    /// all are used.
+    pub fn take(&mut self, owner: Owner, instance: Instance) -> Option<u32> {
+        if let Some(&number) = self.by_owner.get(&owner) {
+            let is_same_service = self.slots[number as usize].instance == instance;
+            let baseline = if is_same_service { None } else { Some(self.counted(number)) };
+            let slot = &mut self.slots[number as usize];
+            slot.usage = Use::Configured;
+            slot.instance = instance;
+            // As IPVS: statistics go on where the service is the same, and start again for a new one.
+            slot.baseline = baseline.unwrap_or(slot.baseline);
+            self.removed.remove(&number);
+            return Some(number);
+        }
+        let number = self.vacant.pop_first()?;
+        let baseline = self.counted(number);
+        self.slots[number as usize] = Slot { usage: Use::Configured, owner: Some(owner), instance, baseline };
+        self.by_owner.insert(owner, number);
+        Some(number)
+    }
+
+    /// The real server of slot `number` is not configured from `generation` on.
+    pub fn remove(&mut self, number: u32, generation: u64) {
+        self.slots[number as usize].usage = Use::Removed { generation };
+        self.removed.insert(number);
+    }
+
+    /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.
+    pub fn collect(&mut self, oldest_running: u64) -> Vec<Retired> {
+        let gone: Vec<u32> = self.removed.iter().copied().filter(|&number| self.is_gone(number, oldest_running)).collect();
+        gone.into_iter().filter_map(|number| self.vacate(number)).collect()
+    }
+
+    /// The generation is looked at first: once every worker runs it, no connection is opened to the slot any more, so
+    /// a count of zero stays zero.
+    fn is_gone(&self, number: u32, oldest_running: u64) -> bool {
+        let Use::Removed { generation } = self.slots[number as usize].usage else { return false };
+        oldest_running >= generation && self.counts[number as usize].load().total() == 0
+    }
+
+    fn vacate(&mut self, number: u32) -> Option<Retired> {
+        let traffic = self.traffic(number);
+        let slot = &mut self.slots[number as usize];
+        slot.usage = Use::Vacant;
+        self.removed.remove(&number);
+        self.vacant.insert(number);
+        let owner = slot.owner?;
+        self.by_owner.remove(&owner);
+        Some(Retired { owner, instance: slot.instance, traffic })
+    }
+
+    /// The connection counts of slot `number`.
+    pub fn counts(&self, number: u32) -> &Arc<ConnectionCounts> {
+        &self.counts[number as usize]
+    }
+
+    /// What went to the owner of slot `number`, over all workers.
+    pub fn traffic(&self, number: u32) -> TrafficCounters {
+        let counted = self.counted(number);
+        let baseline = self.slots[number as usize].baseline;
+        TrafficCounters {
+            connections: counted.connections.wrapping_sub(baseline.connections),
+            packets: counted.packets.wrapping_sub(baseline.packets),
+            bytes: counted.bytes.wrapping_sub(baseline.bytes),
+        }
+    }
+
+    fn counted(&self, number: u32) -> TrafficCounters {
+        let mut sum = TrafficCounters::default();
+        for worker in &self.counters {
+            let counters = &worker.destinations[number as usize];
+            sum.connections = sum.connections.wrapping_add(counters.connections.load());
+            sum.packets = sum.packets.wrapping_add(counters.packets.load());
+            sum.bytes = sum.bytes.wrapping_add(counters.bytes.load());
+        }
+        sum
+    }
+
+    /// The real server that slot `number` leads to, or led to last.
+    pub fn owner(&self, number: u32) -> Option<Owner> {
+        self.slots.get(number as usize)?.owner
+    }
+
+    /// Removed real servers: slot, owner and instance of its service.
+    pub fn all_removed(&self) -> impl Iterator<Item = (u32, Owner, Instance)> + '_ {
+        self.removed.iter().filter_map(|&number| {
+            let slot = &self.slots[number as usize];
+            slot.owner.map(|owner| (number, owner, slot.instance))
+        })
+    }
+
+    /// One more than the highest slot that is not vacant.
+    pub fn length(&self) -> usize {
+        self.slots.iter().rposition(|slot| slot.usage != Use::Vacant).map_or(0, |last| last + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctl::config::Protocol;
+    use dataplane::snapshot::shared_counts;
+
+    use super::*;
+
+    const SERVICE: ServiceId =
+        ServiceId { protocol: Protocol::Tcp, address: Ipv4Addr::new(192, 0, 2, 10), port: 80 };
+
+    fn owner(host: u8) -> Owner {
+        Owner { service: SERVICE, address: Ipv4Addr::new(10, 0, 0, host) }
+    }
+
+    fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {
+        let counters = WorkerCounters::new(1, capacity);
+        (Slots::new(shared_counts(capacity), vec![counters.clone()]), counters)
+    }
+
+    #[test]
+    fn removed_slot_waits_for_every_worker_and_for_its_last_connection() {
+        let (mut slots, _) = slots(2);
+        let slot = slots.take(owner(1), Instance(1)).unwrap();
+        slots.counts(slot).open();
+        slots.remove(slot, 5);
+        assert!(slots.collect(4).is_empty(), "a worker may still open connections");
+        assert!(slots.collect(5).is_empty(), "one connection is left");
+        assert_eq!(slots.take(owner(2), Instance(1)), Some(1), "another one does not get it");
+        assert_eq!(slots.take(owner(3), Instance(1)), None);
+        slots.counts(slot).close(false);
+        assert!(slots.collect(4).is_empty(), "generation 5 does not run everywhere");
+        assert_eq!(slots.collect(5).len(), 1);
+        assert_eq!(slots.owner(slot), Some(owner(1)), "still told to a listing");
+        assert_eq!(slots.take(owner(3), Instance(1)), Some(slot));
+    }
+
+    #[test]
+    fn same_real_server_takes_its_slot_back_with_its_connections() {
+        let (mut slots, counters) = slots(4);
+        slots.take(owner(1), Instance(1)).unwrap();
+        let slot = slots.take(owner(2), Instance(1)).unwrap();
+        slots.counts(slot).open();
+        counters.destinations[slot as usize].packets.add(7);
+        slots.remove(slot, 2);
+        assert_eq!(slots.take(owner(2), Instance(1)), Some(slot));
+        assert_eq!(slots.traffic(slot).packets, 7);
+        assert_eq!(slots.counts(slot).load().total(), 1);
+        assert!(slots.collect(u64::MAX).is_empty());
+        slots.remove(slot, 3);
+        assert_eq!(slots.take(owner(2), Instance(2)), Some(slot));
+        assert_eq!(slots.traffic(slot).packets, 0, "a new service starts counting again");
+    }
+
+    #[test]
+    fn counters_start_at_zero_for_each_owner_though_never_reset() {
+        let (mut slots, counters) = slots(1);
+        let slot = slots.take(owner(1), Instance(1)).unwrap();
+        counters.destinations[0].bytes.add(1000);
+        slots.remove(slot, 2);
+        let retired = slots.collect(2);
+        assert_eq!(retired[0].traffic.bytes, 1000);
+        slots.take(owner(2), Instance(1)).unwrap();
+        assert_eq!(slots.traffic(0), TrafficCounters::default());
+        counters.destinations[0].bytes.add(1);
+        assert_eq!(slots.traffic(0).bytes, 1);
+        assert_eq!(slots.length(), 1);
+    }
+}

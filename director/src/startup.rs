@@ -1,0 +1,295 @@
+//! From a configuration file to running workers, and back.
+//!
+//! What can fail without touching a NIC comes first: the file, CPUs, control socket, /metrics; then EAL, mbufs, ports,
+//! connection tables, workers. Everything is undone in the opposite order. The main thread is the control thread: EAL
+//! pins it to the control CPUs.
+
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ctl::config::{Config, Hugepages};
+use ctl::validate::validate_for_start;
+use dataplane::clock::Clock;
+use dataplane::dpdk::eal::{Eal, EalConfig, HugepageUse, HugepagesInUse};
+use dataplane::dpdk::mempool::{MbufPool, PoolConfig};
+use dataplane::dpdk::port::{Port, PortConfig};
+use dataplane::dpdk::queue::PortQueuePair;
+use dataplane::dpdk::thread::{allowed_cpus, spawn_worker};
+use dataplane::port::PortStatus;
+use dataplane::worker::Worker;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::assembly::{Assembly, StartedPorts, assemble};
+use crate::control::{Platform, SharedControl};
+use crate::cpus::{self, CpuPlan};
+use crate::socket::ControlSocket;
+use crate::{daemon, http};
+
+/// A worker stops within a round, microseconds; one that does not is left behind.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Threads that make metrics text or look up groups may still run for so long.
+const RUNTIME_TIMEOUT: Duration = Duration::from_millis(200);
+/// How often the workers' threads are looked at.
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is wrong with a configuration file, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct InvalidConfig(pub Vec<String>);
+
+/// Reads a configuration file and checks it. Everything that is wrong with it is told at once.
+pub fn read_config(path: &Path) -> Result<Config> {
+    let with_help = |text: String, help: Option<&str>| match help {
+        Some(help) => format!("{text}\n  help: {help}"),
+        None => text,
+    };
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            let text = with_help(error.to_string(), error.help());
+            match error.code() {
+                ctl::protocol::ErrorCode::Invalid => bail!(InvalidConfig(vec![text])),
+                _ => bail!(text),
+            }
+        }
+    };
+    if let Err(problems) = validate_for_start(&config) {
+        let line = |problem: &ctl::validate::Problem| {
+            with_help(format!("{}: {problem}", path.display()), problem.help.as_deref())
+        };
+        bail!(InvalidConfig(problems.iter().map(line).collect()));
+    }
+    Ok(config)
+}
+
+/// Why the control thread ended.
+enum Ending {
+    Signal(&'static str),
+    /// Name of a worker whose thread ended by itself.
+    WorkerDied(String),
+}
+
+/// The workers' threads.
+struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Runs the director until a signal ends it.
+pub fn run(config: Config) -> Result<()> {
+    let allowed = allowed_cpus().context("the CPUs that this process may use cannot be read")?;
+    let plan = cpus::plan(&config.director.worker_cpus, &config.director.control_cpus, &allowed)?;
+    let socket = ControlSocket::bind(&config.director.control_socket, config.director.control_group.as_deref())?;
+    let metrics = config.director.metrics_listen.map(|address| {
+        let help = "choose a free address, or metrics_listen = \"off\"";
+        http::listen(address).with_context(|| format!("director.metrics_listen: {address}: cannot listen there; {help}"))
+    });
+    let metrics = metrics.transpose()?;
+    let eal = start_eal(&config, &plan)?;
+    let started = start_ports(&eal, &config, plan.workers.len())?;
+    let platform = describe_platform(&eal);
+    let Assembly { control, workers } =
+        assemble(config, started, plan.workers.clone(), &Clock::system(), platform)?;
+    let control = control.shared();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the control thread's runtime cannot be made")?;
+    let workers = Workers::start(workers, &plan)?;
+    log_start(&control, &plan, &socket, metrics.as_ref());
+    let ending = runtime.block_on(serve(&control, &socket, metrics, &workers));
+    // Nobody is accepted or answered any more.
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    match &ending {
+        Ok(Ending::Signal(name)) => tracing::info!("stopping: {name}"),
+        Ok(Ending::WorkerDied(name)) => tracing::error!("stopping: {name} ended by itself; its message is above"),
+        Err(_) => tracing::error!("stopping: the control thread failed"),
+    }
+    let stopped = workers.stop();
+    // The ports go with the last handle to the control thread's state: the workers' queues are gone already.
+    debug_assert_eq!(Rc::strong_count(&control), 1);
+    drop(control);
+    if stopped.is_ok() {
+        if let Err(error) = eal.cleanup() {
+            tracing::warn!("{error}");
+        }
+    } else {
+        // A thread still uses DPDK's memory.
+        std::mem::forget(eal);
+    }
+    drop(socket);
+    stopped?;
+    match ending? {
+        Ending::Signal(_) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Ending::WorkerDied(name) => Err(anyhow!("{name} ended by itself: this is a defect of dr-director")),
+    }
+}
+
+fn start_eal(config: &Config, plan: &CpuPlan) -> Result<Eal> {
+    let director = &config.director;
+    let hugepages = match director.hugepages {
+        Hugepages::Auto => HugepageUse::Auto,
+        Hugepages::Off => HugepageUse::Off,
+        Hugepages::Required => HugepageUse::Required,
+    };
+    let eal_config = EalConfig {
+        control_cpus: plan.control.clone(),
+        hugepages,
+        memory_mib: director.memory_mib,
+        devices: config.ports.iter().map(|port| port.device.clone()).collect(),
+        extra_args: director.eal_arguments.clone(),
+        ..EalConfig::default()
+    };
+    Eal::init(eal_config).context("DPDK")
+}
+
+fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPorts<PortQueuePair, MbufPool>> {
+    let queues = u16::try_from(workers).context("director.worker_cpus: more workers than a port can have queues")?;
+    let device = |port: &ctl::config::PortConfig| PortConfig {
+        device: port.device.clone(),
+        workers: queues,
+        rx_descriptors: port.rx_descriptors,
+        tx_descriptors: port.tx_descriptors,
+        mtu: port.mtu,
+    };
+    let devices: Vec<_> = config.ports.iter().map(device).collect();
+    let computed = PoolConfig::for_ports(&devices);
+    let pool_config = PoolConfig {
+        mbufs: config.director.mbuf_count.unwrap_or(computed.mbufs),
+        data_room: config.director.mbuf_data_room,
+        ..computed
+    };
+    let pool = MbufPool::new(eal, &pool_config)?;
+    let mut ports: Vec<Box<dyn PortStatus>> = Vec::new();
+    let mut by_worker: Vec<Vec<PortQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
+    for (number, (device, named)) in devices.iter().zip(&config.ports).enumerate() {
+        let (port, pairs) = Port::start(eal, device, &pool).with_context(|| format!("ports[{number}]"))?;
+        tracing::info!(
+            "port {}: {}, driver {}, MAC {}, MTU {}, {queues} queue pairs{}",
+            named.name,
+            port.name(),
+            port.driver(),
+            ctl::mac::MacAddress(port.mac()),
+            port.mtu(),
+            if port.uses_rss() { " fed by RSS" } else { "" }
+        );
+        ports.push(Box::new(port));
+        for (queues, pair) in by_worker.iter_mut().zip(pairs) {
+            queues.push(pair);
+        }
+    }
+    Ok(StartedPorts { ports, queues: by_worker, pool })
+}
+
+fn describe_platform(eal: &Eal) -> Platform {
+    let memory_warning = match eal.hugepages() {
+        HugepagesInUse::Yes => None,
+        HugepagesInUse::No { reason } => Some(format!(
+            "DPDK runs without hugepages ({reason}): packet buffers lie in 4 KiB pages, so that packets wait for TLB \
+             misses and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
+        )),
+    };
+    Platform { dpdk: Eal::dpdk_version(), memory: format!("packet buffers in {}", eal.hugepages()), memory_warning }
+}
+
+fn log_start(control: &SharedControl, plan: &CpuPlan, socket: &ControlSocket, metrics: Option<&std::net::TcpListener>) {
+    let control = control.borrow();
+    tracing::info!("{}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
+    tracing::info!("memory: {}", control.platform.memory);
+    if let Some(warning) = &control.platform.memory_warning {
+        tracing::warn!("{warning}");
+    }
+    if plan.is_shared() {
+        tracing::warn!(
+            "the control thread shares CPU {} with a worker: ARP, configuration and metrics are slow, and the worker \
+             loses packets whenever they run; give the process one more CPU than it has workers",
+            cpus::list(&plan.control)
+        );
+    }
+    let status = control.status();
+    let metrics = metrics.and_then(|listener| listener.local_addr().ok());
+    tracing::info!(
+        "ready: {} workers, {} ports, {} services, control socket {}, metrics {}",
+        plan.workers.len(),
+        status.ports.len(),
+        status.services,
+        socket.path().display(),
+        metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"))
+    );
+}
+
+async fn serve(
+    control: &SharedControl,
+    socket: &ControlSocket,
+    metrics: Option<std::net::TcpListener>,
+    workers: &Workers,
+) -> Result<Ending> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let stop = pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => Ending::Signal("SIGTERM"),
+            _ = interrupt.recv() => Ending::Signal("SIGINT"),
+            name = workers.died() => Ending::WorkerDied(name),
+        }
+    });
+    daemon::run(control.clone(), socket, metrics, stop).await.context("control socket")
+}
+
+impl Workers {
+    fn start(workers: Vec<Worker<PortQueuePair>>, plan: &CpuPlan) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut started = Workers { stop, threads: Vec::new() };
+        for (number, (mut worker, &cpu)) in workers.into_iter().zip(&plan.workers).enumerate() {
+            let stop = started.stop.clone();
+            // The worker, and with it its queues, is dropped on its own thread.
+            let thread = spawn_worker(&format!("worker-{number}"), cpu, move || worker.run(&stop));
+            match thread {
+                Ok(thread) => started.threads.push(thread),
+                Err(error) => {
+                    started.stop()?;
+                    return Err(error).with_context(|| format!("worker {number} on CPU {cpu}"));
+                }
+            }
+            tracing::info!("worker {number}: CPU {cpu}");
+        }
+        Ok(started)
+    }
+
+    /// Waits for a thread to end that was not told to.
+    async fn died(&self) -> String {
+        loop {
+            if let Some(number) = self.threads.iter().position(JoinHandle::is_finished) {
+                return format!("worker {number}");
+            }
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
+    }
+
+    /// Stops all, within [`JOIN_TIMEOUT`].
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + JOIN_TIMEOUT;
+        for (number, thread) in self.threads.into_iter().enumerate() {
+            while !thread.is_finished() {
+                if Instant::now() >= deadline {
+                    bail!("worker {number} does not stop; the process ends around it");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.join().is_err() {
+                tracing::error!("worker {number} panicked");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! What `show`, `stats`, `neighbours` and `status` answer: the state in the protocol's words. Reads, changes nothing.
+
+use ctl::config::{RealServerConfig, ServiceConfig};
+use ctl::mac::MacAddress;
+use ctl::protocol::{
+    ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView, RealServerState,
+    RealServerStats, RealServerView, ServiceStats, ServiceView, Show, Stats, Status, WorkerStats,
+};
+use dataplane::counters::WorkerCounters;
+use dataplane::verdict::DropReason;
+
+use crate::changes::no_service;
+use crate::control::Control;
+use crate::services::ServiceTraffic;
+
+/// Names listed in one warning; the rest is counted.
+const NAMED_IN_WARNING: usize = 5;
+
+impl Control {
+    /// Answers `show`.
+    pub fn show(&self, filter: &Filter) -> Result<Show, ErrorReply> {
+        let mut services: Vec<_> =
+            self.filtered(filter)?.into_iter().map(|(_, service)| self.service_view(service)).collect();
+        services.sort_unstable_by_key(|service| (service.protocol, service.address, service.port));
+        Ok(Show { services })
+    }
+
+    fn filtered(&self, filter: &Filter) -> Result<Vec<(usize, &ServiceConfig)>, ErrorReply> {
+        let all = self.services.configured().iter().enumerate();
+        let Some(id) = filter.service else { return Ok(all.collect()) };
+        let mut found = all.filter(|(_, service)| service.id() == id);
+        found.next().map(|one| vec![one]).ok_or_else(|| no_service(id))
+    }
+
+    fn service_view(&self, service: &ServiceConfig) -> ServiceView {
+        let mut real_servers: Vec<_> =
+            service.real_servers.iter().map(|real_server| self.real_server_view(service, real_server)).collect();
+        real_servers.sort_unstable_by_key(|real_server| real_server.address);
+        ServiceView {
+            protocol: service.protocol,
+            address: service.address,
+            port: service.port,
+            scheduler: service.scheduler,
+            real_servers,
+        }
+    }
+
+    fn real_server_view(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerView {
+        let address = real_server.address;
+        let slot = self.services.slot(service.id(), address);
+        let counts = slot.map(|slot| self.services.slots().counts(slot).load());
+        RealServerView {
+            address,
+            weight: real_server.weight,
+            state: self.real_server_state(real_server),
+            mac: self.neighbours.resolution(address).mac.map(MacAddress),
+            port: self.topology.route(address).map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
+            active_connections: counts.map_or(0, |counts| counts.active),
+            inactive_connections: counts.map_or(0, |counts| counts.inactive),
+        }
+    }
+
+    fn real_server_state(&self, real_server: &RealServerConfig) -> RealServerState {
+        if !self.neighbours.resolution(real_server.address).is_usable {
+            RealServerState::Unresolved
+        } else if real_server.drain {
+            RealServerState::Draining
+        } else if real_server.weight == 0 {
+            RealServerState::Quiesced
+        } else {
+            RealServerState::Up
+        }
+    }
+
+    /// Answers `stats`.
+    pub fn stats(&self, filter: &Filter) -> Result<Stats, ErrorReply> {
+        let services = self.filtered(filter)?;
+        let traffic = self.services.traffic();
+        let mut services: Vec<_> =
+            services.into_iter().map(|(place, service)| service_stats(service, &traffic[place])).collect();
+        services.sort_unstable_by_key(|service| (service.protocol, service.address, service.port));
+        let workers = self.worker_stats();
+        let totals = workers.iter().fold(PacketTotals::default(), |sum, worker| add(sum, &worker.packets));
+        Ok(Stats { services, totals, workers, ports: self.port_stats() })
+    }
+
+    fn worker_stats(&self) -> Vec<WorkerStats> {
+        let running = self.publisher.running();
+        let workers = self.counters.iter().zip(running).enumerate().map(|(worker, (counters, generation))| WorkerStats {
+            worker: worker as u32,
+            cpu: self.worker_cpus.get(worker).copied().unwrap_or_default() as u32,
+            packets: packet_totals(counters),
+            control_frames_sent: counters.control_sent.load(),
+            connections: counters.connections.load(),
+            connection_capacity: u64::from(self.config.director.connection_capacity_per_worker),
+            generation,
+        });
+        workers.collect()
+    }
+
+    fn port_stats(&self) -> Vec<PortStats> {
+        let named = self.topology.ports.iter().zip(&self.ports);
+        let ports = named.map(|(facts, port)| {
+            let statistics = port.statistics();
+            PortStats {
+                port: facts.name.clone(),
+                link_is_up: statistics.link_is_up,
+                rx_packets: statistics.rx_packets,
+                rx_bytes: statistics.rx_bytes,
+                tx_packets: statistics.tx_packets,
+                tx_bytes: statistics.tx_bytes,
+                rx_missed: statistics.rx_missed,
+                rx_errors: statistics.rx_errors,
+                rx_no_mbuf: statistics.rx_no_mbuf,
+                tx_errors: statistics.tx_errors,
+            }
+        });
+        ports.collect()
+    }
+
+    /// Answers `neighbours`.
+    pub fn neighbours_view(&self) -> Neighbours {
+        let now = self.now();
+        let neighbours = self.neighbours.all().into_iter().map(|neighbour| NeighbourView {
+            address: neighbour.address,
+            port: self.topology.name(neighbour.port).to_owned(),
+            state: neighbour.state,
+            mac: neighbour.mac.map(MacAddress),
+            confirmed_seconds_ago: neighbour.confirmed.map(|confirmed| now.saturating_sub(confirmed).as_secs()),
+            unanswered_requests: neighbour.unanswered,
+        });
+        Neighbours { neighbours: neighbours.collect() }
+    }
+
+    /// Answers `status`.
+    pub fn status(&self) -> Status {
+        let services = self.services.configured();
+        let real_servers = || services.iter().flat_map(|service| &service.real_servers);
+        let is_up = |real_server: &&RealServerConfig| self.real_server_state(real_server) == RealServerState::Up;
+        let ports: Vec<PortView> = self
+            .topology
+            .ports
+            .iter()
+            .zip(&self.ports)
+            .map(|(facts, port)| PortView {
+                name: facts.name.clone(),
+                device: facts.device.clone(),
+                mac: MacAddress(facts.mac),
+                addresses: facts.addresses.clone(),
+                mtu: facts.mtu,
+                link_is_up: port.statistics().link_is_up,
+            })
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dpdk: self.platform.dpdk.clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.now().as_secs(),
+            generation: self.publisher.generation(),
+            services: services.len() as u32,
+            real_servers: real_servers().count() as u32,
+            real_servers_up: real_servers().filter(is_up).count() as u32,
+            connections: self.counters.iter().map(|counters| counters.connections.load()).sum(),
+            memory: self.platform.memory.clone(),
+            warnings: self.warnings(&ports),
+            ports,
+        }
+    }
+
+    fn warnings(&self, ports: &[PortView]) -> Vec<String> {
+        let mut warnings: Vec<String> = self.platform.memory_warning.iter().cloned().collect();
+        let down = ports.iter().filter(|port| !port.link_is_up);
+        warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
+        warnings.extend(self.full_tables());
+        let neighbours = self.neighbours.all();
+        for (state, what) in [
+            (NeighbourState::Unresolved, "never answered ARP and get no connections"),
+            (NeighbourState::Failed, "answer ARP no more and get no new connections"),
+        ] {
+            let names = neighbours.iter().filter(|neighbour| neighbour.state == state);
+            let names: Vec<_> = names.map(|neighbour| neighbour.address.to_string()).collect();
+            warnings.extend(named("real servers", &names, what));
+        }
+        let is_dead = |service: &&ServiceConfig| {
+            !service.real_servers.iter().any(|one| self.real_server_state(one) == RealServerState::Up)
+        };
+        let dead = self.services.configured().iter().filter(is_dead);
+        let dead: Vec<_> = dead.map(|service| service.id().to_string()).collect();
+        warnings.extend(named("virtual services", &dead, "have no real server that gets new connections"));
+        warnings.extend(self.responder.conflicts(self.now()).map(|conflict| {
+            format!(
+                "{} is claimed by {} as well, on port {}: take it off that host's ARP (arp_ignore=1, arp_announce=2)",
+                conflict.address,
+                conflict.mac,
+                self.topology.name(conflict.port)
+            )
+        }));
+        warnings
+    }
+
+    fn full_tables(&self) -> impl Iterator<Item = String> + '_ {
+        let capacity = u64::from(self.config.director.connection_capacity_per_worker);
+        self.counters.iter().enumerate().filter_map(move |(worker, counters)| {
+            let connections = counters.connections.load();
+            (connections * 10 > capacity * 9).then(|| {
+                format!(
+                    "worker {worker} holds {connections} of at most {capacity} connections: raise \
+                     director.connection_capacity_per_worker"
+                )
+            })
+        })
+    }
+}
+
+fn named(kind: &str, names: &[String], what: &str) -> Option<String> {
+    let shown = &names[..names.len().min(NAMED_IN_WARNING)];
+    let rest = match names.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("{kind} that {what}: {}{rest}", shown.join(", ")))
+}
+
+fn service_stats(service: &ServiceConfig, traffic: &ServiceTraffic) -> ServiceStats {
+    let addresses = service.real_servers.iter().map(|real_server| real_server.address);
+    let mut real_servers: Vec<_> = addresses
+        .zip(&traffic.real_servers)
+        .map(|(address, &counters)| RealServerStats { address, counters })
+        .collect();
+    real_servers.sort_unstable_by_key(|real_server| real_server.address);
+    ServiceStats {
+        protocol: service.protocol,
+        address: service.address,
+        port: service.port,
+        totals: traffic.total,
+        real_servers,
+    }
+}
+
+/// Read while the worker goes on: `received` first, so that it is never ahead of where its packets went by more than
+/// the burst under way.
+fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
+    PacketTotals {
+        received: counters.received.load(),
+        forwarded: counters.forwarded.load(),
+        punted: counters.punted.load(),
+        drops: DropReason::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
+    }
+}
+
+fn add(mut sum: PacketTotals, worker: &PacketTotals) -> PacketTotals {
+    sum.received += worker.received;
+    sum.forwarded += worker.forwarded;
+    sum.punted += worker.punted;
+    for (reason, count) in &worker.drops {
+        *sum.drops.entry(reason.clone()).or_default() += count;
+    }
+    sum
+}

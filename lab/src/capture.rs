@@ -1,0 +1,97 @@
+//! Proof of what passed an interface: tcpdump into a file, counted afterwards.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::host::Host;
+use crate::process::{self, Process};
+
+/// How long after the last packet tcpdump is given to read it: it drops what it has not read when it is told to stop.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// A capture that runs, of everything in both directions.
+pub struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Starts it and waits until it listens.
+    pub fn start(host: &Host, interface: &str) -> Result<Capture> {
+        let file = host.directory().join(format!("{interface}.pcap"));
+        let mut command = host.command("tcpdump");
+        command.args([
+            "-i",
+            interface,
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-B",
+            "16384",
+            "-s",
+            "128",
+            "-Z",
+            "root",
+            "-w",
+        ]);
+        command.arg(&file);
+        let mut tcpdump = Process::spawn(command, &format!("tcpdump-{interface}"), host.directory())?;
+        tcpdump.wait_for_output("listening on", Duration::from_secs(10))?;
+        Ok(Capture { tcpdump, file })
+    }
+
+    /// Ends it. A packet that tcpdump itself lost is an error: the recording would prove nothing.
+    pub fn stop(mut self) -> Result<Recording> {
+        std::thread::sleep(SETTLE);
+        self.tcpdump.signal(Signal::SIGINT)?;
+        self.tcpdump.wait(Duration::from_secs(10))?;
+        let log = self.tcpdump.log();
+        ensure!(log.contains("\n0 packets dropped by kernel"), "the capture is not complete:\n{log}");
+        Ok(Recording { file: self.file.clone() })
+    }
+
+    /// What was captured so far.
+    pub fn so_far(&self) -> Recording {
+        Recording { file: self.file.clone() }
+    }
+}
+
+/// What a capture has recorded; it lives as long as its network.
+pub struct Recording {
+    file: PathBuf,
+}
+
+impl Recording {
+    /// Packets that match a tcpdump filter.
+    pub fn count(&self, filter: &str) -> Result<u64> {
+        let text = self.read(&["--count"], filter)?;
+        let number = text.split_whitespace().next().context("tcpdump --count said nothing")?;
+        number.parse().with_context(|| format!("not a count of packets: {text}"))
+    }
+
+    /// Packets that match a tcpdump filter, as tcpdump prints them with their MAC addresses.
+    pub fn lines(&self, filter: &str) -> Result<Vec<String>> {
+        Ok(self.read(&["-e"], filter)?.lines().map(str::to_owned).collect())
+    }
+
+    /// When the packets that match a tcpdump filter passed, in seconds since the epoch.
+    pub fn times(&self, filter: &str) -> Result<Vec<f64>> {
+        let text = self.read(&["-tt"], filter)?;
+        let time = |line: &str| line.split(' ').next()?.parse().ok();
+        text.lines().map(|line| time(line).with_context(|| format!("no time: {line}"))).collect()
+    }
+
+    fn read(&self, options: &[&str], filter: &str) -> Result<String> {
+        process::run(
+            Command::new("tcpdump")
+                .args(["-n", "-Z", "root", "-r"])
+                .arg(&self.file)
+                .args(options)
+                .arg(filter),
+        )
+    }
+}

@@ -1,0 +1,357 @@
+//! The daemon under test: `dr-director` on a host, asked with `dr-ctl`, over its socket, and by /metrics.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ctl::config::{Config, DirectorConfig, Hugepages, PortConfig};
+use ctl::protocol::{Neighbours, PacketTotals, Show, Stats, Status};
+use nix::sched::sched_getaffinity;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::host::Host;
+use crate::process::{self, Process};
+use crate::wait;
+
+/// How long the daemon may take until its socket answers: DPDK's start on a machine whose every CPU polls.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long real servers may take until ARP has resolved them.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// DPDK's memory, in MiB: no hugepages are needed for it.
+const MEMORY_MIB: u32 = 256;
+
+/// Connections that a worker can hold in a lab.
+const CONNECTION_CAPACITY: u32 = 1 << 16;
+
+/// Where /metrics is served, on the director's own loopback.
+const METRICS_PORT: u16 = 9190;
+
+/// A daemon that runs. Dropped, it is killed.
+pub struct DirectorProcess {
+    process: Process,
+    host: Host,
+    socket: PathBuf,
+    dr_ctl: PathBuf,
+}
+
+/// A configuration for a daemon on `host`: small, without hugepages, no port and no service yet.
+pub fn configuration(host: &Host, workers: u16) -> Config {
+    let cpus = allowed_cpus();
+    // The control thread has the first CPU, the workers the last ones; with too few CPUs they share.
+    let worker_cpus = cpus.iter().rev().copied().cycle().take(workers.into()).collect();
+    Config {
+        director: DirectorConfig {
+            worker_cpus,
+            control_cpus: cpus.first().copied().into_iter().collect(),
+            hugepages: Hugepages::Off,
+            memory_mib: MEMORY_MIB,
+            connection_capacity_per_worker: CONNECTION_CAPACITY,
+            control_socket: control_socket(host),
+            metrics_listen: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
+            ..DirectorConfig::default()
+        },
+        ..Config::default()
+    }
+}
+
+/// Where the control socket of a daemon on `host` is.
+pub fn control_socket(host: &Host) -> PathBuf {
+    host.directory().join("control.sock")
+}
+
+/// A port of a configuration, with the schema's defaults for everything else.
+pub fn port(name: &str, device: &str, address: Ipv4Addr, prefix_length: u8) -> Result<PortConfig> {
+    let text = format!("name = {name:?}\ndevice = {device:?}\naddresses = [\"{address}/{prefix_length}\"]\n");
+    Ok(toml::from_str(&text)?)
+}
+
+/// CPUs that this process may use.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return vec![0] };
+    (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
+}
+
+impl DirectorProcess {
+    /// Starts the daemon with `config` and waits until its socket answers. The error has what it logged.
+    pub fn start(host: &Host, config: &Config) -> Result<DirectorProcess> {
+        let file = host.directory().join("director.toml");
+        fs::write(&file, toml::to_string(config)?)?;
+        Self::start_with_file(host, &file, &config.director.control_socket)
+    }
+
+    /// Starts the daemon with a file, which names `socket` as its control socket.
+    pub fn start_with_file(host: &Host, file: &Path, socket: &Path) -> Result<DirectorProcess> {
+        let process = Process::spawn(daemon(host, file)?, "dr-director", host.directory())?;
+        let mut director = DirectorProcess {
+            process,
+            host: host.clone(),
+            socket: socket.to_owned(),
+            dr_ctl: binary("dr-ctl")?,
+        };
+        wait::until("an answer on dr-director's control socket", START_LIMIT, || {
+            if let Some(status) = director.process.ended()? {
+                bail!("dr-director ended at its start with {status}:\n{}", director.log());
+            }
+            Ok(director.status().ok().map(drop))
+        })
+        .map_err(|error| anyhow!("{error:#}\ndr-director's log:\n{}", director.log()))?;
+        Ok(director)
+    }
+
+    /// Process id of the daemon.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What the daemon logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.process.ended()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A command line of `dr-ctl` to this daemon.
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.dr_ctl);
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        command
+    }
+
+    /// Runs `dr-ctl`, whatever comes of it.
+    pub fn ctl_output(&self, arguments: &[&str]) -> Result<Output> {
+        process::output(&mut self.ctl_command(arguments))
+    }
+
+    /// Runs `dr-ctl` and returns what it printed; a failure is an error.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        process::run(&mut self.ctl_command(arguments))
+    }
+
+    /// Runs `dr-ctl`, which must fail, and returns its exit code and what it printed as error.
+    pub fn ctl_refused(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = self.ctl_output(arguments)?;
+        let code = output.status.code().unwrap_or(-1);
+        ensure!(code > 0, "dr-ctl {arguments:?} did not fail: {}", process::text(&output.stdout));
+        Ok((code, process::text(&output.stderr)))
+    }
+
+    /// What `dr-ctl --json` prints.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let text = self.ctl(&[&["--json"], arguments].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("dr-ctl --json {arguments:?} printed:\n{text}"))
+    }
+
+    /// `dr-ctl show`.
+    pub fn show(&self) -> Result<Show> {
+        Ok(serde_json::from_value(self.ctl_json(&["show"])?)?)
+    }
+
+    /// `dr-ctl stats`.
+    pub fn stats(&self) -> Result<Stats> {
+        Ok(serde_json::from_value(self.ctl_json(&["stats"])?)?)
+    }
+
+    /// `dr-ctl status`.
+    pub fn status(&self) -> Result<Status> {
+        Ok(serde_json::from_value(self.ctl_json(&["status"])?)?)
+    }
+
+    /// `dr-ctl neighbours`.
+    pub fn neighbours(&self) -> Result<Neighbours> {
+        Ok(serde_json::from_value(self.ctl_json(&["neighbours"])?)?)
+    }
+
+    /// One request line over the socket itself, and the answer.
+    pub fn request(&self, line: &str) -> Result<serde_json::Value> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(format!("{line}\n").as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        serde_json::from_str(&answer).with_context(|| format!("not an answer: {answer}"))
+    }
+
+    /// The text of /metrics.
+    pub fn metrics(&self) -> Result<String> {
+        let url = format!("http://127.0.0.1:{METRICS_PORT}/metrics");
+        self.host.run(&["curl", "--silent", "--show-error", "--fail", "--max-time", "10", &url])
+    }
+
+    /// Waits until `count` real servers get connections.
+    pub fn wait_until_up(&self, count: usize) -> Result<()> {
+        wait::until(&format!("{count} real servers up"), RESOLVE_LIMIT, || {
+            Ok((self.status()?.real_servers_up as usize >= count).then_some(()))
+        })
+        .map_err(|error| anyhow!("{error:#}\n{:#?}\n{:#?}", self.show(), self.neighbours()))
+    }
+
+    /// Sends a signal and returns how long the daemon took to end, and how it ended.
+    pub fn stop(mut self, signal: Signal) -> Result<(Duration, ExitStatus)> {
+        let start = Instant::now();
+        self.process.signal(signal)?;
+        let status = self.process.wait(Duration::from_secs(20))?;
+        Ok((start.elapsed(), status))
+    }
+
+    /// SIGTERM; an end that takes over two seconds or is not clean is an error.
+    pub fn terminate(self) -> Result<Duration> {
+        let (duration, status) = self.stop(Signal::SIGTERM)?;
+        ensure!(status.success(), "dr-director ended with {status}");
+        ensure!(duration < Duration::from_secs(2), "dr-director took {duration:?} to stop");
+        Ok(duration)
+    }
+
+    /// The end of a test: the law of conservation, then [`DirectorProcess::terminate`].
+    pub fn finish(self) -> Result<()> {
+        self.assert_conservation()?;
+        self.terminate().map(drop)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// The law of conservation, for each worker and all together, and against what the ports' drivers counted.
+    ///
+    /// Exact, so it needs quiet: a frame that is between two counters when they are read is given a moment to arrive.
+    pub fn assert_conservation(&self) -> Result<PacketTotals> {
+        let mut last = String::new();
+        wait::until("received = forwarded + punted + dropped", Duration::from_secs(3), || {
+            let stats = self.stats()?;
+            match conservation(&stats) {
+                Ok(()) => Ok(Some(stats.totals)),
+                Err(error) => {
+                    last = error.to_string();
+                    Ok(None)
+                }
+            }
+        })
+        .map_err(|error| anyhow!("{error:#}: {last}"))
+    }
+}
+
+/// The daemon's command line on a host.
+pub fn daemon(host: &Host, file: &Path) -> Result<Command> {
+    let mut command = host.command(binary("dr-director")?);
+    command.arg("--config").arg(file);
+    // DPDK's runtime files go where the network's are, so that they are removed with it even after kill -9.
+    command.env("RUNTIME_DIRECTORY", host.directory());
+    Ok(command)
+}
+
+/// Says where the counters disagree.
+pub fn conservation(stats: &Stats) -> Result<()> {
+    let balance = |what: &str, packets: &PacketTotals| {
+        let dropped: u64 = packets.drops.values().sum();
+        let accounted = packets.forwarded + packets.punted + dropped;
+        ensure!(
+            packets.received == accounted,
+            "{what}: received {} but forwarded {} + punted {} + dropped {dropped} = {accounted}",
+            packets.received,
+            packets.forwarded,
+            packets.punted
+        );
+        Ok(())
+    };
+    let mut sum = PacketTotals::default();
+    for worker in &stats.workers {
+        balance(&format!("worker {}", worker.worker), &worker.packets)?;
+        sum.received += worker.packets.received;
+        sum.forwarded += worker.packets.forwarded;
+        sum.punted += worker.packets.punted;
+        for (reason, count) in &worker.packets.drops {
+            *sum.drops.entry(reason.clone()).or_insert(0) += count;
+        }
+    }
+    balance("all workers", &stats.totals)?;
+    ensure!(sum == stats.totals, "the workers' sum is {sum:?}, the totals say {:?}", stats.totals);
+    let from_ports: u64 = stats.ports.iter().map(|port| port.rx_packets).sum();
+    ensure!(
+        from_ports == stats.totals.received,
+        "the ports delivered {from_ports}, the workers received {}",
+        stats.totals.received
+    );
+    Ok(())
+}
+
+/// A binary of this workspace: beside the program that runs, or in `DR_BIN_DIR`.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let directory = match std::env::var_os("DR_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => target_directory()?,
+    };
+    let path = directory.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: build it with `cargo build --workspace --bins` (for the release profile with `--release`), \
+         or set DR_BIN_DIR to the directory that has it",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// `target/<profile>`: where this program is, or above it where tests are.
+fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let directory = program.parent().context("the program has no directory")?;
+    let is_test = directory.file_name().is_some_and(|name| name == "deps");
+    Ok(if is_test { directory.parent().unwrap_or(directory) } else { directory }.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(received: u64, forwarded: u64, from_ports: u64) -> Stats {
+        let totals = PacketTotals {
+            received,
+            forwarded,
+            punted: 2,
+            drops: [("truncated".to_owned(), 3), ("not_local".to_owned(), 0)].into(),
+        };
+        let worker = serde_json::json!({ "worker": 0, "cpu": 1, "control_frames_sent": 1, "connections": 1,
+            "connection_capacity": 8, "generation": 1, "received": received, "forwarded": forwarded, "punted": 2,
+            "drops": totals.drops });
+        let port = serde_json::json!({ "port": "lan", "link_is_up": true, "rx_packets": from_ports, "rx_bytes": 0,
+            "tx_packets": 0, "tx_bytes": 0, "rx_missed": 0, "rx_errors": 0, "rx_no_mbuf": 0, "tx_errors": 0 });
+        let (worker, port) = (serde_json::from_value(worker).unwrap(), serde_json::from_value(port).unwrap());
+        Stats { services: Vec::new(), totals, workers: vec![worker], ports: vec![port] }
+    }
+
+    #[test]
+    fn conservation_holds_exactly_or_says_where_not() {
+        assert!(conservation(&stats(10, 5, 10)).is_ok());
+        assert!(
+            conservation(&stats(11, 5, 11)).unwrap_err().to_string().starts_with("worker 0: received 11")
+        );
+        assert!(conservation(&stats(10, 6, 10)).is_err());
+        assert!(conservation(&stats(10, 5, 11)).unwrap_err().to_string().contains("ports delivered 11"));
+        let mut torn = stats(10, 5, 10);
+        torn.totals.forwarded = 6;
+        torn.totals.punted = 1;
+        assert!(conservation(&torn).unwrap_err().to_string().contains("the workers' sum"));
+    }
+
+    #[test]
+    fn binary_that_is_missing_says_how_to_build_it() {
+        let error = binary("dr-nonesuch").unwrap_err().to_string();
+        assert!(error.contains("cargo build --workspace --bins"), "{error}");
+    }
+}

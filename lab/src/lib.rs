@@ -1,0 +1,41 @@
+//! Test hosts: network namespaces joined by veth pairs, real servers with real nginx, and `dr-director` on a real DPDK port
+//! among them. Every end-to-end test and the quickstart stand on it.
+//!
+//! ```text
+//!  client ──┐                ┌── rs1  (VIP on lo, nginx)
+//!           ├── switch (br0)─┼── rs2
+//! director ─┘                └── rs3
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`network`] | hosts and cables, and that nothing of them stays |
+//! | [`host`] | one host: its addresses, commands and sockets |
+//! | [`topology`] | the usual lab: client, director, real servers on one switch |
+//! | [`real_server`] | a real server: VIP on `lo`, nginx, UDP |
+//! | [`director`] | the daemon under test and what is asked of it |
+//! | [`client`] | requests over HTTP and UDP, ARP |
+//! | [`capture`] | proof of what passed an interface |
+//! | [`process`] | processes that end with their owner |
+//! | [`wait`] | waiting with a deadline |
+//!
+//! Needs root: namespaces and packet sockets do.
+
+pub mod capture;
+pub mod client;
+pub mod director;
+pub mod host;
+pub mod network;
+pub mod process;
+pub mod real_server;
+mod reaper;
+pub mod topology;
+pub mod wait;
+
+pub use capture::{Capture, Recording};
+pub use director::DirectorProcess;
+pub use host::Host;
+pub use network::Network;
+pub use process::Process;
+pub use real_server::{RealServer, UdpServer};
+pub use topology::{DIP, Lab, PortDriver, VIP};

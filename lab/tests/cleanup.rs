@@ -1,0 +1,155 @@
+//! Nothing that a network made outlives it: dropped, panicked, interrupted, or killed with its reaper.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Lab, Network, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// These tests hold no network themselves while they look, so that the turn of [`Network`] does not part them.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Every trace of the networks of a process.
+fn traces_of(maker: u32) -> Result<BTreeSet<PathBuf>> {
+    let prefix = format!("dr{maker}-");
+    let mut traces = BTreeSet::new();
+    for directory in [Path::new("/run/netns"), &std::env::temp_dir()] {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                traces.insert(entry.path());
+            }
+        }
+    }
+    for entry in fs::read_dir("/proc")? {
+        let command_line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&command_line).contains(&prefix) {
+            traces.insert(PathBuf::from(String::from_utf8_lossy(&command_line).replace('\0', " ")));
+        }
+    }
+    Ok(traces)
+}
+
+fn assert_nothing_left(maker: u32) -> Result<()> {
+    let mut left = BTreeSet::new();
+    wait::until("the end of the lab's traces", Duration::from_secs(10), || {
+        left = traces_of(maker)?;
+        Ok(left.is_empty().then_some(()))
+    })
+    .with_context(|| format!("left: {left:?}"))
+}
+
+/// This program again, running only the ignored test `name`, up to where its lab stands.
+fn maker(name: &str) -> Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", name, "--nocapture"]).process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let standing = std::env::temp_dir().join(format!("dr{}-0/standing", child.id()));
+    let built = wait::until("the lab of another process", Duration::from_secs(30), || {
+        ensure!(child.try_wait()?.is_none(), "the other process ended early");
+        Ok(standing.exists().then_some(()))
+    });
+    if built.is_err() {
+        child.kill()?;
+    }
+    built.map(|()| child)
+}
+
+fn lab_with_stray_processes() -> Result<Lab> {
+    let lab = Lab::builder().real_servers(1).build()?;
+    // One that nobody holds, in a session of its own, deaf to every signal that it may be deaf to.
+    lab.client.run(&["sh", "-c", "trap '' HUP INT TERM; setsid sleep 1000 >/dev/null 2>&1 &"])?;
+    Ok(lab)
+}
+
+/// What [`maker`] runs.
+#[test]
+#[ignore = "run by the others, in a process that they kill"]
+fn stands_until_killed() {
+    let lab = lab_with_stray_processes().unwrap();
+    fs::write(lab.network().directory().join("standing"), "").unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn dropped_network_leaves_nothing() -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = lab_with_stray_processes()?;
+    let traces = traces_of(std::process::id())?;
+    // Four namespaces, the directory, nginx, the stray one and the reaper at least: the search does find them.
+    ensure!(traces.len() >= 5, "{traces:?}");
+    drop(lab);
+    ensure!(traces_of(std::process::id())?.is_empty(), "{:?}", traces_of(std::process::id())?);
+    Ok(())
+}
+
+#[test]
+fn panic_leaves_nothing() -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let thread = std::thread::spawn(|| {
+        let _lab = lab_with_stray_processes().unwrap();
+        panic!("on purpose");
+    });
+    ensure!(thread.join().is_err());
+    ensure!(traces_of(std::process::id())?.is_empty(), "{:?}", traces_of(std::process::id())?);
+    // Nor does it keep the next one from being made.
+    drop(Network::new()?);
+    Ok(())
+}
+
+#[test]
+fn signals_and_sigkill_leave_nothing() -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let mut child = maker("stands_until_killed")?;
+        ensure!(traces_of(child.id())?.len() >= 5);
+        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+        child.wait()?;
+        assert_nothing_left(child.id()).with_context(|| format!("after {signal}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn next_network_sweeps_what_a_killed_reaper_left() -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut child = maker("stands_until_killed")?;
+    let reaper = reaper_of(child.id())?;
+    kill(reaper, Signal::SIGKILL)?;
+    child.kill()?;
+    child.wait()?;
+    ensure!(traces_of(child.id())?.len() >= 4, "a reaper that was killed removed it all the same");
+    drop(Network::new()?);
+    assert_nothing_left(child.id())
+}
+
+#[test]
+fn network_without_its_reaper_is_removed_by_its_owner() -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = lab_with_stray_processes()?;
+    kill(reaper_of(std::process::id())?, Signal::SIGKILL)?;
+    drop(lab);
+    ensure!(traces_of(std::process::id())?.is_empty(), "{:?}", traces_of(std::process::id())?);
+    Ok(())
+}
+
+/// The reaper of a process's first living network.
+fn reaper_of(maker: u32) -> Result<Pid> {
+    let prefix = format!("lab-reaper\0dr{maker}-");
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let command_line = fs::read(path.join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&command_line).contains(&prefix) {
+            let name = path.file_name().context("no name")?.to_string_lossy().into_owned();
+            return Ok(Pid::from_raw(name.parse()?));
+        }
+    }
+    anyhow::bail!("process {maker} has no reaper")
+}

@@ -1,0 +1,75 @@
+//! `wlc`, weighted least connection: the RS with the least overhead
+//! ([`Counts::overhead`](crate::Counts::overhead)) for its weight. LVS's default.
+//!
+//! Matches `net/netfilter/ipvs/ip_vs_wlc.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
+
+use crate::RealServer;
+
+/// Picks; remembers nothing.
+///
+/// Compares overhead / weight by cross multiplication in 64 bits: an overhead is under 2⁴¹ and a weight under 2¹⁶.
+/// (`wrapping_mul`, so that a weight outside its range is no panic path.)
+#[inline]
+pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
+    let mut least: Option<(usize, u64, u64)> = None;
+    for (index, real_server) in real_servers.iter().enumerate() {
+        if !real_server.is_eligible() {
+            continue;
+        }
+        let overhead = real_server.counts.load().overhead();
+        let weight = u64::from(real_server.weight);
+        let is_less_loaded = least.is_none_or(|(_, least_overhead, least_weight)| {
+            overhead.wrapping_mul(least_weight) < least_overhead.wrapping_mul(weight)
+        });
+        if is_less_loaded {
+            least = Some((index, overhead, weight));
+        }
+    }
+    least.map(|(index, ..)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Algorithm;
+    use crate::fixture::{assert_spread_of_eight_threads, pick_with_counts, picks_that_open, real_servers};
+
+    #[test]
+    fn wlc_pick_is_the_least_overhead_for_its_weight_and_the_newest_of_equals() {
+        for (weights, counts, pick, case) in [
+            (&[1, 9][..], &[(0, 0), (0, 0)][..], 0, "idle: the newest, not the heaviest"),
+            (&[1, 2, 4], &[(0, 1), (0, 2), (0, 4)], 0, "the first of equals"),
+            (&[2, 3], &[(0, 3), (0, 4)], 1, "4/3 is less than 3/2"),
+            (&[3, 2], &[(0, 3), (0, 2)], 0, "3/3 is equal to 2/2"),
+            (&[1, 3], &[(1, 0), (0, 767)], 1, "767/3 is less than 256"),
+            (&[1, 3], &[(1, 0), (0, 768)], 0, "768/3 is equal to 256"),
+            (
+                &[65535, 65535],
+                &[(u32::MAX, u32::MAX), (u32::MAX, u32::MAX - 1)],
+                1,
+                "extremes need over 32 bits",
+            ),
+            (&[65534, 65535], &[(u32::MAX, u32::MAX), (u32::MAX, u32::MAX)], 1, "extremes by weight alone"),
+        ] {
+            assert_eq!(pick_with_counts(Algorithm::Wlc, weights, counts), Some(pick), "{case}");
+        }
+    }
+
+    #[test]
+    fn wlc_skips_weight_zero_and_unavailable() {
+        let mut list = real_servers(&[0, 900, 1, 2]);
+        list[1].available = false;
+        assert_eq!(picks_that_open(Algorithm::Wlc, &list, 6), [2, 3, 3, 2, 3, 3].map(Some));
+    }
+
+    #[test]
+    fn wlc_idle_newcomer_takes_everything_until_it_is_level() {
+        let list = real_servers(&[1, 1]);
+        (0..4).for_each(|_| list[1].counts.open());
+        assert_eq!(picks_that_open(Algorithm::Wlc, &list, 7), [0, 0, 0, 0, 0, 1, 0].map(Some));
+    }
+
+    #[test]
+    fn wlc_spread_of_eight_threads_is_within_the_number_of_threads() {
+        assert_spread_of_eight_threads(Algorithm::Wlc, &[1, 2, 3], &[1, 2, 3]);
+    }
+}
