@@ -192,7 +192,8 @@ impl Client {
             return Err(ClientError::Refused(error));
         }
         let result = response.result.unwrap_or_default();
-        serde_json::from_value(result).map_err(|error| self.garbled(format!("result of {}: {error}", command.verb())))
+        serde_json::from_value(result)
+            .map_err(|error| self.garbled(format!("result of {}: {error}", command.verb())))
     }
 
     fn parse(&self, line: &[u8]) -> Result<Response, ClientError> {

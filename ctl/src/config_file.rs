@@ -77,11 +77,13 @@ impl ConfigError {
             ConfigError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("give the path of a file that exists, or - for the standard input")
             }
-            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => Some("use an account that may"),
-                io::ErrorKind::NotFound => Some("make its folder first"),
-                _ => None,
-            },
+            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::PermissionDenied => Some("use an account that may"),
+                    io::ErrorKind::NotFound => Some("make its folder first"),
+                    _ => None,
+                }
+            }
             ConfigError::TooLong { .. } => Some("a configuration is TOML text: is this the right file?"),
         }
     }
@@ -90,11 +92,13 @@ impl ConfigError {
     pub fn code(&self) -> ErrorCode {
         match self {
             ConfigError::Text(_) | ConfigError::TooLong { .. } => ErrorCode::Invalid,
-            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => ErrorCode::NotFound,
-                io::ErrorKind::PermissionDenied => ErrorCode::Denied,
-                _ => ErrorCode::Internal,
-            },
+            ConfigError::Unreadable { source, .. } | ConfigError::Unwritable { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::NotFound => ErrorCode::NotFound,
+                    io::ErrorKind::PermissionDenied => ErrorCode::Denied,
+                    _ => ErrorCode::Internal,
+                }
+            }
         }
     }
 }
@@ -188,7 +192,8 @@ impl Config {
 
     /// The configuration as TOML; [`Config::from_toml`] reads the same configuration back.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("the schema has only what TOML can write: text, integers, booleans, lists, tables")
+        toml::to_string(self)
+            .expect("the schema has only what TOML can write: text, integers, booleans, lists, tables")
     }
 
     /// Writes the configuration file whole or not at all: beside it first, then renamed. An existing file keeps its

@@ -58,7 +58,8 @@ fn explain_unknown(raw: &str, start: &str, what: &str) -> Option<Explained> {
         Some((word, known)) => (word, known.split('`').skip(1).step_by(2).collect::<Vec<_>>()),
         None => (rest.split('`').next()?, Vec::new()),
     };
-    let word: String = word.chars().take(QUOTED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let word: String =
+        word.chars().take(QUOTED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let help = match nearest(&word, known.iter().copied()) {
         _ if known.is_empty() => "none is known here".to_owned(),
         Some(meant) => format!("did you mean `{meant}`? Known are {}", known.join(", ")),
@@ -130,10 +131,13 @@ fn explain_type(raw: &str) -> Option<Explained> {
 fn explain_address(raw: &str, value: &str) -> Option<Explained> {
     let wanted = match raw {
         "invalid IPv4 address syntax" => "IPv4 address such as 192.0.2.10",
-        "invalid IP address syntax" | "invalid IPv4 network" => "address with its network such as 10.0.0.1/24",
+        "invalid IP address syntax" | "invalid IPv4 network" => {
+            "address with its network such as 10.0.0.1/24"
+        }
         _ => return None,
     };
-    let value: String = value.chars().take(QUOTED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let value: String =
+        value.chars().take(QUOTED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     Some(Explained::new(format!("`{value}` is no {wanted}"), None))
 }
 
@@ -176,7 +180,11 @@ mod tests {
                 "a whole number from 0 to 65535 is wanted here, not the string \"1\"",
                 None,
             ),
-            ("invalid type: map, expected a string", "text in quotes is wanted here, not a table of keys and values", None),
+            (
+                "invalid type: map, expected a string",
+                "text in quotes is wanted here, not a table of keys and values",
+                None,
+            ),
             ("invalid IPv4 address syntax", "`1.2.3` is no IPv4 address such as 192.0.2.10", None),
             ("something new", "something new", None),
         ] {

@@ -14,8 +14,20 @@ use crate::protocol::{Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION
 
 /// Every verb, as it goes over the socket.
 pub const VERBS: &[&str] = &[
-    "add-vip", "set-vip", "del-vip", "add-rs", "set-rs", "del-rs", "drain-rs", "show", "stats", "connections",
-    "neighbours", "status", "apply", "config",
+    "add-vip",
+    "set-vip",
+    "del-vip",
+    "add-rs",
+    "set-rs",
+    "del-rs",
+    "drain-rs",
+    "show",
+    "stats",
+    "connections",
+    "neighbours",
+    "status",
+    "apply",
+    "config",
 ];
 
 impl Command {
@@ -126,7 +138,8 @@ fn check_version(text: &str) -> Result<(), ErrorReply> {
     if found == VERSION.to_string() {
         return Ok(());
     }
-    let message = format!("version: this is version {VERSION} of the protocol, the request is of {}", clip(found));
+    let message =
+        format!("version: this is version {VERSION} of the protocol, the request is of {}", clip(found));
     let help = format!("use the dr-ctl of the same release, or say \"version\":{VERSION}");
     Err(ErrorReply::new(ErrorCode::WrongVersion, message).with_help(help))
 }

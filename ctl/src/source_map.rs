@@ -16,6 +16,8 @@ const EXCERPT_CHARS_BEFORE: usize = 60;
 pub struct SourceMap<'a> {
     text: &'a str,
     root: DeTable<'a>,
+    /// Where each line starts, so that thousands of problems find their lines at once.
+    line_starts: Vec<usize>,
 }
 
 /// Where something is in a text, for people: both count from 1, columns count characters.
@@ -37,13 +39,15 @@ impl<'a> SourceMap<'a> {
     /// Reads a text. One that is no TOML has no places: every lookup finds nothing.
     pub fn new(text: &'a str) -> SourceMap<'a> {
         let root = DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default();
-        SourceMap { text, root }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(newlines.map(|(offset, _)| offset + 1)).collect();
+        SourceMap { text, root, line_starts }
     }
 
     /// Where the value of a place is (`services[2].real_servers[0].weight`), or else the table that would hold it.
     /// None where the file has not even that.
     pub fn position_of(&self, place: &str) -> Option<Position> {
-        self.span_of(place).map(|span| position(self.text, span.start))
+        self.span_of(place).map(|span| self.position(span.start))
     }
 
     /// A problem for people, with the line it is on and a caret:
@@ -56,13 +60,18 @@ impl<'a> SourceMap<'a> {
     /// ```
     pub fn describe(&self, file_name: &str, problem: &Problem) -> String {
         match self.span_of(&problem.place) {
-            Some(span) => format!(
-                "{file_name}:{}: {problem}\n{}",
-                position(self.text, span.start),
-                excerpt(self.text, span)
-            ),
+            Some(span) => {
+                format!("{file_name}:{}: {problem}\n{}", self.position(span.start), excerpt(self.text, span))
+            }
             None => format!("{file_name}: {problem}"),
         }
+    }
+
+    fn position(&self, offset: usize) -> Position {
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        let start = self.line_starts[line - 1];
+        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
+        Position { line, column }
     }
 
     fn span_of(&self, place: &str) -> Option<Range<usize>> {
@@ -71,7 +80,9 @@ impl<'a> SourceMap<'a> {
         let mut found = first;
         for step in steps {
             let next = match (found.get_ref(), step.strip_suffix(']')) {
-                (DeValue::Array(items), Some(index)) => index.parse().ok().and_then(|index: usize| items.get(index)),
+                (DeValue::Array(items), Some(index)) => {
+                    index.parse().ok().and_then(|index: usize| items.get(index))
+                }
                 (DeValue::Table(table), None) => table.get(step),
                 _ => None,
             };
@@ -133,7 +144,8 @@ impl Best<'_> {
 
 /// Line and column of a byte.
 pub(crate) fn position(text: &str, offset: usize) -> Position {
-    let offset = (0..=offset.min(text.len())).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0);
+    let offset =
+        (0..=offset.min(text.len())).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0);
     let before = &text[..offset];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     Position {
@@ -154,7 +166,8 @@ pub(crate) fn excerpt(text: &str, span: Range<usize>) -> String {
     let printable = |character: char| if character.is_control() { ' ' } else { character };
     let shown: String = line.chars().skip(skipped).take(EXCERPT_CHARS_MAX).map(printable).collect();
     let before = at.column - 1 - skipped;
-    let marked = text.get(span).map_or(0, |marked| marked.split('\n').next().unwrap_or_default().chars().count());
+    let marked =
+        text.get(span).map_or(0, |marked| marked.split('\n').next().unwrap_or_default().chars().count());
     let carets = marked.clamp(1, EXCERPT_CHARS_MAX.saturating_sub(before).max(1));
     let gutter = " ".repeat(at.line.to_string().len());
     format!("{gutter} |\n{} | {shown}\n{gutter} | {}{}", at.line, " ".repeat(before), "^".repeat(carets))
@@ -196,6 +209,19 @@ mod tests {
         ] {
             assert_eq!(map.position_of(place).map(|position| position.line), line, "{place}");
         }
+    }
+
+    /// Each found by reading the file from its start would take minutes.
+    #[test]
+    fn fifty_thousand_places_are_found_at_once() {
+        let text = "[[services]]\nport = 0\n".repeat(50_000);
+        let start = std::time::Instant::now();
+        let map = SourceMap::new(&text);
+        for index in 0..50_000 {
+            let position = map.position_of(&format!("services[{index}].port"));
+            assert_eq!(position, Some(Position { line: 2 * index + 2, column: 8 }));
+        }
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     }
 
     #[test]

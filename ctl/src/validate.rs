@@ -15,12 +15,10 @@ mod ports;
 mod services;
 
 pub use director::{
-    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB, REAL_SERVER_CAPACITY, SERVICE_CAPACITY,
-    WORKERS_MAX,
+    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB,
+    REAL_SERVER_CAPACITY, SERVICE_CAPACITY, WORKERS_MAX,
 };
-pub use ports::{
-    ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX,
-};
+pub use ports::{ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +72,9 @@ pub fn validate(config: &Config) -> Result<(), Vec<Problem>> {
 pub fn validate_for_start(config: &Config) -> Result<(), Vec<Problem>> {
     let mut problems = validate(config).err().unwrap_or_default();
     if config.ports.is_empty() {
-        let problem = Problem::invalid("ports", "there is none, and dr-director forwards nothing without a port")
-            .help("add a [[ports]] table with name, device and addresses");
+        let problem =
+            Problem::invalid("ports", "there is none, and dr-director forwards nothing without a port")
+                .help("add a [[ports]] table with name, device and addresses");
         problems.push(problem);
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }

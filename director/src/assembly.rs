@@ -58,7 +58,7 @@ pub enum AssemblyError {
 }
 
 /// Makes the control thread's state and one worker for each of `started.queues`. `config` is valid; `worker_cpus` has
-/// as many entries as there are workers; `dpdk` and `dpdk_memory` are for people.
+/// as many entries as there are workers; `platform` is for people.
 pub fn assemble<Q, P>(
     config: Config,
     started: StartedPorts<Q, P>,
@@ -125,28 +125,21 @@ fn connection_tables(workers: usize, capacity: u32) -> Result<Vec<ConnectionTabl
     (0..workers).map(table).collect()
 }
 
-/// The memory in words, connection tables included, and what it costs that there are no hugepages.
-fn with_tables(platform: Platform, tables: &[ConnectionTable]) -> Platform {
-    let Some(first) = tables.first() else { return platform };
-    let mebibytes: usize = tables.iter().map(ConnectionTable::bytes).sum::<usize>() >> 20;
-    let backing = first.backing();
-    let tables = format!("connection tables: {mebibytes} MiB in {backing}");
-    let has_small_pages = backing != Backing::HugePages;
+/// The memory in words, connection tables included, and what it costs that they have no hugepages.
+fn with_tables(mut platform: Platform, tables: &[ConnectionTable]) -> Platform {
+    let Some(backing) = tables.first().map(ConnectionTable::backing) else { return platform };
+    let kibibytes = tables.iter().map(ConnectionTable::bytes).sum::<usize>().div_ceil(1024);
     let separator = if platform.memory.is_empty() { "" } else { "; " };
-    let warning = has_small_pages.then(|| {
-        let pages = match backing {
-            Backing::TransparentHugePages => "the kernel may back them with large pages or not",
-            _ => "they lie in 4 KiB pages",
-        };
-        format!(
-            "connection tables have no reserved hugepages: {pages}, and with many connections nearly every packet \
-             then waits for a TLB miss; set vm.nr_hugepages to at least {} and restart",
-            mebibytes.div_ceil(2)
-        )
-    });
-    Platform {
-        memory: format!("{}{separator}{tables}", platform.memory),
-        memory_warning: platform.memory_warning.or(warning),
-        ..platform
-    }
+    platform.memory += &format!("{separator}connection tables: {kibibytes} KiB in {backing}");
+    let pages = match backing {
+        Backing::HugePages => return platform,
+        Backing::TransparentHugePages => "the kernel backs them with large pages as far as it has any",
+        Backing::SmallPages => "they lie in 4 KiB pages",
+    };
+    platform.memory_warnings.push(format!(
+        "connection tables have no reserved hugepages: {pages}, and with many connections nearly every packet waits \
+         for a TLB miss; reserve {} more hugepages of 2 MiB (vm.nr_hugepages) and restart",
+        kibibytes.div_ceil(2048)
+    ));
+    platform
 }

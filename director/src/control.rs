@@ -58,7 +58,7 @@ pub struct Platform {
     /// What the memory consists of.
     pub memory: String,
     /// What is wrong with that.
-    pub memory_warning: Option<String>,
+    pub memory_warnings: Vec<String>,
 }
 
 /// What [`Control`] is made of.
@@ -224,6 +224,11 @@ impl Control {
     /// The oldest generation that a worker runs.
     pub fn oldest_running(&self) -> u64 {
         self.publisher.running().min().unwrap_or_else(|| self.publisher.generation())
+    }
+
+    /// The newest generation.
+    pub fn newest_generation(&self) -> u64 {
+        self.publisher.generation()
     }
 
     /// The configuration that runs.

@@ -191,23 +191,21 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
 }
 
 fn describe_platform(eal: &Eal) -> Platform {
-    let memory_warning = match eal.hugepages() {
-        HugepagesInUse::Yes => None,
-        HugepagesInUse::No { reason } => Some(format!(
-            "DPDK runs without hugepages ({reason}): packet buffers lie in 4 KiB pages, so that packets wait for TLB \
-             misses and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
-        )),
+    let memory_warnings = match eal.hugepages() {
+        HugepagesInUse::Yes => Vec::new(),
+        HugepagesInUse::No { reason } => vec![format!(
+            "DPDK runs without hugepages ({reason}): packet buffers lie in 4 KiB pages, so packets wait for TLB misses \
+             and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
+        )],
     };
-    Platform { dpdk: Eal::dpdk_version(), memory: format!("packet buffers in {}", eal.hugepages()), memory_warning }
+    Platform { dpdk: Eal::dpdk_version(), memory: format!("packet buffers in {}", eal.hugepages()), memory_warnings }
 }
 
 fn log_start(control: &SharedControl, plan: &CpuPlan, socket: &ControlSocket, metrics: Option<&std::net::TcpListener>) {
     let control = control.borrow();
     tracing::info!("{}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
     tracing::info!("memory: {}", control.platform.memory);
-    if let Some(warning) = &control.platform.memory_warning {
-        tracing::warn!("{warning}");
-    }
+    control.platform.memory_warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if plan.is_shared() {
         tracing::warn!(
             "the control thread shares CPU {} with a worker: ARP, configuration and metrics are slow, and the worker \

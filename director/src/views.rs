@@ -168,7 +168,7 @@ impl Control {
     }
 
     fn warnings(&self, ports: &[PortView]) -> Vec<String> {
-        let mut warnings: Vec<String> = self.platform.memory_warning.iter().cloned().collect();
+        let mut warnings = self.platform.memory_warnings.clone();
         let down = ports.iter().filter(|port| !port.link_is_up);
         warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
         warnings.extend(self.full_tables());

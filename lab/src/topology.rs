@@ -211,9 +211,10 @@ impl Lab {
         })
     }
 
-    /// Records everything at the director's port.
+    /// Records everything in the director's cable, both directions, at its other end: at the port itself the kernel
+    /// shows no sent frame where a DPDK port bypasses its queues.
     pub fn capture_director(&self) -> Result<Capture> {
-        Capture::start(&self.director, "eth0")
+        Capture::start(&self.switch, "to-director")
     }
 }
 

@@ -120,7 +120,7 @@ fn follow_time(recording: &Recording, mac: &str, address: Ipv4Addr) -> Result<f6
     let is_gratuitous = format!("arp and arp[14:4] = {0} and arp[24:4] = {0}", u32::from(address));
     let announced = recording.times(&format!("{is_gratuitous} and ether src {mac}"))?;
     let announced = *announced.first().context("there was no announcement")?;
-    let answers = recording.times(&format!("udp and src host {VIP}"))?;
+    let answers = recording.times(&format!("udp and ip src {VIP}"))?;
     let before = answers.iter().filter(|&&time| time < announced).count();
     let after = answers.iter().find(|&&time| time > announced).context("no answer after the announcement")?;
     // It was interrupted: the real server takes no frame for its old address.
@@ -178,9 +178,11 @@ fn real_server_with_a_static_mac_is_never_asked() -> Result<()> {
     ))?;
     ensure!(questions == 0, "asked {questions} times");
 
-    // Over the socket: asked by ARP it stays unresolved, given again it serves again.
+    // Over the socket: to be asked by ARP, it fails; given again, it serves again.
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--mac", "arp"])?;
-    ensure!(director.show()?.services[0].real_servers[0].state == RealServerState::Unresolved);
+    wait::until("the deaf real server to get no connections", Duration::from_secs(15), || {
+        Ok((director.show()?.services[0].real_servers[0].state == RealServerState::Unresolved).then_some(()))
+    })?;
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--mac", &mac_of(server.address)])?;
     client::get_many(&lab.client, VIP, 80, 10)?;
     director.finish()

@@ -9,9 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Network, wait};
+use ctl::config::Protocol;
+use lab::{DirectorProcess, Lab, Network, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use scheduler::Algorithm;
 
 /// These tests hold no network themselves while they look, so that the turn of [`Network`] does not part them.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -62,18 +64,22 @@ fn maker(name: &str) -> Result<Child> {
     built.map(|()| child)
 }
 
-fn lab_with_stray_processes() -> Result<Lab> {
+/// A lab with dr-director in it, and with processes that nobody looks after.
+fn busy_lab() -> Result<(Lab, DirectorProcess)> {
     let lab = Lab::builder().real_servers(1).build()?;
+    let director = lab.start_director(&lab.configuration_with(Protocol::Tcp, 80, Algorithm::Rr, &[1])?)?;
     // One that nobody holds, in a session of its own, deaf to every signal that it may be deaf to.
-    lab.client.run(&["sh", "-c", "trap '' HUP INT TERM; setsid sleep 1000 >/dev/null 2>&1 &"])?;
-    Ok(lab)
+    let deaf = "trap '' HUP INT TERM; while :; do sleep 1; done";
+    let start = format!("setsid sh -c \"{deaf}\" {} >/dev/null 2>&1 &", lab.network().prefix());
+    lab.client.run(&["sh", "-c", &start])?;
+    Ok((lab, director))
 }
 
 /// What [`maker`] runs.
 #[test]
 #[ignore = "run by the others, in a process that they kill"]
 fn stands_until_killed() {
-    let lab = lab_with_stray_processes().unwrap();
+    let (lab, _director) = busy_lab().unwrap();
     fs::write(lab.network().directory().join("standing"), "").unwrap();
     std::thread::sleep(Duration::from_secs(60));
 }
@@ -81,10 +87,10 @@ fn stands_until_killed() {
 #[test]
 fn dropped_network_leaves_nothing() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let lab = lab_with_stray_processes()?;
+    let (lab, _director) = busy_lab()?;
     let traces = traces_of(std::process::id())?;
-    // Four namespaces, the directory, nginx, the stray one and the reaper at least: the search does find them.
-    ensure!(traces.len() >= 5, "{traces:?}");
+    // The namespaces, the directory, nginx, dr-director, the stray one and the reaper at least: the search does find them.
+    ensure!(traces.len() >= 9, "{traces:?}");
     drop(lab);
     ensure!(traces_of(std::process::id())?.is_empty(), "{:?}", traces_of(std::process::id())?);
     Ok(())
@@ -94,7 +100,7 @@ fn dropped_network_leaves_nothing() -> Result<()> {
 fn panic_leaves_nothing() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(|| {
-        let _lab = lab_with_stray_processes().unwrap();
+        let _busy = busy_lab().unwrap();
         panic!("on purpose");
     });
     ensure!(thread.join().is_err());
@@ -109,7 +115,7 @@ fn signals_and_sigkill_leave_nothing() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let mut child = maker("stands_until_killed")?;
-        ensure!(traces_of(child.id())?.len() >= 5);
+        ensure!(traces_of(child.id())?.len() >= 9);
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
         child.wait()?;
         assert_nothing_left(child.id()).with_context(|| format!("after {signal}"))?;
@@ -125,7 +131,7 @@ fn next_network_sweeps_what_a_killed_reaper_left() -> Result<()> {
     kill(reaper, Signal::SIGKILL)?;
     child.kill()?;
     child.wait()?;
-    ensure!(traces_of(child.id())?.len() >= 4, "a reaper that was killed removed it all the same");
+    ensure!(traces_of(child.id())?.len() >= 8, "a reaper that was killed removed it all the same");
     drop(Network::new()?);
     assert_nothing_left(child.id())
 }
@@ -133,7 +139,7 @@ fn next_network_sweeps_what_a_killed_reaper_left() -> Result<()> {
 #[test]
 fn network_without_its_reaper_is_removed_by_its_owner() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let lab = lab_with_stray_processes()?;
+    let (lab, _director) = busy_lab()?;
     kill(reaper_of(std::process::id())?, Signal::SIGKILL)?;
     drop(lab);
     ensure!(traces_of(std::process::id())?.is_empty(), "{:?}", traces_of(std::process::id())?);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use ctl::config::Protocol;
 use lab::topology::{CLIENT, mac_of};
-use lab::{DIP, Lab, VIP, client, director};
+use lab::{DIP, Lab, PortDriver, VIP, client, director};
 use scheduler::Algorithm;
 
 const REQUESTS: u32 = 600;
@@ -43,7 +43,7 @@ fn shares_are_exact_and_replies_go_past(workers: u16) -> Result<()> {
     let received = recording.count(&format!("{requests} and ether dst {director_mac}"))?;
     let sent = recording.count(&format!("{requests} and ether src {director_mac}"))?;
     ensure!(received >= u64::from(REQUESTS) * 4 && received == sent, "{received} came in, {sent} went out");
-    let replies = recording.lines(&format!("src host {VIP}"))?;
+    let replies = recording.lines(&format!("ip src {VIP}"))?;
     ensure!(replies.is_empty(), "{} replies at the director, first {}", replies.len(), replies[0]);
     // Linux sends with a TTL of 64, and the director is one hop.
     let other_ttl = recording.count(&format!("{requests} and ether src {director_mac} and ip[8] != 63"))?;
@@ -74,4 +74,16 @@ fn two_workers_on_two_queues_give_the_same_shares() -> Result<()> {
         return Ok(());
     }
     shares_are_exact_and_replies_go_past(2)
+}
+
+#[test]
+fn af_xdp_port_gives_the_same_shares() -> Result<()> {
+    let lab = Lab::builder().driver(PortDriver::AfXdp).build()?;
+    let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &WEIGHTS)?;
+    let director = lab.start_director(&config)?;
+    let answers = client::get_many(&lab.client, VIP, 80, REQUESTS)?;
+    ensure!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let shares: Vec<usize> = lab.logged_requests(REQUESTS as usize)?.iter().map(Vec::len).collect();
+    ensure!(shares == SHARES, "weights 1, 2, 3 were given {shares:?}");
+    director.finish()
 }

@@ -34,7 +34,7 @@ fn real_server_answers_from_the_vip_straight_to_the_client() -> Result<()> {
     let recording = capture.stop()?;
     // In and out again, at least SYN, ACK with request, and FIN of each connection.
     ensure!(recording.count(&format!("dst host {VIP} and tcp dst port 80"))? >= 20 * 2 * 3);
-    ensure!(recording.count(&format!("src host {VIP}"))? == 0, "{:?}", recording.lines("ip")?);
+    ensure!(recording.count(&format!("ip src {VIP}"))? == 0, "{:?}", recording.lines("ip")?);
     ensure!(recording.count("ip and ether src 02:00:0a:00:00:01 and ether dst 02:00:0a:00:00:0b")? >= 20 * 3);
     Ok(())
 }

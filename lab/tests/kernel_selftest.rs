@@ -73,8 +73,9 @@ fn random_bytes(count: usize) -> Result<Vec<u8>> {
 fn random_bytes_through_the_vip_arrive_byte_for_byte() -> Result<()> {
     let topology = topology()?;
     let director = start_director(&topology)?;
-    let clients_side = Capture::start(&topology.director, "veth10")?;
-    let servers_side = Capture::start(&topology.director, "veth12")?;
+    // The other ends of the director's cables.
+    let clients_side = Capture::start(&topology.client, "veth01")?;
+    let servers_side = Capture::start(&topology.real_server.host, "veth21")?;
     let reply_side = Capture::start(&topology.client, "veth02")?;
 
     let sent = random_bytes(32)?;
@@ -91,7 +92,7 @@ fn random_bytes_through_the_vip_arrive_byte_for_byte() -> Result<()> {
     ensure!(listener.wait(Duration::from_secs(6))?.success(), "the listener failed:\n{}", listener.log());
     ensure!(fs::read(&outfile)? == sent, "other bytes arrived");
 
-    let from_vip = format!("src host {VIP}");
+    let from_vip = format!("ip src {VIP}");
     ensure!(clients_side.stop()?.count(&from_vip)? == 0, "a reply passed the director");
     let servers_side = servers_side.stop()?;
     ensure!(servers_side.count(&from_vip)? == 0, "a reply passed the director");

@@ -136,7 +136,8 @@ fn port_that_does_not_exist_is_named() -> Result<()> {
     {
         config.ports[0].device = device.clone();
         let error = refused_start(&lab, &config)?;
-        ensure!(error.contains(&device), "{device}: {error}");
+        let name = device.split(',').next().unwrap_or(&device);
+        ensure!(error.contains(name) && error.contains("ports[0]"), "{device}: {error}");
     }
     Ok(())
 }
@@ -146,12 +147,13 @@ fn fewer_queues_than_workers_is_an_error_that_says_so() -> Result<()> {
     let lab = Lab::builder().real_servers(1).build()?;
     let mut config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &[1])?;
     config.director.worker_cpus = director::allowed_cpus();
+    config.director.worker_cpus.truncate(2);
     if config.director.worker_cpus.len() < 2 {
         println!("needs two CPUs");
         return Ok(());
     }
     let error = refused_start(&lab, &config)?;
-    ensure!(error.contains("queue") && error.contains("lan") && error.contains("worker"), "{error}");
+    ensure!(error.contains("2 RX") && error.contains("ports[0]") && error.contains("2 workers"), "{error}");
     Ok(())
 }
 
@@ -181,12 +183,6 @@ fn metrics_are_valid_and_agree_with_dr_ctl() -> Result<()> {
     })?;
     agree(&stats, &samples)?;
     ensure!(samples.keys().any(|sample| sample.starts_with("dr_build_info{")));
-    let service = r#"port="80",protocol="tcp""#;
-    ensure!(
-        samples
-            .keys()
-            .any(|sample| sample.contains(service) && sample.contains(r#"real_server="10.0.0.11""#))
-    );
     ensure!(value_sum(&samples, "dr_neighbours", r#"state="reachable""#) == 3.0, "{samples:?}");
     director.finish()
 }

@@ -3,9 +3,7 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{
-    DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig, ServiceConfig,
-};
+use crate::config::{DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig, ServiceConfig};
 use crate::mac::MacAddress;
 use crate::validate::validate;
 use scheduler::Algorithm;
@@ -180,13 +178,7 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "-3 is under 0",
             Some("give a whole number from 0 to 18446744073709551615"),
         ),
-        (
-            "[2, 3]",
-            "2",
-            "director.worker_cpus",
-            "a list in [ ] is wanted here, not the integer `2`",
-            None,
-        ),
+        ("[2, 3]", "2", "director.worker_cpus", "a list in [ ] is wanted here, not the integer `2`", None),
         (
             "worker_cpus",
             "hugepages = \"on\"\nworker_cpus",
@@ -222,17 +214,18 @@ fn a_list_where_a_table_belongs_is_refused() {
 
 #[test]
 fn a_text_that_is_no_toml_shows_the_line() {
-    for (text, position, message) in [
-        ("[[services", (1, 11), "unclosed array table"),
-        ("[director]\nmemory_mib = \n", (2, 14), "string values must be quoted"),
-        ("[director]\nmemory_mib = 1\nmemory_mib = 2\n", (3, 1), "duplicate key"),
-        ("<html>", (1, 1), "missing"),
+    for (text, start) in [
+        ("[[services", "lb.toml:1:11: unclosed array table, expected `]]`\n"),
+        (
+            "[director]\nmemory_mib = \n",
+            "lb.toml:2:14: string values must be quoted, expected literal string\n",
+        ),
+        ("[director]\nmemory_mib = 1\nmemory_mib = 2\n", "lb.toml:3:1: duplicate key\n"),
+        ("<html>", "lb.toml:1:7: key with no value, expected `=`\n"),
     ] {
         let error = error_of(text);
-        let at = (error.position.line, error.position.column);
-        assert!(at.0 == position.0, "{text}: {error}");
-        assert!(!error.message.is_empty() && error.place.is_empty());
-        assert!(error.message.contains(message) || position == (1, 1), "{text}: {error}");
+        assert!(error.to_string().starts_with(start) && error.place.is_empty(), "{error}");
+        assert!(error.excerpt.contains('^'), "{error}");
     }
 }
 
@@ -257,7 +250,10 @@ fn what_is_written_is_read_back_and_readable() {
     let config = Config::from_toml(GOOD, "lb.toml").unwrap();
     let text = config.to_toml();
     assert_eq!(Config::from_toml(&text, "again").unwrap(), config);
-    assert!(text.contains("\n[[services]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\nport = 80\n"), "{text}");
+    assert!(
+        text.contains("\n[[services]]\nprotocol = \"tcp\"\naddress = \"192.0.2.10\"\nport = 80\n"),
+        "{text}"
+    );
     assert!(
         text.contains("\n[[services.real_servers]]\naddress = \"10.0.0.12\"\nweight = 1\nmac = \"02:00:00:00:00:0c\"\ndrain = true\n"),
         "{text}"
@@ -266,7 +262,14 @@ fn what_is_written_is_read_back_and_readable() {
 }
 
 fn any_director() -> impl Strategy<Value = DirectorConfig> {
-    let sizes = (any::<u32>(), prop::option::of(any::<u32>()), any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let sizes = (
+        any::<u32>(),
+        prop::option::of(any::<u32>()),
+        any::<u16>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+    );
     let texts = (".{0,20}", prop::option::of(".{0,20}"), prop::collection::vec(".{0,20}", 0..3));
     let cpus = || prop::collection::vec(0usize..4096, 0..4);
     let listen = prop::option::of(any::<std::net::SocketAddr>().prop_map(|mut address| {
@@ -377,7 +380,10 @@ fn a_file_that_is_no_text_or_too_long_or_not_there_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lb.toml");
     let error = Config::load(&path).unwrap_err();
-    assert!(matches!(error, ConfigError::Unreadable { .. }) && error.code() == ErrorCode::NotFound, "{error}");
+    assert!(
+        matches!(error, ConfigError::Unreadable { .. }) && error.code() == ErrorCode::NotFound,
+        "{error}"
+    );
 
     fs::write(&path, b"[director]\nworker_cpus = [\xff]\n").unwrap();
     let error = Config::load(&path).unwrap_err();

@@ -115,7 +115,9 @@ impl Failure {
             Failure::File(error) => exit_code_of(error.code()),
             Failure::Problems { .. } => exit::REFUSED,
             Failure::Output(_) => exit::OTHER,
-            Failure::Generated { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::DENIED,
+            Failure::Generated { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                exit::DENIED
+            }
             Failure::Generated { .. } => exit::OTHER,
         }
     }

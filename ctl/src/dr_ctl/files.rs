@@ -93,7 +93,9 @@ impl Session<'_> {
         };
         self.print(&checked, |checked| {
             let Checked { file, services, real_servers, ports } = checked;
-            format!("{file}: valid: virtual services {services}, real servers {real_servers}, ports {ports}\n")
+            format!(
+                "{file}: valid: virtual services {services}, real servers {real_servers}, ports {ports}\n"
+            )
         })?;
         if checked.ports == 0 && !self.arguments.json {
             return print(

@@ -46,7 +46,10 @@ fn pages() -> Vec<(String, String)> {
 
 fn page(command: clap::Command) -> String {
     let mut text = Vec::new();
-    Man::new(command).source(concat!("dr-ctl ", env!("CARGO_PKG_VERSION"))).render(&mut text).expect("a Vec takes whatever is written");
+    Man::new(command)
+        .source(concat!("dr-ctl ", env!("CARGO_PKG_VERSION")))
+        .render(&mut text)
+        .expect("a Vec takes whatever is written");
     String::from_utf8_lossy(&text).into_owned()
 }
 

@@ -42,7 +42,8 @@ fn every_verb_is_read_and_reads_back_as_it_is_written() {
     let requests = requests();
     assert_eq!(requests.len(), VERBS.len());
     for (request, verb) in requests.iter().zip(VERBS) {
-        let command = parse_request(request.as_bytes()).unwrap_or_else(|error| panic!("{request}: {error:?}"));
+        let command =
+            parse_request(request.as_bytes()).unwrap_or_else(|error| panic!("{request}: {error:?}"));
         assert_eq!(command.verb(), *verb);
         let line = encode_request(&command);
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);

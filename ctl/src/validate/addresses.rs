@@ -53,8 +53,9 @@ pub(super) struct Connected<'a> {
 
 impl<'a> Connected<'a> {
     pub(super) fn new(ports: &'a [PortConfig]) -> Connected<'a> {
-        let addresses =
-            || ports.iter().flat_map(|port| port.addresses.iter().map(|network| (*network, port.name.as_str())));
+        let addresses = || {
+            ports.iter().flat_map(|port| port.addresses.iter().map(|network| (*network, port.name.as_str())))
+        };
         Connected {
             ports,
             port_of_network: addresses().map(|(network, port)| (network.trunc(), port)).collect(),

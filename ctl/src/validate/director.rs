@@ -14,8 +14,9 @@ pub const CPU_MAX: usize = 1023;
 pub const MEMORY_MIB: RangeInclusive<u32> = 64..=1 << 20;
 /// Packet buffers: DPDK's pool wants more than its per-thread cache of 256 and half again.
 pub const MBUF_COUNT: RangeInclusive<u32> = 512..=1 << 24;
-/// Bytes of a packet buffer: the headroom of 128 and 1024 for the packet, NICs taking RX buffers in steps of 1 KiB.
-pub const MBUF_DATA_ROOM: RangeInclusive<u16> = 1152..=u16::MAX;
+/// Bytes of a packet buffer: DPDK's headroom of 128 and as much again for small frames. A port whose frames or NIC
+/// want more says so at start.
+pub const MBUF_DATA_ROOM: RangeInclusive<u16> = 256..=u16::MAX;
 /// Connections of a worker: at 80 bytes each, the highest is 20 GiB.
 pub const CONNECTION_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
 /// Virtual services.
@@ -44,8 +45,9 @@ pub(super) fn check(director: &DirectorConfig) -> Vec<Problem> {
         ("director.service_capacity", director.service_capacity, SERVICE_CAPACITY),
         ("director.real_server_capacity", director.real_server_capacity, REAL_SERVER_CAPACITY),
     ];
-    problems
-        .extend(capacities.into_iter().filter_map(|(place, value, range)| range_problem(place, value, &range)));
+    problems.extend(
+        capacities.into_iter().filter_map(|(place, value, range)| range_problem(place, value, &range)),
+    );
 
     problems.extend(
         director.mbuf_count.and_then(|count| range_problem("director.mbuf_count", count, &MBUF_COUNT)),
@@ -76,8 +78,10 @@ fn check_control_socket(director: &DirectorConfig, problems: &mut Vec<Problem>) 
         let problem = Problem::invalid(place, "it is no path");
         problems.push(problem.help("give one such as /run/dr-director/control.sock"));
     } else if path.len() > CONTROL_SOCKET_BYTES_MAX {
-        let message =
-            format!("its {} bytes are over the {CONTROL_SOCKET_BYTES_MAX} of a Unix socket's path", path.len());
+        let message = format!(
+            "its {} bytes are over the {CONTROL_SOCKET_BYTES_MAX} of a Unix socket's path",
+            path.len()
+        );
         problems.push(Problem::invalid(place, message).help("give a shorter path"));
     }
     if director.control_group.as_ref().is_some_and(|group| group.is_empty()) {

@@ -63,8 +63,9 @@ fn check_addresses(index: usize, port: &PortConfig, problems: &mut Vec<Problem>)
     let place = format!("ports[{index}].addresses");
     if port.addresses.is_empty() {
         let problem = Problem::invalid(place, format!("port {} has no address", port.name));
-        problems
-            .push(problem.help("give the director's own address with its network, such as [\"10.0.0.1/24\"]"));
+        problems.push(
+            problem.help("give the director's own address with its network, such as [\"10.0.0.1/24\"]"),
+        );
         return;
     }
     if port.addresses.len() > ADDRESSES_MAX {

@@ -20,7 +20,8 @@ pub(super) fn check_all(
     for service in services {
         vips.entry(service.address).or_insert_with(|| service.id());
     }
-    let rules = Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
+    let rules =
+        Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
 
     let mut first_at = HashMap::with_capacity(services.len());
     for (index, service) in services.iter().enumerate() {
@@ -28,8 +29,7 @@ pub(super) fn check_all(
         let first = *first_at.entry(service.id()).or_insert(index);
         if first != index {
             let message = format!("{} is at services[{first}] already", service.id());
-            problems
-                .push(Problem::invalid(&place, message).help("define every protocol, VIP and port once"));
+            problems.push(Problem::invalid(&place, message).help("define every protocol, VIP and port once"));
         }
         rules.check_service(&format!("{place}."), service, &mut problems);
     }
@@ -48,11 +48,8 @@ pub(super) fn check_new_service(
     }
     let connected = Connected::new(ports);
     let networks = connected.describe();
-    let mut problems = check_capacities(
-        director,
-        running.len() + 1,
-        count_real_servers(running) + new.real_servers.len(),
-    );
+    let mut problems =
+        check_capacities(director, running.len() + 1, count_real_servers(running) + new.real_servers.len());
     let vip = |address| {
         let own = (address == new.address).then(|| new.id());
         own.or_else(|| vip_of(running, address))
@@ -86,8 +83,7 @@ pub(super) fn check_new_real_server(
     let connected = Connected::new(ports);
     let networks = connected.describe();
     let mut problems = check_capacities(director, running.len(), count_real_servers(running) + 1);
-    let rules =
-        Rules { connected: &connected, networks: &networks, vip: |address| vip_of(running, address) };
+    let rules = Rules { connected: &connected, networks: &networks, vip: |address| vip_of(running, address) };
     problems.extend(rules.check_real_server_address(place, new.address));
     problems
 }

@@ -7,29 +7,64 @@ use zerocopy::FromZeros;
 
 use crate::snapshot::{Protocol, ServiceKey};
 
-/// Protocol, client and virtual service of an IPv4 connection. Addresses and ports as on the wire.
+/// Protocol, client and virtual service of an IPv4 connection, as two words so that it is compared and hashed from
+/// registers: built field by field in memory, a packet waited longest for its own key (a store that the load behind it
+/// could not forward).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct FlowKey {
-    /// CIP.
-    pub client_address: [u8; 4],
-    /// VIP.
-    pub virtual_address: [u8; 4],
-    /// Client's port.
-    pub client_port: [u8; 2],
-    /// VIP's port.
-    pub virtual_port: [u8; 2],
-    /// TCP or UDP.
-    pub protocol: u8,
+    /// CIP, VIP, as on the wire.
+    addresses: u64,
+    /// Client's port, VIP's port (both as on the wire), protocol, three zero bytes.
+    ports_and_protocol: u64,
 }
 
 impl FlowKey {
+    /// Nobody's key.
+    pub const EMPTY: FlowKey = FlowKey { addresses: 0, ports_and_protocol: 0 };
+
+    /// From the wire's fields.
+    #[inline(always)]
+    pub fn new(
+        client: [u8; 4],
+        vip: [u8; 4],
+        client_port: [u8; 2],
+        virtual_port: [u8; 2],
+        protocol: u8,
+    ) -> FlowKey {
+        let ([c0, c1, c2, c3], [v0, v1, v2, v3]) = (client, vip);
+        let ([p0, p1], [q0, q1]) = (client_port, virtual_port);
+        FlowKey {
+            addresses: u64::from_ne_bytes([c0, c1, c2, c3, v0, v1, v2, v3]),
+            ports_and_protocol: u64::from_ne_bytes([p0, p1, q0, q1, protocol, 0, 0, 0]),
+        }
+    }
+
+    /// CIP.
+    pub fn client_address(&self) -> Ipv4Addr {
+        let [a, b, c, d, ..] = self.addresses.to_ne_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// Client's port.
+    pub fn client_port(&self) -> u16 {
+        let [high, low, ..] = self.ports_and_protocol.to_ne_bytes();
+        u16::from_be_bytes([high, low])
+    }
+
+    /// TCP or UDP.
+    pub fn protocol(&self) -> Protocol {
+        Protocol(self.ports_and_protocol.to_ne_bytes()[4])
+    }
+
     /// The virtual service that it is addressed to.
     pub fn service(&self) -> ServiceKey {
+        let [_, _, _, _, a, b, c, d] = self.addresses.to_ne_bytes();
+        let [_, _, high, low, ..] = self.ports_and_protocol.to_ne_bytes();
         ServiceKey {
-            address: Ipv4Addr::from(self.virtual_address),
-            port: u16::from_be_bytes(self.virtual_port),
-            protocol: Protocol(self.protocol),
+            address: Ipv4Addr::new(a, b, c, d),
+            port: u16::from_be_bytes([high, low]),
+            protocol: self.protocol(),
         }
     }
 }
@@ -52,14 +87,8 @@ impl FlowSeed {
     /// The hash of a key: two rounds of a folded 64 × 64 bit product, each with a secret operand.
     #[inline(always)]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let [c0, c1, c2, c3] = key.client_address;
-        let [v0, v1, v2, v3] = key.virtual_address;
-        let addresses = u64::from_ne_bytes([c0, c1, c2, c3, v0, v1, v2, v3]);
-        let [p0, p1] = key.client_port;
-        let [q0, q1] = key.virtual_port;
-        let ports = u64::from_ne_bytes([p0, p1, q0, q1, key.protocol, 0, 0, 0]);
-        let first = folded_product(addresses ^ self.addresses, ports ^ self.ports);
-        folded_product(first ^ addresses, self.mix)
+        let first = folded_product(key.addresses ^ self.addresses, key.ports_and_protocol ^ self.ports);
+        folded_product(first ^ key.addresses, self.mix)
     }
 }
 
@@ -80,13 +109,7 @@ mod tests {
         let mut high = vec![0_u32; 1024];
         for flow in 0..(1_u32 << 18) {
             let [a, b, c, d] = flow.to_be_bytes();
-            let key = FlowKey {
-                client_address: [198, 18, a, b],
-                virtual_address: [192, 0, 2, 10],
-                client_port: [c, d],
-                virtual_port: [0, 80],
-                protocol: 6,
-            };
+            let key = FlowKey::new([198, 18, a, b], [192, 0, 2, 10], [c, d], [0, 80], 6);
             let hash = seed.hash(&key);
             low[hash as usize & 1023] += 1;
             high[(hash >> 54) as usize] += 1;
@@ -99,7 +122,7 @@ mod tests {
 
     #[test]
     fn seeds_differ_between_tables() {
-        let key = FlowKey { protocol: 6, ..FlowKey::default() };
+        let key = FlowKey::new([198, 51, 100, 7], [192, 0, 2, 10], [4, 0], [0, 80], 6);
         assert_ne!(FlowSeed::random().hash(&key), FlowSeed::random().hash(&key));
     }
 }

@@ -92,19 +92,19 @@ const ON_NOTHING: [ConnectionState; STATES] = {
     states
 };
 
-/// By the four flags' bits: RST, SYN, FIN, ACK.
-const TRANSITIONS: [&[ConnectionState; STATES]; 16] = {
-    let mut table = [&ON_NOTHING; 16];
+/// By the four flags' bits (RST, SYN, FIN, ACK) and the state.
+static TRANSITIONS: [[ConnectionState; STATES]; 16] = {
+    let mut table = [ON_NOTHING; 16];
     let mut flags = 1;
     while flags < 16 {
         table[flags] = if flags & 8 != 0 {
-            &ON_RST
+            ON_RST
         } else if flags & 4 != 0 {
-            &ON_SYN
+            ON_SYN
         } else if flags & 2 != 0 {
-            &ON_FIN
+            ON_FIN
         } else {
-            &ON_ACK
+            ON_ACK
         };
         flags += 1;
     }
@@ -131,7 +131,9 @@ impl ConnectionState {
     /// IPVS counts the connection as active (`tcp_state_active_table`).
     #[inline(always)]
     pub fn is_active(self) -> bool {
-        matches!(self, Established | SynSent | SynReceived | SynAck)
+        const ACTIVE: u32 =
+            1 << Established as u32 | 1 << SynSent as u32 | 1 << SynReceived as u32 | 1 << SynAck as u32;
+        ACTIVE >> self as u32 & 1 != 0
     }
 
     /// A SYN in this state is a new connection on an old tuple (`is_new_conn_expected` with `conn_reuse_mode` 1).

@@ -12,6 +12,7 @@ use zerocopy::FromZeros;
 use super::key::{FlowKey, FlowSeed};
 use super::state::ConnectionState;
 use crate::clock::{TICKS_PER_SECOND, Ticks};
+use crate::dpdk::lanes::equal_lanes;
 use crate::dpdk::prefetch::prefetch;
 use crate::dpdk::region::{Backing, Region, RegionError};
 
@@ -153,11 +154,7 @@ impl ConnectionTable {
     #[inline(always)]
     pub fn prefetch_candidate(&self, hash: u64) -> Option<ConnectionId> {
         let bucket = &self.buckets[self.home(hash)];
-        let ways = bucket.ways_with(tag(hash));
-        if ways == 0 {
-            return None;
-        }
-        let index = bucket.entries[ways.trailing_zeros() as usize % WAYS];
+        let index = bucket.entries[bucket.ways_with(tag(hash)).first()?];
         prefetch(&self.entries[index as usize]);
         Some(ConnectionId(index))
     }
@@ -183,12 +180,12 @@ impl ConnectionTable {
 
     fn find_in(&self, bucket: &Bucket, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
         let mut ways = bucket.ways_with(tag(hash));
-        while ways != 0 {
-            let index = bucket.entries[ways.trailing_zeros() as usize % WAYS];
+        while let Some(way) = ways.first() {
+            let index = bucket.entries[way];
             if self.entries[index as usize].is(key) {
                 return Some(ConnectionId(index));
             }
-            ways &= ways - 1;
+            ways.skip_first();
         }
         None
     }
@@ -337,23 +334,18 @@ impl Connection {
 }
 
 impl Bucket {
-    /// One bit for each way that has this tag.
+    /// The ways that have this tag.
     #[inline(always)]
-    fn ways_with(&self, tag: u16) -> u32 {
-        let mut ways = 0;
-        for way in 0..WAYS {
-            ways |= u32::from(self.tags[way] == tag) << way;
-        }
-        ways
+    fn ways_with(&self, tag: u16) -> Ways {
+        Ways(equal_lanes(&self.tags, tag))
     }
 
     fn used(&self) -> usize {
-        WAYS - self.ways_with(0).count_ones() as usize
+        WAYS - self.ways_with(0).count()
     }
 
     fn free_way(&self) -> Option<usize> {
-        let free = self.ways_with(0);
-        (free != 0).then(|| free.trailing_zeros() as usize % WAYS)
+        self.ways_with(0).first()
     }
 
     /// Frees the way that names entry `index`; false where none does.
@@ -368,6 +360,26 @@ impl Bucket {
     }
 }
 
+/// A set of ways of a bucket, as [`equal_lanes`] gives it: bit 2n stands for way n.
+#[derive(Clone, Copy, Debug)]
+struct Ways(u32);
+
+impl Ways {
+    #[inline(always)]
+    fn first(self) -> Option<usize> {
+        (self.0 != 0).then(|| self.0.trailing_zeros() as usize / 2 % WAYS)
+    }
+
+    #[inline(always)]
+    fn skip_first(&mut self) {
+        self.0 &= self.0.wrapping_sub(1);
+    }
+
+    fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -378,13 +390,7 @@ mod tests {
 
     fn key(number: u32) -> FlowKey {
         let [a, b, c, d] = number.to_be_bytes();
-        FlowKey {
-            client_address: [10, a, b, c],
-            virtual_address: [192, 0, 2, 10],
-            client_port: [4, d],
-            virtual_port: [0, 80],
-            protocol: 6,
-        }
+        FlowKey::new([10, a, b, c], [192, 0, 2, 10], [4, d], [0, 80], 6)
     }
 
     fn insert(table: &mut ConnectionTable, number: u32, expires: u32) -> Result<ConnectionId, TableFull> {

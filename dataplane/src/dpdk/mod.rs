@@ -2,6 +2,7 @@
 //! is in this folder (and in `dpdk-sys`, which is generated).
 //!
 //! Always there:
+//! - [`lanes`]: eight 16-bit numbers compared at once
 //! - [`prefetch`]: starts loading a cache line
 //! - [`region`]: a slice of zeroed memory on hugepages that never faults
 //! - [`tsc`]: the cycle counter as a clock
@@ -23,6 +24,7 @@
 pub mod eal;
 #[cfg(feature = "dpdk")]
 pub mod error;
+pub mod lanes;
 #[cfg(feature = "dpdk")]
 pub mod mbuf;
 #[cfg(feature = "dpdk")]

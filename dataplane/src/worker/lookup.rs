@@ -32,10 +32,7 @@ pub(super) fn resolve<Q: QueuePair>(
             continue;
         }
         packet.step = match parts.connections.find(&packet.key, packet.hash, packet.candidate) {
-            Some(id) if packet.flags & SYN == 0 && !parts.connections.connection(id).expires.is_past(now) => {
-                update(packet, id, now, parts)
-            }
-            Some(id) if stays(packet, id, now, parts) => update(packet, id, now, parts),
+            Some(id) if goes_on(packet, id, now, parts) => update(packet, id, now, parts),
             Some(id) => {
                 let gone = parts.connections.remove(id);
                 close(&parts.counts, gone.destination, gone.state.is_active());
@@ -49,16 +46,18 @@ pub(super) fn resolve<Q: QueuePair>(
 
 /// The connection goes on with this packet: it has not expired, and the packet does not open a new one on its tuple.
 /// A SYN does where the old connection is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
-#[cold]
-fn stays<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &WorkerParts<Q>) -> bool {
+#[inline(always)]
+fn goes_on<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &WorkerParts<Q>) -> bool {
     let connection = parts.connections.connection(id);
     if connection.expires.is_past(now) {
         return false;
     }
-    let opens = packet.flags & (SYN | RST) == SYN;
+    if packet.flags & (SYN | RST) != SYN {
+        return true;
+    }
     let destination = parts.mailbox.current().destinations.get(connection.destination as usize);
     let is_removed = destination.is_none_or(|destination| destination.state == DestinationState::Removed);
-    !(opens && (connection.state.is_over() || is_removed))
+    !connection.state.is_over() && !is_removed
 }
 
 /// Moves the state and re-arms the timer, as every packet of the client does.

@@ -30,7 +30,7 @@ use crate::host::HostQueues;
 use crate::listing::{ConnectionRow, Listing};
 use crate::mailbox::MailboxReader;
 use crate::port::{BURST, Burst, PortId, QueuePair};
-use crate::snapshot::{Protocol, SharedCounts, Snapshot};
+use crate::snapshot::{SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 use transmit::TxLane;
@@ -109,13 +109,7 @@ struct ListingProgress {
 impl Packet {
     const EMPTY: Packet = Packet {
         step: Step::Done(Verdict::Drop(DropReason::Truncated)),
-        key: FlowKey {
-            client_address: [0; 4],
-            virtual_address: [0; 4],
-            client_port: [0; 2],
-            virtual_port: [0; 2],
-            protocol: 0,
-        },
+        key: FlowKey::EMPTY,
         hash: 0,
         candidate: None,
         flags: 0,
@@ -207,12 +201,13 @@ impl<Q: QueuePair> Worker<Q> {
         }
         let (connections, next) = self.parts.connections.range(self.listing.next, LISTED_PER_ROUND);
         for connection in connections.filter(|connection| !connection.expires.is_past(now)) {
+            let service = connection.key.service();
             listing.push(ConnectionRow {
-                client_address: connection.key.client_address.into(),
-                client_port: u16::from_be_bytes(connection.key.client_port),
-                virtual_address: connection.key.virtual_address.into(),
-                virtual_port: u16::from_be_bytes(connection.key.virtual_port),
-                protocol: Protocol(connection.key.protocol),
+                client_address: connection.key.client_address(),
+                client_port: connection.key.client_port(),
+                virtual_address: service.address,
+                virtual_port: service.port,
+                protocol: service.protocol,
                 state: connection.state.name(),
                 expires_seconds: connection.expires.since(now).div_ceil(crate::clock::TICKS_PER_SECOND),
                 destination: connection.destination,

@@ -32,12 +32,8 @@ pub(super) fn parse<F: Frame>(
         if let Some(later) = frames.get(index + AHEAD) {
             later.prefetch();
         }
-        packet.step = match parse_frame(frame, own_mac, packet) {
-            Parsed::Flow => {
-                packet.hash = connections.hash(&packet.key);
-                connections.prefetch_bucket(packet.hash);
-                Step::Flow
-            }
+        packet.step = match parse_frame(frame, own_mac, connections, packet) {
+            Parsed::Flow => Step::Flow,
             Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
             Parsed::Arp => Step::Done(judge_arp(frame.bytes(), port, snapshot)),
             Parsed::Other => Step::Done(judge_other(frame.bytes(), port, snapshot)),
@@ -54,7 +50,12 @@ enum Parsed {
 }
 
 #[inline(always)]
-fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Parsed {
+fn parse_frame<F: Frame>(
+    frame: &F,
+    own_mac: [u8; 6],
+    connections: &ConnectionTable,
+    packet: &mut Packet,
+) -> Parsed {
     if !frame.is_contiguous() {
         return Parsed::Drop(DropReason::NotContiguous);
     }
@@ -96,13 +97,12 @@ fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Pa
         }
         _ => return Parsed::Other,
     };
-    packet.key = FlowKey {
-        client_address: ip.source,
-        virtual_address: ip.destination,
-        client_port: client_port.to_bytes(),
-        virtual_port: virtual_port.to_bytes(),
-        protocol: ip.protocol,
-    };
+    let key =
+        FlowKey::new(ip.source, ip.destination, client_port.to_bytes(), virtual_port.to_bytes(), ip.protocol);
+    let hash = connections.hash(&key);
+    connections.prefetch_bucket(hash);
+    packet.key = key;
+    packet.hash = hash;
     packet.ttl = ip.ttl;
     packet.ip_length = ip.total_length.get();
     Parsed::Flow

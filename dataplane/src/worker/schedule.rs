@@ -3,9 +3,9 @@
 use super::{Packet, Step, WorkerParts, parse};
 use crate::clock::Ticks;
 use crate::connection::ConnectionState;
-use crate::packet::ipv4;
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
+use crate::snapshot::Protocol;
 use crate::verdict::{DropReason, Verdict};
 
 /// Opens a connection as IPVS does (`ip_vs_schedule`): a service must want the packet, TCP must open with a SYN that is
@@ -37,8 +37,8 @@ fn try_open<Q: QueuePair>(
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    let first_state = match packet.key.protocol {
-        ipv4::UDP => ConnectionState::Udp,
+    let first_state = match key.protocol {
+        Protocol::UDP => ConnectionState::Udp,
         _ if packet.flags & (SYN | RST) == SYN => ConnectionState::None.after(packet.flags),
         _ => return Err(DropReason::NoConnection),
     };

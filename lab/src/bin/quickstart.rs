@@ -132,7 +132,7 @@ fn start_director(report: &mut Report, lab: &Lab, config: &Config) -> Result<Dir
     let director = lab.start_director(config)?;
     let status = director.status()?;
     report.note(&format!(
-        "dr-director {} on DPDK {}, worker on CPU {:?}, control on CPU {:?}, ready in {:.1?}",
+        "dr-director {} on {}, worker on CPU {:?}, control on CPU {:?}, ready in {:.1?}",
         status.version,
         status.dpdk,
         config.director.worker_cpus,
@@ -140,9 +140,8 @@ fn start_director(report: &mut Report, lab: &Lab, config: &Config) -> Result<Dir
         start.elapsed()
     ));
     if director::allowed_cpus().len() == 1 {
-        report.note(
-            "one CPU only: worker and control share it, so this is slow, and no measurement of anything",
-        );
+        report
+            .note("one CPU only: worker and control thread share it, which works and says nothing of speed");
     }
     Ok(director)
 }
@@ -196,12 +195,12 @@ fn show_requests(report: &mut Report, lab: &Lab) -> Result<()> {
 }
 
 fn show_direct_replies(report: &mut Report, recording: &Recording) -> Result<()> {
-    report.title("Did a reply pass the director? A capture at its port says:");
+    report.title("Did a reply pass the director? A capture in its cable says:");
     let requests = format!("dst host {VIP} and tcp dst port {PORT}");
     let director = mac_of(DIP);
     let received = recording.count(&format!("{requests} and ether dst {director}"))?;
     let sent = recording.count(&format!("{requests} and ether src {director}"))?;
-    let replies = recording.count(&format!("src host {VIP}"))?;
+    let replies = recording.count(&format!("ip src {VIP}"))?;
     report.check(
         received == sent && received >= u64::from(REQUESTS),
         &format!("{received} packets from the client came in, {sent} went out to real servers"),
@@ -237,7 +236,7 @@ fn stay(lab: Lab, mut director: DirectorProcess) -> Result<()> {
     println!("\nIt stays until Ctrl-C here. As root, in another terminal:\n");
     exec(&lab.client, &format!("curl http://{VIP}/"));
     exec(&lab.client, &format!("arping -c 3 -I eth0 {VIP}"));
-    exec(&lab.director, "tcpdump -n -e -i eth0");
+    exec(&lab.switch, "tcpdump -n -e -i to-director");
     exec(&lab.director, "curl http://127.0.0.1:9190/metrics");
     for command in [
         "show",

@@ -50,7 +50,8 @@ udp 192.0.2.10:53 wlc
 }
 
 fn some_stats() -> Stats {
-    let counters = |connections| TrafficCounters { connections, packets: connections * 10, bytes: connections * 1000 };
+    let counters =
+        |connections| TrafficCounters { connections, packets: connections * 10, bytes: connections * 1000 };
     let packets = PacketTotals {
         received: 100,
         forwarded: 90,
@@ -63,7 +64,10 @@ fn some_stats() -> Stats {
             address: Ipv4Addr::new(192, 0, 2, 10),
             port: 80,
             totals: counters(9),
-            real_servers: vec![RealServerStats { address: Ipv4Addr::new(10, 0, 0, 11), counters: counters(7) }],
+            real_servers: vec![RealServerStats {
+                address: Ipv4Addr::new(10, 0, 0, 11),
+                counters: counters(7),
+            }],
         }],
         totals: packets.clone(),
         workers: vec![WorkerStats {

@@ -1,0 +1,180 @@
+//! docs/CONFIGURATION.md against the code: every key with its default and range, every verb, code and example.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ctl::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig};
+use ctl::protocol::{ErrorCode, REQUEST_BYTES_MAX, Response};
+use ctl::request::{VERBS, parse_request};
+use ctl::validate::{self, validate_for_start};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+fn page() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/CONFIGURATION.md");
+    std::fs::read_to_string(path).expect("docs/CONFIGURATION.md")
+}
+
+/// What stands between a heading and the next one.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading}")) + 1;
+    let text = &page[start + heading.len()..];
+    text.find("\n#").map_or(text, |end| &text[..end])
+}
+
+/// The code blocks of a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// The rows of a section's table by key: default and range.
+fn rows<'a>(page: &'a str, heading: &str) -> BTreeMap<&'a str, (&'a str, &'a str)> {
+    let rows = section(page, heading).lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> =
+            row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        assert_eq!(cells.len(), 6, "{row}");
+        (cells[0], (cells[3], cells[4]))
+    })
+    .collect()
+}
+
+fn keys<T: Serialize>(value: &T) -> BTreeSet<String> {
+    serde_json::to_value(value).unwrap().as_object().unwrap().keys().cloned().collect()
+}
+
+/// The page's rows are the keys of `full`, each with the default that `minimal` has, `required` ones aside.
+#[track_caller]
+fn assert_keys<T: Serialize>(heading: &str, full: &T, minimal: &T, required: &[&str]) {
+    let page = page();
+    let rows = rows(&page, heading);
+    let named: BTreeSet<String> = rows.keys().map(|key| (*key).to_owned()).collect();
+    assert_eq!(named, keys(full), "{heading}");
+    let minimal = serde_json::to_value(minimal).unwrap();
+    for (key, (default, _)) in rows {
+        let expected = match minimal.get(key) {
+            _ if required.contains(&key) => "required".to_owned(),
+            Some(value) => value.to_string(),
+            None if key == "drain" => "false".to_owned(),
+            None => "none".to_owned(),
+        };
+        assert_eq!(default, expected, "{heading} {key}");
+    }
+}
+
+fn full() -> Config {
+    Config::from_toml(blocks(&page(), "toml")[0], "CONFIGURATION.md").unwrap()
+}
+
+#[test]
+fn the_page_names_every_key_of_the_schema_with_its_default() {
+    let config = full();
+    assert_keys("### director", &config.director, &DirectorConfig::default(), &[]);
+
+    let required = ["name", "device", "addresses"];
+    let minimal: PortConfig =
+        serde_json::from_value(json!({ "name": "a", "device": "b", "addresses": [] })).unwrap();
+    assert_keys("### ports", &config.ports[0], &minimal, &required);
+
+    let required = ["protocol", "address", "port"];
+    let minimal: ServiceConfig =
+        serde_json::from_value(json!({ "protocol": "tcp", "address": "192.0.2.10", "port": 80 })).unwrap();
+    assert_keys("### services", &config.services[0], &minimal, &required);
+
+    let minimal: RealServerConfig = serde_json::from_value(json!({ "address": "10.0.0.11" })).unwrap();
+    let mut full = config.services[0].real_servers[1].clone();
+    full.drain = true;
+    assert_keys("### services.real_servers", &full, &minimal, &["address"]);
+}
+
+#[test]
+fn the_page_names_the_ranges_that_are_checked() {
+    let page = page();
+    let director = rows(&page, "### director");
+    let ports = rows(&page, "### ports");
+    let range = |start: u32, end: u32| format!("{start} to {end}");
+    let words = |range: &std::ops::RangeInclusive<u32>| format!("{} to {}", range.start(), range.end());
+    let small = |range: &std::ops::RangeInclusive<u16>| format!("{} to {}", range.start(), range.end());
+    for (row, expected) in [
+        (director["memory_mib"], words(&validate::MEMORY_MIB)),
+        (director["mbuf_count"], words(&validate::MBUF_COUNT)),
+        (director["mbuf_data_room"], small(&validate::MBUF_DATA_ROOM)),
+        (director["connection_capacity_per_worker"], words(&validate::CONNECTION_CAPACITY)),
+        (director["service_capacity"], words(&validate::SERVICE_CAPACITY)),
+        (director["real_server_capacity"], words(&validate::REAL_SERVER_CAPACITY)),
+        (director["control_socket"], format!("1 to {} bytes", validate::CONTROL_SOCKET_BYTES_MAX)),
+        (director["control_cpus"], format!("0 to {}, each once", validate::CPU_MAX)),
+        (
+            director["worker_cpus"],
+            format!("0 to {}, {} at most, each once", validate::CPU_MAX, validate::WORKERS_MAX),
+        ),
+        (ports["rx_descriptors"], small(&validate::DESCRIPTORS)),
+        (ports["tx_descriptors"], small(&validate::DESCRIPTORS)),
+        (ports["mtu"], small(&validate::MTU)),
+        (ports["name"], format!("1 to {} of `A-Z a-z 0-9 _ . -", validate::NAME_BYTES_MAX)),
+        (ports["device"], format!("1 to {} bytes", validate::DEVICE_BYTES_MAX)),
+        (ports["addresses"], format!("1 to {} of them, prefix 1 to 32", validate::ADDRESSES_MAX)),
+        (rows(&page, "### services")["port"], range(1, 65535)),
+        (rows(&page, "### services.real_servers")["weight"], range(0, 65535)),
+    ] {
+        assert_eq!(row.1, expected);
+    }
+    assert!(section(&page, "### ports").contains(&format!("{} ports at most", validate::PORTS_MAX)));
+    assert!(page.contains(&format!("at most {REQUEST_BYTES_MAX}\nbytes")));
+}
+
+#[test]
+fn the_complete_example_is_valid_round_trips_and_has_every_key() {
+    let page = page();
+    let text = blocks(&page, "toml")[0];
+    let config = Config::from_toml(text, "CONFIGURATION.md").unwrap();
+    assert_eq!(validate_for_start(&config), Ok(()));
+    assert_eq!(Config::from_toml(&config.to_toml(), "again").unwrap(), config);
+    let Config { director, ports, services } = &config;
+    let real_servers = services.iter().flat_map(|service| &service.real_servers);
+    let all = keys(director)
+        .into_iter()
+        .chain(ports.iter().flat_map(keys))
+        .chain(services.iter().flat_map(keys))
+        .chain(real_servers.flat_map(keys));
+    for key in all {
+        assert!(text.contains(&format!("{key} =")) || text.contains(&format!("{key}]]")), "{key}");
+    }
+}
+
+#[test]
+fn every_verb_has_an_example_that_the_daemon_understands() {
+    let page = page();
+    let examples = blocks(section(&page, "## The wire protocol"), "json");
+    let verbs: BTreeSet<&str> =
+        examples[0].lines().map(|line| parse_request(line.as_bytes()).expect(line).verb()).collect();
+    assert_eq!(verbs, VERBS.iter().copied().collect());
+    for line in examples[1].lines() {
+        let response: Response = serde_json::from_str(line).unwrap();
+        assert_eq!(response.to_line(), format!("{line}\n").into_bytes());
+    }
+    let shell = blocks(section(&page, "## dr-ctl"), "sh")[0];
+    for verb in VERBS.iter().chain(["apply", "save", "check", "completions", "man"].iter()) {
+        assert!(*verb == "config" || shell.contains(&format!("dr-ctl {verb}")), "{verb}");
+    }
+}
+
+#[test]
+fn every_error_code_has_its_row() {
+    let page = page();
+    let table = section(&page, "## The wire protocol");
+    for code in [
+        ErrorCode::BadRequest,
+        ErrorCode::WrongVersion,
+        ErrorCode::NotFound,
+        ErrorCode::Exists,
+        ErrorCode::Invalid,
+        ErrorCode::Full,
+        ErrorCode::Denied,
+        ErrorCode::Timeout,
+        ErrorCode::Internal,
+    ] {
+        let Value::String(name) = serde_json::to_value(code).unwrap() else { panic!("{code:?}") };
+        assert!(table.contains(&format!("\n| `{name}` | ")), "{name}");
+    }
+}
