@@ -1,3 +1,74 @@
-//! Throughput against testpmd.
+//! bench: dr-director beside dpdk-testpmd on the same traffic, the same core and the same port.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`arguments`] | the command line |
+//! | [`traffic`] | the frames of every flow, as pcap files |
+//! | [`sizing`] | mbufs, memory and hugepages that a number of flows takes, the same for both |
+//! | [`hugepages`] | taken from the kernel, and given back whatever happens |
+//! | [`cpus`] | one core for the worker under test, another for everything else |
+//! | [`process`] | a process that ends with this one |
+//! | [`testpmd`], [`director`] | the two that are compared, as a [`forwarder::Forwarder`] each |
+//! | [`interval`] | counters read twice, and what makes the time between them worth little |
+//! | [`run`] | pairs of intervals for every number of flows |
+//! | [`results`] | what came of it: the JSON, medians and spreads, the bars |
+//! | [`machine`] | where it ran |
+//! | [`report`] | tables: for the terminal, for README.md |
+//! | [`plot`] | the SVG |
+//! | [`publish`] | README.md and docs/bench.svg |
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+mod arguments;
+mod cpus;
+mod director;
+mod forwarder;
+mod hugepages;
+mod interval;
+mod machine;
+mod plot;
+mod process;
+mod publish;
+mod report;
+mod results;
+mod run;
+mod sizing;
+mod testpmd;
+mod traffic;
+
+use arguments::{Arguments, Plan};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match bench(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(directory) = &arguments.write_traffic {
+        run::write_traffic(directory, &arguments.plan().flows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan: Plan = arguments.plan();
+    let results = run::run(&plan)?;
+    let file = match &arguments.json {
+        Some(file) => file.clone(),
+        None => results::default_file()?,
+    };
+    results.write(&file)?;
+    print!("{}", report::for_terminal(&results));
+    println!("{} has every interval.", file.display());
+    if arguments.publish {
+        publish::publish(&results)?;
+    }
+    let missed = results.cases.iter().any(|case| case.meets_bar() == Some(false));
+    Ok(if arguments.assert && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

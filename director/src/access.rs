@@ -47,7 +47,9 @@ impl AccessRule {
 pub fn find_group(name: &str) -> Result<Gid, String> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(format!("there is no group {name:?}: create it (`groupadd --system {name}`) or correct the name")),
+        Ok(None) => Err(format!(
+            "there is no group {name:?}: create it (`groupadd --system {name}`) or correct the name"
+        )),
         Err(error) => Err(format!("group {name:?} cannot be looked up: {error}")),
     }
 }

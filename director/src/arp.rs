@@ -101,7 +101,13 @@ impl ArpResponder {
     }
 
     /// Looks at an ARP packet that came in on `port`.
-    pub fn react(&mut self, topology: &Topology, port: PortId, packet: &ArpPacket, now: Duration) -> Reaction {
+    pub fn react(
+        &mut self,
+        topology: &Topology,
+        port: PortId,
+        packet: &ArpPacket,
+        now: Duration,
+    ) -> Reaction {
         let is_unicast = packet.sender_mac[0] & 1 == 0 && packet.sender_mac != [0; 6];
         let Some(facts) = topology.ports.get(port.index()) else { return Reaction::default() };
         if !is_unicast || topology.is_own_mac(packet.sender_mac) {
@@ -156,7 +162,7 @@ impl ArpResponder {
                 _ => return,
             };
             let is_sent = !self.vips.contains(&vip)
-                || topology.ports_of_vip(vip).fold(true, |all, port| send(port, announcement(vip, port.mac)) && all);
+                || topology.ports_of_vip(vip).all(|port| send(port, announcement(vip, port.mac)));
             if !is_sent {
                 return;
             }
@@ -241,12 +247,19 @@ mod tests {
             for (port, is_answered) in ports.into_iter().enumerate() {
                 for sender in ["192.0.2.7", "0.0.0.0"] {
                     let reaction = react(&mut responder, port as u8, &packet(REQUEST, sender, target));
-                    assert_eq!(reaction.reply.is_some(), is_answered, "{target} from {sender} on port {port}");
+                    assert_eq!(
+                        reaction.reply.is_some(),
+                        is_answered,
+                        "{target} from {sender} on port {port}"
+                    );
                     let own_mac = [2, 0, 0, 0, 1, port as u8];
                     let Some(reply) = reaction.reply else { continue };
                     assert_eq!(reply[..12], [HOST_MAC, own_mac].concat());
                     let reply = ArpPacket::parse(&reply).unwrap();
-                    assert_eq!((reply.operation, reply.sender_mac, reply.target_mac), (REPLY, own_mac, HOST_MAC));
+                    assert_eq!(
+                        (reply.operation, reply.sender_mac, reply.target_mac),
+                        (REPLY, own_mac, HOST_MAC)
+                    );
                     assert_eq!(reply.sender_address.to_string(), target);
                     assert_eq!(reply.target_address.to_string(), sender);
                 }

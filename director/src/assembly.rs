@@ -120,7 +120,11 @@ where
 
 fn connection_tables(workers: usize, capacity: u32) -> Result<Vec<ConnectionTable>, AssemblyError> {
     let table = |worker| {
-        ConnectionTable::new(capacity).map_err(|source| AssemblyError::ConnectionTable { worker, capacity, source })
+        ConnectionTable::new(capacity).map_err(|source| AssemblyError::ConnectionTable {
+            worker,
+            capacity,
+            source,
+        })
     };
     (0..workers).map(table).collect()
 }

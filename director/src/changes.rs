@@ -9,10 +9,15 @@ use ctl::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceC
 use ctl::protocol::{Command, ErrorCode, ErrorReply, MacSource, SetRs};
 use ctl::validate;
 
-/// The services that `command` asks for, checked; none where it is no change.
-pub fn candidate(running: &Config, command: &Command) -> Result<Option<Vec<ServiceConfig>>, ErrorReply> {
-    let (director, ports) = (&running.director, &running.ports[..]);
-    let mut services = running.services.clone();
+/// The services that `command` asks for where `running` run, checked; none where it is no change. `fixed` gives
+/// `director` and `ports`.
+pub fn candidate(
+    fixed: &Config,
+    running: &[ServiceConfig],
+    command: &Command,
+) -> Result<Option<Vec<ServiceConfig>>, ErrorReply> {
+    let (director, ports) = (&fixed.director, &fixed.ports[..]);
+    let mut services = running.to_vec();
     match command {
         Command::AddVip(new) => {
             check(validate::validate_new_service(director, ports, &services, new))?;
@@ -25,12 +30,21 @@ pub fn candidate(running: &Config, command: &Command) -> Result<Option<Vec<Servi
         }
         Command::AddRs(add) => {
             service(&mut services, add.service)?;
-            check(validate::validate_new_real_server(director, ports, &services, add.service, &add.real_server))?;
+            check(validate::validate_new_real_server(
+                director,
+                ports,
+                &services,
+                add.service,
+                &add.real_server,
+            ))?;
             service(&mut services, add.service)?.real_servers.push(add.real_server.clone());
         }
         Command::SetRs(set) => {
             edit(real_server(&mut services, set.service, set.address)?, set);
-            check(validate::validate_services(director, ports, &services))?;
+            // No weight and no drain is invalid; a MAC may be another real server's or a port's.
+            if set.mac.is_some() {
+                check(validate::validate_services(director, ports, &services))?;
+            }
         }
         Command::DelRs(one) => {
             real_server(&mut services, one.service, one.address)?;
@@ -38,7 +52,7 @@ pub fn candidate(running: &Config, command: &Command) -> Result<Option<Vec<Servi
         }
         Command::DrainRs(one) => real_server(&mut services, one.service, one.address)?.drain = true,
         Command::Apply(apply) => {
-            check_fixed_sections(&running.director, &running.ports, &apply.config)?;
+            check_fixed_sections(director, ports, &apply.config)?;
             check(validate::validate_services(director, ports, &apply.config.services))?;
             services.clone_from(&apply.config.services);
         }
@@ -90,14 +104,19 @@ pub fn no_service(id: ServiceId) -> ErrorReply {
 
 /// `director` and `ports` are read once, at start: where the file gives them they must be what runs. A key that has
 /// its default counts as absent.
-fn check_fixed_sections(director: &DirectorConfig, ports: &[PortConfig], file: &Config) -> Result<(), ErrorReply> {
+fn check_fixed_sections(
+    director: &DirectorConfig,
+    ports: &[PortConfig],
+    file: &Config,
+) -> Result<(), ErrorReply> {
     let mut differing = differing_director_keys(director, &file.director);
     if !file.ports.is_empty() && file.ports.len() != ports.len() {
         differing.push(format!("ports: the file has {}, {} run", file.ports.len(), ports.len()));
     } else {
         for (number, (given, running)) in file.ports.iter().zip(ports).enumerate() {
             let keys = differing_port_keys(running, given);
-            differing.extend(keys.into_iter().map(|key| format!("ports[{number}].{key}: differs from what runs")));
+            differing
+                .extend(keys.into_iter().map(|key| format!("ports[{number}].{key}: differs from what runs")));
         }
     }
     if differing.is_empty() {
@@ -161,8 +180,10 @@ fn differing_port_keys(running: &PortConfig, given: &PortConfig) -> Vec<&'static
 
 /// What changes from `old` to `new`, one line each; empty: nothing that workers or people would notice.
 pub fn describe(old: &[ServiceConfig], new: &[ServiceConfig]) -> Vec<String> {
-    let old_by_id: HashMap<ServiceId, &ServiceConfig> = old.iter().map(|service| (service.id(), service)).collect();
-    let new_by_id: HashMap<ServiceId, &ServiceConfig> = new.iter().map(|service| (service.id(), service)).collect();
+    let old_by_id: HashMap<ServiceId, &ServiceConfig> =
+        old.iter().map(|service| (service.id(), service)).collect();
+    let new_by_id: HashMap<ServiceId, &ServiceConfig> =
+        new.iter().map(|service| (service.id(), service)).collect();
     let mut lines = Vec::new();
     for gone in old.iter().filter(|service| !new_by_id.contains_key(&service.id())) {
         lines.push(match gone.real_servers.len() {
@@ -184,7 +205,8 @@ pub fn describe(old: &[ServiceConfig], new: &[ServiceConfig]) -> Vec<String> {
 }
 
 fn added(service: ServiceId, real_server: &RealServerConfig) -> String {
-    let mut line = format!("added real server {} to {service}, weight {}", real_server.address, real_server.weight);
+    let mut line =
+        format!("added real server {} to {service}, weight {}", real_server.address, real_server.weight);
     if let Some(mac) = real_server.mac {
         line += &format!(", MAC {mac}");
     }
@@ -216,7 +238,10 @@ fn describe_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<St
         }
     }
     let kept = |list: &[RealServerConfig], others: &HashMap<Ipv4Addr, RealServerConfig>| -> Vec<Ipv4Addr> {
-        list.iter().map(|real_server| real_server.address).filter(|address| others.contains_key(address)).collect()
+        list.iter()
+            .map(|real_server| real_server.address)
+            .filter(|address| others.contains_key(address))
+            .collect()
     };
     // A new one in the middle changes the order that schedulers see, but its own line says enough.
     if kept(&old.real_servers, &new_ones) != kept(&new.real_servers, &old_ones) {
@@ -224,7 +249,12 @@ fn describe_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<St
     }
 }
 
-fn describe_real_server(service: ServiceId, old: &RealServerConfig, new: &RealServerConfig, lines: &mut Vec<String>) {
+fn describe_real_server(
+    service: ServiceId,
+    old: &RealServerConfig,
+    new: &RealServerConfig,
+    lines: &mut Vec<String>,
+) {
     let name = format!("real server {} of {service}", new.address);
     if old.weight != new.weight {
         lines.push(format!("weight of {name}: {} -> {}", old.weight, new.weight));
@@ -285,7 +315,7 @@ mod tests {
     /// What `command` would change, in words.
     fn changes(command: &Command) -> Result<Vec<String>, ErrorReply> {
         let running = config(FILE);
-        let candidate = candidate(&running, command)?.expect("a change");
+        let candidate = candidate(&running, &running.services, command)?.expect("a change");
         Ok(describe(&running.services, &candidate))
     }
 
@@ -301,7 +331,10 @@ mod tests {
         let mac: ctl::mac::MacAddress = "02:00:00:00:00:0b".parse().unwrap();
         let new = RealServerConfig { address: address("10.0.0.14"), weight: 9, mac: Some(mac), drain: true };
         for (command, line) in [
-            (Command::DelVip(OneService { service }), "removed VIP tcp 192.0.2.10:80 with its 3 real servers"),
+            (
+                Command::DelVip(OneService { service }),
+                "removed VIP tcp 192.0.2.10:80 with its 3 real servers",
+            ),
             (
                 Command::SetVip(SetVip { service, scheduler: Algorithm::Wrr }),
                 "scheduler of tcp 192.0.2.10:80: wlc -> wrr",
@@ -343,7 +376,8 @@ mod tests {
         let running = config(FILE);
         let service = first(&running);
         let missing = ServiceId { port: 81, ..service };
-        let real_server = RealServerConfig { address: address("10.0.0.11"), weight: 1, mac: None, drain: false };
+        let real_server =
+            RealServerConfig { address: address("10.0.0.11"), weight: 1, mac: None, drain: false };
         let outside = RealServerConfig { address: address("10.1.0.11"), ..real_server.clone() };
         let new = RealServerConfig { address: address("10.0.0.99"), ..real_server.clone() };
         for (command, code) in [
@@ -393,13 +427,21 @@ mod tests {
             ("service_capacity = 100", "worker_cpus = [1]", "director.worker_cpus"),
             ("memory0", "memory1", "ports[0].device"),
             ("10.0.0.1/24", "10.0.0.1/25", "ports[0].addresses"),
-            ("[[services]]\n        protocol = \"udp\"", "[[ports]]\nname=\"b\"\ndevice=\"c\"\naddresses=[]\n[[services]]\n        protocol = \"udp\"", "ports: the file has 2, 1 run"),
+            (
+                "[[services]]\n        protocol = \"udp\"",
+                "[[ports]]\nname=\"b\"\ndevice=\"c\"\naddresses=[]\n[[services]]\n        protocol = \"udp\"",
+                "ports: the file has 2, 1 run",
+            ),
         ] {
             let text = FILE.replace(from, to);
             assert_ne!(text, FILE, "{from}");
             let error = applied(&text).unwrap_err();
             assert_eq!(error.code, ErrorCode::Invalid);
-            assert!(error.message.contains(key) && error.message.contains("needs a restart"), "{}", error.message);
+            assert!(
+                error.message.contains(key) && error.message.contains("needs a restart"),
+                "{}",
+                error.message
+            );
         }
     }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use ctl::config::{Config, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
-    Changed, Command, Connections, ErrorCode, ErrorReply, Neighbours as NeighboursAnswer, Response, Show, Stats,
-    Status,
+    Changed, Command, Connections, ErrorCode, ErrorReply, Neighbours as NeighboursAnswer, Response, Show,
+    Stats, Status,
 };
 use ctl::request::VERBS;
 use dataplane::counters::WorkerCounters;
@@ -40,8 +40,10 @@ pub const TICK: Duration = Duration::from_millis(1);
 const PUNTED_PER_TICK: usize = 512;
 /// VIPs announced in one tick, so that thousands do not fill worker 0's queue.
 const ANNOUNCED_PER_TICK: usize = 32;
-/// Snapshots for neighbours alone are at least so far apart: an RS whose MAC flaps must not keep everybody busy.
+/// Snapshots for neighbours alone are at least so far apart, and take at most a quarter of the control thread's time: an
+/// RS whose MAC flaps, or thousands that answer one after the other, must not keep it busy. One of 16,000 RSs takes 4 ms.
 const NEIGHBOUR_SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
+const NEIGHBOUR_SNAPSHOT_SHARE: u32 = 4;
 /// How often slots and old snapshots are looked at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 /// A change that the workers have not taken by then is answered as late. A worker looks once a round.
@@ -110,7 +112,8 @@ pub struct Control {
     punted: Vec<u8>,
     /// The snapshot lags behind the neighbours.
     neighbours_changed: bool,
-    neighbours_published: Duration,
+    /// When the next snapshot for neighbours alone may be made.
+    neighbours_pause_ends: Duration,
     collected: Duration,
     log_limit: RateLimit,
 }
@@ -162,12 +165,18 @@ impl Executed {
     pub fn rows(&self) -> usize {
         match &self.answer {
             Answer::Changed(result) => result.changes.len(),
-            Answer::Show(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
-            Answer::Stats(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
+            Answer::Show(result) => {
+                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
+            }
+            Answer::Stats(result) => {
+                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
+            }
             Answer::Connections(result) => result.connections.len(),
             Answer::Neighbours(result) => result.neighbours.len(),
             Answer::Status(_) => 1,
-            Answer::Config(result) => result.services.iter().map(|service| 1 + service.real_servers.len()).sum(),
+            Answer::Config(result) => {
+                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
+            }
         }
     }
 }
@@ -203,7 +212,7 @@ impl Control {
             lister: Rc::new(tokio::sync::Mutex::new(Lister::new(parts.listings))),
             punted: Vec::new(),
             neighbours_changed: false,
-            neighbours_published: Duration::ZERO,
+            neighbours_pause_ends: Duration::ZERO,
             collected: Duration::ZERO,
             log_limit: RateLimit::new(1, 10),
         };
@@ -238,7 +247,8 @@ impl Control {
 
     /// Publishes what a command changes, all or nothing; none where it is no change.
     pub fn change(&mut self, command: &Command) -> Result<Option<Published>, ErrorReply> {
-        let Some(candidate) = changes::candidate(&self.running_config(), command)? else { return Ok(None) };
+        let running = self.services.configured();
+        let Some(candidate) = changes::candidate(&self.config, running, command)? else { return Ok(None) };
         self.services.collect(self.oldest_running());
         self.services.check_room(&candidate)?;
         let changes = changes::describe(self.services.configured(), &candidate);
@@ -270,7 +280,8 @@ impl Control {
         let snapshot = self.services.snapshot(&self.topology, &self.neighbours);
         self.publisher.publish(Arc::new(snapshot));
         self.neighbours_changed = false;
-        self.neighbours_published = now;
+        let cost = self.now().saturating_sub(now);
+        self.neighbours_pause_ends = now + NEIGHBOUR_SNAPSHOT_PAUSE.max(cost * NEIGHBOUR_SNAPSHOT_SHARE);
     }
 
     /// What is to be done every millisecond.
@@ -278,7 +289,7 @@ impl Control {
         let now = self.now();
         self.take_punted(now);
         self.send_arp(now);
-        if self.neighbours_changed && now.saturating_sub(self.neighbours_published) >= NEIGHBOUR_SNAPSHOT_PAUSE {
+        if self.neighbours_changed && now >= self.neighbours_pause_ends {
             self.publish(now);
         }
         if now.saturating_sub(self.collected) >= COLLECT_PAUSE {
@@ -340,7 +351,8 @@ impl Control {
 
     fn take_ping(&mut self, port: PortId, frame: &[u8]) {
         self.responder.counters.punted_icmp += 1;
-        let reply = self.topology.ports.get(port.index()).and_then(|facts| icmp::echo_reply(frame, facts.mac));
+        let reply =
+            self.topology.ports.get(port.index()).and_then(|facts| icmp::echo_reply(frame, facts.mac));
         if let Some(reply) = reply {
             let is_sent = self.send(port, &reply);
             self.responder.counters.echo_replies_sent += u64::from(is_sent);
@@ -376,6 +388,12 @@ impl Control {
         counters.not_sent += not_sent;
     }
 
+    /// Something that others can provoke may be logged: ten at once, one a second.
+    pub fn may_log(&mut self) -> bool {
+        let now = self.now();
+        self.log_limit.take(now)
+    }
+
     /// Counts a request by its verb and outcome.
     pub fn count_request(&mut self, verb: &'static str, outcome: &'static str) {
         *self.requests.entry((verb, outcome)).or_default() += 1;
@@ -388,15 +406,21 @@ impl Control {
             Command::Neighbours => Answer::Neighbours(self.neighbours_view()),
             Command::Status => Answer::Status(self.status()),
             Command::Config => Answer::Config(self.running_config()),
-            _ => return Err(ErrorReply::new(ErrorCode::Internal, format!("`{}` is no query", command.verb()))),
+            _ => {
+                return Err(ErrorReply::new(
+                    ErrorCode::Internal,
+                    format!("`{}` is no query", command.verb()),
+                ));
+            }
         })
     }
 
     /// Which worker runs what, for an error.
     fn describe_lag(&self, generation: u64) -> ErrorReply {
         let late = self.publisher.running().enumerate().filter(|(_, running)| *running < generation);
-        let late: Vec<_> =
-            late.map(|(worker, running)| format!("worker {worker} still runs generation {running}")).collect();
+        let late: Vec<_> = late
+            .map(|(worker, running)| format!("worker {worker} still runs generation {running}"))
+            .collect();
         let message = format!(
             "the change is generation {generation} and not in force everywhere after {} s: {}",
             APPLY_TIMEOUT.as_secs(),

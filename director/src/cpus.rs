@@ -89,7 +89,9 @@ mod tests {
     #[test]
     fn cpu_that_is_not_allowed_is_named_with_its_place() {
         let error = plan(&[1, 9], &[], &[0, 1]).unwrap_err().to_string();
-        assert!(error.starts_with("director.worker_cpus[1]: CPU 9 is not among those that this process may use (0, 1)"));
+        assert!(error.starts_with(
+            "director.worker_cpus[1]: CPU 9 is not among those that this process may use (0, 1)"
+        ));
         assert_eq!(plan(&[], &[], &[]), Err(CpuError::None));
     }
 }

@@ -1,5 +1,6 @@
 //! The tasks of the control thread: the tick, the control socket, /metrics. They run until the caller's future is done.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 
@@ -8,10 +9,11 @@ use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::control::{SharedControl, TICK};
-use crate::socket::{self, ControlSocket};
 use crate::http;
+use crate::socket::{self, ControlSocket};
 
 /// Runs the control thread until `stop` is done and returns its result. Clients that are connected then are closed.
+/// All that must not end by itself is part of this one future: a defect there ends the director, and is not overlooked.
 pub async fn run<T>(
     control: SharedControl,
     socket: &ControlSocket,
@@ -19,24 +21,25 @@ pub async fn run<T>(
     stop: impl Future<Output = T>,
 ) -> io::Result<T> {
     let metrics = metrics.map(TcpListener::from_std).transpose()?;
-    let tasks = LocalSet::new();
-    tasks.spawn_local(tick_for_ever(control.clone()));
-    if let Some(listener) = metrics {
-        tasks.spawn_local(http::serve(control.clone(), listener));
-    }
-    let serving = socket::serve(control, socket);
-    tasks
-        .run_until(async {
-            tokio::select! {
-                result = stop => Ok(result),
-                failed = serving => failed.map(|never| match never {}),
-            }
-        })
-        .await
+    let scrapes = async {
+        match metrics {
+            Some(listener) => http::serve(control.clone(), listener).await,
+            None => std::future::pending().await,
+        }
+    };
+    let serving = async {
+        tokio::select! {
+            result = stop => Ok(result),
+            failed = socket::serve(control.clone(), socket) => failed.map(|never| match never {}),
+            never = scrapes => match never {},
+            never = tick_for_ever(control.clone()) => match never {},
+        }
+    };
+    LocalSet::new().run_until(serving).await
 }
 
 /// [`crate::control::Control::tick`] every millisecond. After a stall the missed ones are not made up for.
-pub async fn tick_for_ever(control: SharedControl) {
+pub async fn tick_for_ever(control: SharedControl) -> Infallible {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

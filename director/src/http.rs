@@ -72,7 +72,10 @@ async fn serve_connection(control: SharedControl, stream: TcpStream) -> hyper::R
         .await
 }
 
-async fn answer(control: SharedControl, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    control: SharedControl,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() != "/metrics" {
         return Ok(text(StatusCode::NOT_FOUND, "only /metrics is here\n"));
     }

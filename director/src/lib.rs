@@ -21,6 +21,7 @@
 //! | [`metrics`] | every metric, and their text |
 //! | [`http`] | the server of /metrics |
 //! | [`rate`] | a token bucket |
+//! | [`workers`] | the workers' threads |
 //! | [`daemon`] | the tasks of the control thread |
 
 pub mod access;
@@ -42,3 +43,4 @@ pub mod socket;
 pub mod startup;
 pub mod topology;
 pub mod views;
+pub mod workers;

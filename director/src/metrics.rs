@@ -226,7 +226,11 @@ impl Scrape {
         let mut families = Families::default();
         self.add_process(&mut families);
         self.add_services(&mut families);
-        self.stats.workers.iter().zip(&self.workers).for_each(|(stats, numbers)| add_worker(&mut families, stats, numbers));
+        self.stats
+            .workers
+            .iter()
+            .zip(&self.workers)
+            .for_each(|(stats, numbers)| add_worker(&mut families, stats, numbers));
         self.add_ports(&mut families);
         self.add_neighbours(&mut families);
         self.add_control(&mut families);
@@ -242,7 +246,8 @@ impl Scrape {
 
     fn add_services(&self, families: &mut Families) {
         for (service, stats) in self.show.services.iter().zip(&self.stats.services) {
-            let (protocol, vip, port) = (service.protocol.to_string(), service.address.to_string(), service.port.to_string());
+            let (protocol, vip, port) =
+                (service.protocol.to_string(), service.address.to_string(), service.port.to_string());
             let labels = [&*protocol, &*vip, &*port];
             let [connections, packets, bytes] = traffic(&stats.totals);
             families.count(Metric::ServiceConnections, &labels, connections);
@@ -413,7 +418,9 @@ mod tests {
     fn metric_names_follow_prometheus_conventions() {
         for &metric in Metric::ALL {
             let name = metric.name();
-            assert!(name.starts_with("dr_") && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()));
+            assert!(
+                name.starts_with("dr_") && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+            );
             assert_eq!(name.ends_with("_total"), metric.kind() == MetricType::COUNTER, "{name}");
             assert!(metric.help().ends_with('.'), "{name}");
             assert_eq!(Metric::ALL[metric as usize], metric);

@@ -182,7 +182,12 @@ impl Neighbours {
         }
     }
 
-    fn look_again(queue: &mut BTreeSet<(Duration, Ipv4Addr)>, address: Ipv4Addr, entry: &mut Entry, at: Duration) {
+    fn look_again(
+        queue: &mut BTreeSet<(Duration, Ipv4Addr)>,
+        address: Ipv4Addr,
+        entry: &mut Entry,
+        at: Duration,
+    ) {
         if let Some(due) = entry.due.replace(at) {
             queue.remove(&(due, address));
         }
@@ -192,7 +197,8 @@ impl Neighbours {
     /// An ARP packet from `address` with sender MAC `mac` came in on `port`.
     pub fn hear(&mut self, port: PortId, address: Ipv4Addr, mac: [u8; 6], now: Duration) -> Heard {
         let is_unicast = mac[0] & 1 == 0 && mac != [0; 6];
-        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.route.port == port && is_unicast)
+        let Some(entry) =
+            self.entries.get_mut(&address).filter(|entry| entry.route.port == port && is_unicast)
         else {
             return Heard::Ignored;
         };
@@ -224,7 +230,9 @@ impl Neighbours {
                 continue;
             };
             let fresh_until = entry.confirmed.map(|confirmed| confirmed + CONFIRMED_FOR);
-            if let Some(until) = fresh_until.filter(|until| entry.state == NeighbourState::Reachable && *until > now) {
+            if let Some(until) =
+                fresh_until.filter(|until| entry.state == NeighbourState::Reachable && *until > now)
+            {
                 Self::look_again(&mut self.queue, address, entry, until);
                 continue;
             }
@@ -235,7 +243,9 @@ impl Neighbours {
             let is_unicast = entry.state == NeighbourState::Probing && entry.unanswered < UNICAST_PROBES;
             send(Request { route: entry.route, target: address, unicast: entry.mac.filter(|_| is_unicast) });
             let pause = match entry.state {
-                NeighbourState::Unresolved => FIRST_PAUSES.get(entry.unanswered as usize).copied().unwrap_or(PAUSE),
+                NeighbourState::Unresolved => {
+                    FIRST_PAUSES.get(entry.unanswered as usize).copied().unwrap_or(PAUSE)
+                }
                 _ => PAUSE,
             };
             entry.unanswered = entry.unanswered.saturating_add(1);
@@ -345,13 +355,15 @@ mod tests {
         assert_eq!(state(&neighbours), NeighbourState::Reachable);
         let sent = requests(&mut neighbours, 30_050..36_050);
         let to = [Some(MAC), Some(MAC), Some(MAC), None, None, None];
-        let expected: Vec<_> = to.into_iter().enumerate().map(|(i, to)| (30_050 + 1000 * i as u64, to)).collect();
+        let expected: Vec<_> =
+            to.into_iter().enumerate().map(|(i, to)| (30_050 + 1000 * i as u64, to)).collect();
         assert_eq!(sent, expected);
         assert_eq!(state(&neighbours), NeighbourState::Probing);
         assert!(neighbours.resolution(RS).is_usable);
         let mut failed = false;
         for now in (36_050..37_040).step_by(10) {
-            failed |= neighbours.poll(Duration::from_millis(now), |request| assert_eq!(request.unicast, None));
+            failed |=
+                neighbours.poll(Duration::from_millis(now), |request| assert_eq!(request.unicast, None));
         }
         assert!(failed);
         assert_eq!(state(&neighbours), NeighbourState::Failed);

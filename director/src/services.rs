@@ -10,7 +10,9 @@ use std::net::Ipv4Addr;
 
 use ctl::config::{Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
-use dataplane::snapshot::{self, AddressRole, Destination, DestinationState, PortSnapshot, ServiceKey, Snapshot};
+use dataplane::snapshot::{
+    self, AddressRole, Destination, DestinationState, PortSnapshot, ServiceKey, Snapshot,
+};
 use scheduler::{RealServer, Scheduler};
 
 use crate::neighbours::{Neighbours, Resolution, Wanted};
@@ -206,8 +208,11 @@ impl Services {
         }
         let of_service = |service: &ServiceConfig| {
             let running = self.running.get(&service.id())?;
-            let slots = service.real_servers.iter().map(|real_server| running.slots.get(&real_server.address));
-            let traffic = |slot: Option<&u32>| slot.map_or(TrafficCounters::default(), |&slot| self.slots.traffic(slot));
+            let slots =
+                service.real_servers.iter().map(|real_server| running.slots.get(&real_server.address));
+            let traffic = |slot: Option<&u32>| {
+                slot.map_or(TrafficCounters::default(), |&slot| self.slots.traffic(slot))
+            };
             let real_servers: Vec<_> = slots.map(traffic).collect();
             let gone = removed.get(&(service.id(), running.instance)).copied().unwrap_or_default();
             let total = real_servers.iter().copied().fold(sum(running.retired, gone), sum);
@@ -376,9 +381,11 @@ mod tests {
     }
 
     fn picks(snapshot: &Snapshot, port: u16, count: usize) -> Vec<u32> {
-        let key = ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol: snapshot::Protocol::TCP };
+        let key =
+            ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol: snapshot::Protocol::TCP };
         let service = &snapshot.services[&key];
-        let pick = || service.scheduler.schedule(&service.real_servers).map(|index| service.real_servers[index].id);
+        let pick =
+            || service.scheduler.schedule(&service.real_servers).map(|index| service.real_servers[index].id);
         (0..count).filter_map(|_| pick()).collect()
     }
 
@@ -405,8 +412,10 @@ mod tests {
     fn newest_real_server_comes_first_for_the_scheduler() {
         let mut rig = Rig::new("tcp 80 rr: 11, 12");
         let snapshot = rig.change("tcp 80 rr: 11, 12, 13").unwrap();
-        let key = ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port: 80, protocol: snapshot::Protocol::TCP };
-        let ids: Vec<_> = snapshot.services[&key].real_servers.iter().map(|real_server| real_server.id).collect();
+        let key =
+            ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port: 80, protocol: snapshot::Protocol::TCP };
+        let ids: Vec<_> =
+            snapshot.services[&key].real_servers.iter().map(|real_server| real_server.id).collect();
         assert_eq!(ids, [rig.slot(13), rig.slot(12), rig.slot(11)]);
     }
 

@@ -146,7 +146,8 @@ impl Slots {
 
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.
     pub fn collect(&mut self, oldest_running: u64) -> Vec<Retired> {
-        let gone: Vec<u32> = self.removed.iter().copied().filter(|&number| self.is_gone(number, oldest_running)).collect();
+        let gone: Vec<u32> =
+            self.removed.iter().copied().filter(|&number| self.is_gone(number, oldest_running)).collect();
         gone.into_iter().filter_map(|number| self.vacate(number)).collect()
     }
 

@@ -60,7 +60,9 @@ pub enum SocketError {
         source: io::Error,
     },
     /// Somebody listens there.
-    #[error("control socket {path}: a director listens there already; stop it, or set director.control_socket")]
+    #[error(
+        "control socket {path}: a director listens there already; stop it, or set director.control_socket"
+    )]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -108,7 +110,8 @@ impl ControlSocket {
         let refused = |step| move |source| SocketError::Refused { path: path.to_owned(), step, source };
         let group = group.map(access::find_group).transpose();
         let group = group.map_err(|reason| SocketError::Group { path: path.to_owned(), reason })?;
-        make_directory(path, group).map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
+        make_directory(path, group)
+            .map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
         remove_stale(path)?;
         // 0660 from its first instant: the mask covers what chmod would come too late for. Nothing else makes files
         // now, for the workers never do.
@@ -120,7 +123,8 @@ impl ControlSocket {
         let identity = (metadata.dev(), metadata.ino());
         let bound = ControlSocket { listener, path: owned, identity, rule: AccessRule::new(group) };
         bound.listener.set_nonblocking(true).map_err(refused("making it non-blocking"))?;
-        chown(path, None, group).map_err(|errno| refused("giving it to director.control_group")(errno.into()))?;
+        chown(path, None, group)
+            .map_err(|errno| refused("giving it to director.control_group")(errno.into()))?;
         Ok(bound)
     }
 
@@ -142,7 +146,8 @@ impl Drop for ControlSocket {
 }
 
 fn make_directory(path: &Path, group: Option<Gid>) -> io::Result<()> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) else {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
+    else {
         return Ok(());
     };
     DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
@@ -161,10 +166,13 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Ok(_) => {}
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(|e| refused("trying it")(e.into()))?;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|e| refused("trying it")(e.into()))?;
     let address = UnixAddr::new(path).map_err(|errno| refused("trying it")(errno.into()))?;
     match connect(probe.as_raw_fd(), &address) {
-        Err(Errno::ECONNREFUSED) => std::fs::remove_file(path).map_err(refused("removing what a former one left")),
+        Err(Errno::ECONNREFUSED) => {
+            std::fs::remove_file(path).map_err(refused("removing what a former one left"))
+        }
         // A full backlog is somebody's too.
         Ok(()) | Err(Errno::EAGAIN) => Err(SocketError::InUse { path: path.to_owned() }),
         Err(errno) => Err(refused("trying whether somebody listens there")(errno.into())),
@@ -195,7 +203,8 @@ impl Clients {
             return true;
         }
         let idle = clients.iter().filter(|(_, client)| !client.is_served.get());
-        let Some(number) = idle.min_by_key(|(_, client)| client.idle_since.get()).map(|(number, _)| *number) else {
+        let Some(number) = idle.min_by_key(|(_, client)| client.idle_since.get()).map(|(number, _)| *number)
+        else {
             return false;
         };
         if let Some(client) = clients.remove(&number) {
@@ -287,7 +296,8 @@ impl Session {
                 let _ = self.write(&Response::error(reply).to_line()).await;
             }
             End::Evicted => {
-                let reason = format!("closed: {CLIENTS_MAX} clients are connected and this one was idle longest");
+                let reason =
+                    format!("closed: {CLIENTS_MAX} clients are connected and this one was idle longest");
                 tell(&self.stream, ErrorReply::new(ErrorCode::Full, reason).with_help("connect again"));
             }
         }
@@ -309,7 +319,14 @@ impl Session {
             return Ok(caller);
         }
         self.control.borrow_mut().count_request("connect", code_name(ErrorCode::Denied));
-        tracing::warn!("control socket: denied to pid {}, uid {}, gid {}", caller.pid, caller.uid, caller.gid);
+        if self.control.borrow_mut().may_log() {
+            tracing::warn!(
+                "control socket: denied to pid {}, uid {}, gid {}",
+                caller.pid,
+                caller.uid,
+                caller.gid
+            );
+        }
         let message = format!("user {} may not command this director", caller.uid);
         let help = "run as root, or as a member of the group in director.control_group";
         Err(End::Told(ErrorReply::new(ErrorCode::Denied, message).with_help(help)))
@@ -349,9 +366,10 @@ impl Session {
             }
             self.searched = self.received.len();
             if self.received.len() >= REQUEST_BYTES_MAX {
-                return Err(self.refuse(ErrorCode::BadRequest, format!(
-                    "no newline within {REQUEST_BYTES_MAX} bytes: a request is one line of JSON"
-                )));
+                return Err(self.refuse(
+                    ErrorCode::BadRequest,
+                    format!("no newline within {REQUEST_BYTES_MAX} bytes: a request is one line of JSON"),
+                ));
             }
             if !self.received.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + REQUEST_TIMEOUT);
@@ -414,7 +432,9 @@ impl Session {
 /// Executes one request, logs it where it is a change, and writes the answer.
 async fn answer(control: &SharedControl, caller: Caller, line: Vec<u8>) -> Vec<u8> {
     let parsed = match line.len() > LARGE_REQUEST_BYTES {
-        true => tokio::task::spawn_blocking(move || parse_request(&line)).await.unwrap_or_else(|_| Err(crashed())),
+        true => {
+            tokio::task::spawn_blocking(move || parse_request(&line)).await.unwrap_or_else(|_| Err(crashed()))
+        }
         false => parse_request(&line),
     };
     let command = match parsed {
@@ -452,7 +472,10 @@ fn log_change(
         Err(_) => control.borrow().oldest_running(),
     };
     let Caller { pid, uid, gid } = caller;
-    tracing::info!("change by pid {pid}, uid {uid}, gid {gid}: {}: {outcome}, generation {generation}", command.verb());
+    tracing::info!(
+        "change by pid {pid}, uid {uid}, gid {gid}: {}: {outcome}, generation {generation}",
+        command.verb()
+    );
 }
 
 fn crashed() -> ErrorReply {

@@ -6,11 +6,7 @@
 
 use std::path::Path;
 use std::pin::pin;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ctl::config::{Config, Hugepages};
@@ -20,24 +16,19 @@ use dataplane::dpdk::eal::{Eal, EalConfig, HugepageUse, HugepagesInUse};
 use dataplane::dpdk::mempool::{MbufPool, PoolConfig};
 use dataplane::dpdk::port::{Port, PortConfig};
 use dataplane::dpdk::queue::PortQueuePair;
-use dataplane::dpdk::thread::{allowed_cpus, spawn_worker};
+use dataplane::dpdk::thread::allowed_cpus;
 use dataplane::port::PortStatus;
-use dataplane::worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assembly::{Assembly, StartedPorts, assemble};
 use crate::control::{Platform, SharedControl};
 use crate::cpus::{self, CpuPlan};
 use crate::socket::ControlSocket;
+use crate::workers::{Workers, WorkersError};
 use crate::{daemon, http};
 
-/// A worker stops within a round, microseconds; one that does not is left behind.
-const JOIN_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Threads that make metrics text or look up groups may still run for so long.
 const RUNTIME_TIMEOUT: Duration = Duration::from_millis(200);
-/// How often the workers' threads are looked at.
-const WATCH_PAUSE: Duration = Duration::from_millis(50);
-
 /// What is wrong with a configuration file, a line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -71,24 +62,19 @@ pub fn read_config(path: &Path) -> Result<Config> {
 /// Why the control thread ended.
 enum Ending {
     Signal(&'static str),
-    /// Name of a worker whose thread ended by itself.
-    WorkerDied(String),
-}
-
-/// The workers' threads.
-struct Workers {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    WorkerEnded(usize),
 }
 
 /// Runs the director until a signal ends it.
 pub fn run(config: Config) -> Result<()> {
     let allowed = allowed_cpus().context("the CPUs that this process may use cannot be read")?;
     let plan = cpus::plan(&config.director.worker_cpus, &config.director.control_cpus, &allowed)?;
-    let socket = ControlSocket::bind(&config.director.control_socket, config.director.control_group.as_deref())?;
+    let socket =
+        ControlSocket::bind(&config.director.control_socket, config.director.control_group.as_deref())?;
     let metrics = config.director.metrics_listen.map(|address| {
         let help = "choose a free address, or metrics_listen = \"off\"";
-        http::listen(address).with_context(|| format!("director.metrics_listen: {address}: cannot listen there; {help}"))
+        http::listen(address)
+            .with_context(|| format!("director.metrics_listen: {address}: cannot listen there; {help}"))
     });
     let metrics = metrics.transpose()?;
     let eal = start_eal(&config, &plan)?;
@@ -101,27 +87,22 @@ pub fn run(config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("the control thread's runtime cannot be made")?;
-    let workers = Workers::start(workers, &plan)?;
-    log_start(&control, &plan, &socket, metrics.as_ref());
-    let ending = runtime.block_on(serve(&control, &socket, metrics, &workers));
+    let workers = Workers::start(workers, &plan.workers)?;
+    let ending = runtime.block_on(serve(&control, &plan, &socket, metrics, &workers));
     // Nobody is accepted or answered any more.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     match &ending {
         Ok(Ending::Signal(name)) => tracing::info!("stopping: {name}"),
-        Ok(Ending::WorkerDied(name)) => tracing::error!("stopping: {name} ended by itself; its message is above"),
-        Err(_) => tracing::error!("stopping: the control thread failed"),
+        Ok(Ending::WorkerEnded(number)) => tracing::error!("stopping: worker {number} ended by itself"),
+        Err(error) => tracing::error!("stopping: {error:#}"),
     }
     let stopped = workers.stop();
     // The ports go with the last handle to the control thread's state: the workers' queues are gone already.
-    debug_assert_eq!(Rc::strong_count(&control), 1);
     drop(control);
-    if stopped.is_ok() {
-        if let Err(error) = eal.cleanup() {
-            tracing::warn!("{error}");
-        }
-    } else {
-        // A thread still uses DPDK's memory.
-        std::mem::forget(eal);
+    match &stopped {
+        // Its thread still uses DPDK's memory.
+        Err(WorkersError::NotStopped { .. }) => std::mem::forget(eal),
+        _ => eal.cleanup().unwrap_or_else(|error| tracing::warn!("{error}")),
     }
     drop(socket);
     stopped?;
@@ -130,7 +111,9 @@ pub fn run(config: Config) -> Result<()> {
             tracing::info!("stopped");
             Ok(())
         }
-        Ending::WorkerDied(name) => Err(anyhow!("{name} ended by itself: this is a defect of dr-director")),
+        Ending::WorkerEnded(number) => {
+            Err(anyhow!("worker {number} ended by itself: this is a defect of dr-director"))
+        }
     }
 }
 
@@ -153,7 +136,8 @@ fn start_eal(config: &Config, plan: &CpuPlan) -> Result<Eal> {
 }
 
 fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPorts<PortQueuePair, MbufPool>> {
-    let queues = u16::try_from(workers).context("director.worker_cpus: more workers than a port can have queues")?;
+    let queues =
+        u16::try_from(workers).context("director.worker_cpus: more workers than a port can have queues")?;
     let device = |port: &ctl::config::PortConfig| PortConfig {
         device: port.device.clone(),
         workers: queues,
@@ -198,10 +182,19 @@ fn describe_platform(eal: &Eal) -> Platform {
              and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
         )],
     };
-    Platform { dpdk: Eal::dpdk_version(), memory: format!("packet buffers in {}", eal.hugepages()), memory_warnings }
+    Platform {
+        dpdk: Eal::dpdk_version(),
+        memory: format!("packet buffers in {}", eal.hugepages()),
+        memory_warnings,
+    }
 }
 
-fn log_start(control: &SharedControl, plan: &CpuPlan, socket: &ControlSocket, metrics: Option<&std::net::TcpListener>) {
+fn log_start(
+    control: &SharedControl,
+    plan: &CpuPlan,
+    socket: &ControlSocket,
+    metrics: Option<&std::net::TcpListener>,
+) {
     let control = control.borrow();
     tracing::info!("{}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
     tracing::info!("memory: {}", control.platform.memory);
@@ -227,67 +220,21 @@ fn log_start(control: &SharedControl, plan: &CpuPlan, socket: &ControlSocket, me
 
 async fn serve(
     control: &SharedControl,
+    plan: &CpuPlan,
     socket: &ControlSocket,
     metrics: Option<std::net::TcpListener>,
     workers: &Workers,
 ) -> Result<Ending> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    // Only now does a signal end the process in order.
+    log_start(control, plan, socket, metrics.as_ref());
     let stop = pin!(async {
         tokio::select! {
             _ = terminate.recv() => Ending::Signal("SIGTERM"),
             _ = interrupt.recv() => Ending::Signal("SIGINT"),
-            name = workers.died() => Ending::WorkerDied(name),
+            number = workers.ended() => Ending::WorkerEnded(number),
         }
     });
     daemon::run(control.clone(), socket, metrics, stop).await.context("control socket")
-}
-
-impl Workers {
-    fn start(workers: Vec<Worker<PortQueuePair>>, plan: &CpuPlan) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut started = Workers { stop, threads: Vec::new() };
-        for (number, (mut worker, &cpu)) in workers.into_iter().zip(&plan.workers).enumerate() {
-            let stop = started.stop.clone();
-            // The worker, and with it its queues, is dropped on its own thread.
-            let thread = spawn_worker(&format!("worker-{number}"), cpu, move || worker.run(&stop));
-            match thread {
-                Ok(thread) => started.threads.push(thread),
-                Err(error) => {
-                    started.stop()?;
-                    return Err(error).with_context(|| format!("worker {number} on CPU {cpu}"));
-                }
-            }
-            tracing::info!("worker {number}: CPU {cpu}");
-        }
-        Ok(started)
-    }
-
-    /// Waits for a thread to end that was not told to.
-    async fn died(&self) -> String {
-        loop {
-            if let Some(number) = self.threads.iter().position(JoinHandle::is_finished) {
-                return format!("worker {number}");
-            }
-            tokio::time::sleep(WATCH_PAUSE).await;
-        }
-    }
-
-    /// Stops all, within [`JOIN_TIMEOUT`].
-    fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + JOIN_TIMEOUT;
-        for (number, thread) in self.threads.into_iter().enumerate() {
-            while !thread.is_finished() {
-                if Instant::now() >= deadline {
-                    bail!("worker {number} does not stop; the process ends around it");
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if thread.join().is_err() {
-                tracing::error!("worker {number} panicked");
-            }
-        }
-        Ok(())
-    }
 }

@@ -56,7 +56,8 @@ impl Topology {
 
     /// The port and DIP whose network holds `address`; the narrowest network where several do.
     pub fn route(&self, address: Ipv4Addr) -> Option<Route> {
-        let networks = self.ports.iter().flat_map(|port| port.addresses.iter().map(move |dip| (port.id, dip)));
+        let networks =
+            self.ports.iter().flat_map(|port| port.addresses.iter().map(move |dip| (port.id, dip)));
         networks
             .filter(|(_, dip)| dip.contains(&address))
             .min_by_key(|(port, dip)| (std::cmp::Reverse(dip.prefix_len()), *port))
@@ -65,7 +66,10 @@ impl Topology {
 
     /// The port that has `address` as its DIP.
     pub fn port_of_dip(&self, address: Ipv4Addr) -> Option<PortId> {
-        self.ports.iter().find(|port| port.addresses.iter().any(|dip| dip.addr() == address)).map(|port| port.id)
+        self.ports
+            .iter()
+            .find(|port| port.addresses.iter().any(|dip| dip.addr() == address))
+            .map(|port| port.id)
     }
 
     /// Ports on which a VIP is answered and announced: the one whose network holds it, or else all.
@@ -96,7 +100,12 @@ pub(crate) fn two_ports() -> Topology {
         mtu: 1500,
         addresses: addresses.iter().map(|text| text.parse().expect("a network")).collect(),
     };
-    Topology { ports: vec![port(0, "inside", &["10.0.0.1/24", "10.0.1.1/16"]), port(1, "outside", &["192.0.2.1/24"])] }
+    Topology {
+        ports: vec![
+            port(0, "inside", &["10.0.0.1/24", "10.0.1.1/16"]),
+            port(1, "outside", &["192.0.2.1/24"]),
+        ],
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +115,9 @@ mod tests {
     #[test]
     fn route_takes_the_narrowest_network_and_none_outside_all() {
         let topology = two_ports();
-        let route = |text: &str| topology.route(text.parse().unwrap()).map(|route| (route.port.0, route.dip.to_string()));
+        let route = |text: &str| {
+            topology.route(text.parse().unwrap()).map(|route| (route.port.0, route.dip.to_string()))
+        };
         assert_eq!(route("10.0.0.11"), Some((0, "10.0.0.1".to_owned())));
         assert_eq!(route("10.0.7.11"), Some((0, "10.0.1.1".to_owned())));
         assert_eq!(route("192.0.2.99"), Some((1, "192.0.2.1".to_owned())));
@@ -116,7 +127,9 @@ mod tests {
     #[test]
     fn vip_belongs_to_its_connected_port_or_else_to_all() {
         let topology = two_ports();
-        let ports = |text: &str| topology.ports_of_vip(text.parse().unwrap()).map(|port| port.id.0).collect::<Vec<_>>();
+        let ports = |text: &str| {
+            topology.ports_of_vip(text.parse().unwrap()).map(|port| port.id.0).collect::<Vec<_>>()
+        };
         assert_eq!(ports("192.0.2.10"), [1]);
         assert_eq!(ports("198.51.100.10"), [0, 1]);
     }

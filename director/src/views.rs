@@ -3,8 +3,9 @@
 use ctl::config::{RealServerConfig, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
-    ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView, RealServerState,
-    RealServerStats, RealServerView, ServiceStats, ServiceView, Show, Stats, Status, WorkerStats,
+    ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView,
+    RealServerState, RealServerStats, RealServerView, ServiceStats, ServiceView, Show, Stats, Status,
+    WorkerStats,
 };
 use dataplane::counters::WorkerCounters;
 use dataplane::verdict::DropReason;
@@ -33,8 +34,11 @@ impl Control {
     }
 
     fn service_view(&self, service: &ServiceConfig) -> ServiceView {
-        let mut real_servers: Vec<_> =
-            service.real_servers.iter().map(|real_server| self.real_server_view(service, real_server)).collect();
+        let mut real_servers: Vec<_> = service
+            .real_servers
+            .iter()
+            .map(|real_server| self.real_server_view(service, real_server))
+            .collect();
         real_servers.sort_unstable_by_key(|real_server| real_server.address);
         ServiceView {
             protocol: service.protocol,
@@ -54,7 +58,10 @@ impl Control {
             weight: real_server.weight,
             state: self.real_server_state(real_server),
             mac: self.neighbours.resolution(address).mac.map(MacAddress),
-            port: self.topology.route(address).map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
+            port: self
+                .topology
+                .route(address)
+                .map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
             active_connections: counts.map_or(0, |counts| counts.active),
             inactive_connections: counts.map_or(0, |counts| counts.inactive),
         }
@@ -86,15 +93,18 @@ impl Control {
 
     fn worker_stats(&self) -> Vec<WorkerStats> {
         let running = self.publisher.running();
-        let workers = self.counters.iter().zip(running).enumerate().map(|(worker, (counters, generation))| WorkerStats {
-            worker: worker as u32,
-            cpu: self.worker_cpus.get(worker).copied().unwrap_or_default() as u32,
-            packets: packet_totals(counters),
-            control_frames_sent: counters.control_sent.load(),
-            connections: counters.connections.load(),
-            connection_capacity: u64::from(self.config.director.connection_capacity_per_worker),
-            generation,
-        });
+        let workers =
+            self.counters.iter().zip(running).enumerate().map(|(worker, (counters, generation))| {
+                WorkerStats {
+                    worker: worker as u32,
+                    cpu: self.worker_cpus.get(worker).copied().unwrap_or_default() as u32,
+                    packets: packet_totals(counters),
+                    control_frames_sent: counters.control_sent.load(),
+                    connections: counters.connections.load(),
+                    connection_capacity: u64::from(self.config.director.connection_capacity_per_worker),
+                    generation,
+                }
+            });
         workers.collect()
     }
 
@@ -126,7 +136,9 @@ impl Control {
             port: self.topology.name(neighbour.port).to_owned(),
             state: neighbour.state,
             mac: neighbour.mac.map(MacAddress),
-            confirmed_seconds_ago: neighbour.confirmed.map(|confirmed| now.saturating_sub(confirmed).as_secs()),
+            confirmed_seconds_ago: neighbour
+                .confirmed
+                .map(|confirmed| now.saturating_sub(confirmed).as_secs()),
             unanswered_requests: neighbour.unanswered,
         });
         Neighbours { neighbours: neighbours.collect() }
@@ -136,7 +148,8 @@ impl Control {
     pub fn status(&self) -> Status {
         let services = self.services.configured();
         let real_servers = || services.iter().flat_map(|service| &service.real_servers);
-        let is_up = |real_server: &&RealServerConfig| self.real_server_state(real_server) == RealServerState::Up;
+        let is_up =
+            |real_server: &&RealServerConfig| self.real_server_state(real_server) == RealServerState::Up;
         let ports: Vec<PortView> = self
             .topology
             .ports
@@ -237,14 +250,16 @@ fn service_stats(service: &ServiceConfig, traffic: &ServiceTraffic) -> ServiceSt
     }
 }
 
-/// Read while the worker goes on: `received` first, so that it is never ahead of where its packets went by more than
-/// the burst under way.
+/// Read while the worker goes on, so under traffic the numbers are apart by what it does meanwhile.
 fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
     PacketTotals {
         received: counters.received.load(),
         forwarded: counters.forwarded.load(),
         punted: counters.punted.load(),
-        drops: DropReason::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
+        drops: DropReason::ALL
+            .iter()
+            .map(|&reason| (reason.name().to_owned(), counters.dropped(reason)))
+            .collect(),
     }
 }
 

@@ -138,7 +138,13 @@ impl Judge {
         }
     }
 
-    fn judge(&mut self, mac: [u8; 6], vip: Option<usize>, flow: u32, is_syn: bool) -> Result<(), &'static str> {
+    fn judge(
+        &mut self,
+        mac: [u8; 6],
+        vip: Option<usize>,
+        flow: u32,
+        is_syn: bool,
+    ) -> Result<(), &'static str> {
         let vip = vip.ok_or("no VIP")?;
         let [2, 0, 10, 0, group, number] = mac else { return Err("no real server's MAC") };
         if usize::from(group - 1) % 8 != vip {
@@ -275,7 +281,10 @@ impl Churn {
     fn roam(&mut self) -> Change {
         if self.roaming.len() >= 3 {
             let address = real_server(3, self.roaming.pop_front().unwrap());
-            return Change::Other(command("del-rs", &format!(r#"{{{},"address":"{address}"}}"#, service(ROAMING))));
+            return Change::Other(command(
+                "del-rs",
+                &format!(r#"{{{},"address":"{address}"}}"#, service(ROAMING)),
+            ));
         }
         self.roaming.push_back(self.next_roaming);
         let real_server = described(real_server(3, self.next_roaming), 1);
@@ -354,7 +363,8 @@ fn ten_thousand_changes_under_full_traffic_lose_misdirect_and_move_nothing() {
     let config = Config::from_toml(CONFIG, "test").unwrap();
     let flows = WORKERS * VIPS.len() * FLOWS as usize;
     let frames = WORKERS * VIPS.len() * ESTABLISHED as usize + 1024;
-    let port_config = MemoryPortConfig { frames, rx_capacity: frames, frame_size: 128, ..MemoryPortConfig::default() };
+    let port_config =
+        MemoryPortConfig { frames, rx_capacity: frames, frame_size: 128, ..MemoryPortConfig::default() };
     let (assembly, ports, clock) = assembled(&config, WORKERS, &port_config, |worker, queues| {
         let mut judge = Judge { facts: facts.clone(), worker, macs: vec![[0; 6]; flows] };
         queues.verify(move |frame| judge.see(frame));
@@ -388,7 +398,10 @@ fn check(control: &SharedControl, facts: &Facts, port: &MemoryPort, grown: u64) 
     let control = control.borrow();
     assert!(control.newest_generation() > CHANGES * 3 / 4, "generation {}", control.newest_generation());
     let stats = control.stats(&Default::default()).unwrap();
-    eprintln!("DBG {:?} grown {grown} gen {}", stats.totals, control.newest_generation());
+    // Otherwise the churn has not touched what it is about.
+    for reason in [DropReason::RealServerRemoved, DropReason::NoRealServer, DropReason::NotLocal] {
+        assert_ne!(stats.totals.drops[reason.name()], 0, "{}", reason.name());
+    }
     for worker in &stats.workers {
         let (packets, number) = (&worker.packets, worker.worker as usize);
         let dropped: u64 = packets.drops.values().sum();
@@ -406,9 +419,11 @@ fn check(control: &SharedControl, facts: &Facts, port: &MemoryPort, grown: u64) 
             assert_eq!(packets.drops[reason.name()], 0, "{}", reason.name());
         }
         // Not one packet of the service that no change named is missing.
-        let steady: Vec<bool> = traffic(number).iter().map(|frame| frame[30..34] == STEADY.octets()).collect();
+        let steady: Vec<bool> =
+            traffic(number).iter().map(|frame| frame[30..34] == STEADY.octets()).collect();
         let in_round = steady.iter().filter(|&&is_steady| is_steady).count() as u64;
-        let (rounds, rest) = (port.replayed(number) / steady.len() as u64, port.replayed(number) % steady.len() as u64);
+        let (rounds, rest) =
+            (port.replayed(number) / steady.len() as u64, port.replayed(number) % steady.len() as u64);
         let in_rest = steady[..rest as usize].iter().filter(|&&is_steady| is_steady).count() as u64;
         let expected = rounds * in_round + in_rest + u64::from(ESTABLISHED);
         assert_eq!(facts.steady_sent[number].load(Ordering::Relaxed), expected, "packets of {STEADY}");

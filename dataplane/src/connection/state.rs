@@ -92,19 +92,21 @@ const ON_NOTHING: [ConnectionState; STATES] = {
     states
 };
 
-/// By the four flags' bits (RST, SYN, FIN, ACK) and the state.
-static TRANSITIONS: [[ConnectionState; STATES]; 16] = {
-    let mut table = [ON_NOTHING; 16];
-    let mut flags = 1;
-    while flags < 16 {
-        table[flags] = if flags & 8 != 0 {
+/// By the flags' five low bits (ACK, PSH, RST, SYN, FIN) and the state.
+static TRANSITIONS: [[ConnectionState; STATES]; 32] = {
+    let mut table = [ON_NOTHING; 32];
+    let mut flags = 0;
+    while flags < 32 {
+        table[flags] = if flags & RST as usize != 0 {
             ON_RST
-        } else if flags & 4 != 0 {
+        } else if flags & SYN as usize != 0 {
             ON_SYN
-        } else if flags & 2 != 0 {
+        } else if flags & FIN as usize != 0 {
             ON_FIN
-        } else {
+        } else if flags & ACK as usize != 0 {
             ON_ACK
+        } else {
+            ON_NOTHING
         };
         flags += 1;
     }
@@ -115,11 +117,7 @@ impl ConnectionState {
     /// The state after a TCP packet with `flags` of the client. UDP stays what it is.
     #[inline(always)]
     pub fn after(self, flags: u8) -> ConnectionState {
-        let index = (usize::from(flags & RST != 0) << 3)
-            | (usize::from(flags & SYN != 0) << 2)
-            | (usize::from(flags & FIN != 0) << 1)
-            | usize::from(flags & ACK != 0);
-        TRANSITIONS[index][self as usize]
+        TRANSITIONS[usize::from(flags % 32)][self as usize]
     }
 
     /// Ticks without a packet after which the connection is gone.

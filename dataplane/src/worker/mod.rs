@@ -5,11 +5,13 @@
 //!
 //! | pass | file | per packet | waits for |
 //! |---|---|---|---|
-//! | 1. parse | [`parse`] | headers checked, flow key hashed, bucket prefetched | the headers' cache line |
-//! | 2. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
-//! | 3. resolve | [`lookup`] | connection found and its state moved, or one opened ([`schedule`]) | the entry's line |
-//! | 4. forward | [`transmit`] | MACs and TTL rewritten, frame queued for its port | nothing |
-//! | 5. send | [`transmit`] | per burst: TX, counters | nothing |
+//! | 1. parse | [`parse`] | headers checked, flow key read | the headers' cache line |
+//! | 2. hash | [`lookup`] | key hashed, bucket prefetched | nothing |
+//! | 3. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
+//! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`schedule`]) | the entry's line |
+//! | 5. rewrite | [`transmit`] | MACs and TTL | nothing |
+//! | 6. sort | [`transmit`] | only where a burst does not leave whole by one port: frames to their port's lane, control thread or drop | nothing |
+//! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
 //! Between two rounds `received = forwarded + punted + dropped` holds exactly.
@@ -166,20 +168,14 @@ impl<Q: QueuePair> Worker<Q> {
 
     fn forward_burst(&mut self, port: PortId, now: Ticks) {
         let count = self.rx.len() as u64;
-        parse::parse(
-            &self.rx,
-            port,
-            self.parts.mailbox.current(),
-            &self.parts.connections,
-            &mut self.packets,
-        );
+        parse::parse(&self.rx, port, self.parts.mailbox.current(), &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
+        lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
         lookup::resolve(packets, port, now, &mut self.parts);
         self.parts.counters.received.add(count);
         self.parts.counters.ports[port.index()].received.add(count);
         self.dispose(port);
-        self.transmit();
     }
 
     fn expire(&mut self, now: Ticks) {

@@ -1,7 +1,7 @@
 //! Pass 1: is it a packet that may be forwarded, and of which flow?
 
 use super::{Packet, Step};
-use crate::connection::{ConnectionTable, FlowKey};
+use crate::connection::FlowKey;
 use crate::packet::arp::{self, ArpPacket};
 use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
 use crate::packet::icmp;
@@ -15,13 +15,12 @@ use crate::verdict::{DropReason, Verdict};
 /// How many frames ahead the first bytes are loaded.
 const AHEAD: usize = 4;
 
-/// Parses the whole burst and starts loading each flow's bucket.
+/// Parses the whole burst.
 #[inline(always)]
 pub(super) fn parse<F: Frame>(
     frames: &Burst<F>,
     port: PortId,
     snapshot: &Snapshot,
-    connections: &ConnectionTable,
     packets: &mut [Packet; BURST],
 ) {
     let own_mac = snapshot.ports.get(port.index()).map_or([0; 6], |port| port.mac);
@@ -32,7 +31,7 @@ pub(super) fn parse<F: Frame>(
         if let Some(later) = frames.get(index + AHEAD) {
             later.prefetch();
         }
-        packet.step = match parse_frame(frame, own_mac, connections, packet) {
+        packet.step = match parse_frame(frame, own_mac, packet) {
             Parsed::Flow => Step::Flow,
             Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
             Parsed::Arp => Step::Done(judge_arp(frame.bytes(), port, snapshot)),
@@ -50,12 +49,7 @@ enum Parsed {
 }
 
 #[inline(always)]
-fn parse_frame<F: Frame>(
-    frame: &F,
-    own_mac: [u8; 6],
-    connections: &ConnectionTable,
-    packet: &mut Packet,
-) -> Parsed {
+fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Parsed {
     if !frame.is_contiguous() {
         return Parsed::Drop(DropReason::NotContiguous);
     }
@@ -97,12 +91,8 @@ fn parse_frame<F: Frame>(
         }
         _ => return Parsed::Other,
     };
-    let key =
+    packet.key =
         FlowKey::new(ip.source, ip.destination, client_port.to_bytes(), virtual_port.to_bytes(), ip.protocol);
-    let hash = connections.hash(&key);
-    connections.prefetch_bucket(hash);
-    packet.key = key;
-    packet.hash = hash;
     packet.ttl = ip.ttl;
     packet.ip_length = ip.total_length.get();
     Parsed::Flow

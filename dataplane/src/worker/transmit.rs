@@ -1,8 +1,9 @@
-//! Passes 4 and 5: each frame goes where its verdict says, and is counted there.
+//! Passes 5 to 7: each frame goes where its verdict says, and is counted there.
 
 use arrayvec::ArrayVec;
 
 use super::{Packet, Step, Worker};
+use crate::counters::WorkerCounters;
 use crate::direct_routing;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, DestinationState, Snapshot};
@@ -15,8 +16,14 @@ const RETRIES: usize = 3;
 #[derive(Debug)]
 pub(super) struct TxLane<F> {
     frames: Burst<F>,
-    /// Destination slot and IP length of each frame.
-    records: ArrayVec<(u32, u16), BURST>,
+    records: ArrayVec<Record, BURST>,
+}
+
+/// What is counted of a forwarded frame.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    slot: u32,
+    ip_length: u16,
 }
 
 impl<F> Default for TxLane<F> {
@@ -26,67 +33,56 @@ impl<F> Default for TxLane<F> {
 }
 
 impl<Q: QueuePair> Worker<Q> {
-    /// Pass 4: rewrites the frames that are forwarded, punts or drops the others.
+    /// Passes 5 to 7 over the burst in `rx`, which is empty afterwards.
     #[inline(always)]
     pub(super) fn dispose(&mut self, port: PortId) {
+        let packets = &mut self.packets[..self.rx.len()];
+        match rewrite(&mut self.rx, packets, self.parts.mailbox.current()) {
+            Some(exit) => {
+                let records = packets.iter().filter_map(|packet| match packet.step {
+                    Step::Destination(slot) => Some(Record { slot, ip_length: packet.ip_length }),
+                    _ => None,
+                });
+                send(exit, &mut self.parts.queues[exit.index()], &mut self.rx, records, &self.parts.counters);
+            }
+            None => self.sort(port),
+        }
+    }
+
+    /// Pass 6, where the frames of the burst do not all leave by one port: each into the lane of its port, to the
+    /// control thread, or dropped.
+    #[inline(never)]
+    fn sort(&mut self, port: PortId) {
         let counters = &self.parts.counters;
-        let mut punted = 0;
-        for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
-            let verdict = match packet.step {
+        for (frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
+            let (frame, reason) = match packet.step {
                 Step::Destination(slot) => {
-                    let snapshot = self.parts.mailbox.current();
-                    match destination(snapshot, slot, packet) {
-                        Ok(destination) => {
-                            direct_routing::rewrite(frame.bytes_mut(), destination);
-                            let lane = &mut self.tx[destination.port.index()];
-                            lane.frames.push(frame);
-                            lane.records.push((slot, packet.ip_length));
-                            continue;
-                        }
-                        Err(reason) => Verdict::Drop(reason),
-                    }
+                    let exit = self.parts.mailbox.current().destinations[slot as usize].port;
+                    let lane = &mut self.tx[exit.index()];
+                    lane.frames.push(frame);
+                    lane.records.push(Record { slot, ip_length: packet.ip_length });
+                    continue;
                 }
-                Step::Done(verdict) => verdict,
-                // Pass 3 leaves none behind.
-                Step::Flow => Verdict::Drop(DropReason::NoConnection),
-            };
-            let (frame, reason) = match verdict {
-                Verdict::Drop(reason) => (frame, reason),
-                _ => match self.parts.host.punt(port, frame) {
+                Step::Done(Verdict::Drop(reason)) => (frame, reason),
+                Step::Done(_) => match self.parts.host.punt(port, frame) {
                     Ok(()) => {
-                        punted += 1;
+                        counters.punted.add(1);
                         continue;
                     }
                     Err(frame) => (frame, DropReason::PuntQueueFull),
                 },
+                // Pass 4 leaves none behind.
+                Step::Flow => (frame, DropReason::NoConnection),
             };
             counters.dropped[reason as usize].add(1);
             self.dropped.push(frame);
         }
-        counters.punted.add(punted);
-        F::<Q>::free_burst(&mut self.dropped);
-    }
-
-    /// Pass 5: sends what waits on each port. A frame that a port does not take is dropped.
-    #[inline(always)]
-    pub(super) fn transmit(&mut self) {
-        let counters = &self.parts.counters;
-        for (port, lane) in self.tx.iter_mut().enumerate() {
-            if lane.frames.is_empty() {
-                continue;
+        Q::Frame::free_burst(&mut self.dropped);
+        for (exit, lane) in self.tx.iter_mut().enumerate() {
+            if !lane.frames.is_empty() {
+                let records = lane.records.drain(..);
+                send(PortId(exit as u8), &mut self.parts.queues[exit], &mut lane.frames, records, counters);
             }
-            let sent = send(&mut self.parts.queues[port], &mut lane.frames);
-            counters.forwarded.add(sent as u64);
-            counters.ports[port].sent.add(sent as u64);
-            for &(slot, ip_length) in &lane.records[..sent] {
-                if let Some(counters) = counters.destinations.get(slot as usize) {
-                    counters.packets.add(1);
-                    counters.bytes.add(u64::from(ip_length));
-                }
-            }
-            counters.dropped[DropReason::TxFull as usize].add(lane.frames.len() as u64);
-            F::<Q>::free_burst(&mut lane.frames);
-            lane.records.clear();
         }
     }
 
@@ -112,7 +108,27 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
-type F<Q> = <Q as QueuePair>::Frame;
+/// Pass 5: rewrites the frames that have a destination, and turns the others' verdict into a drop. The port by which
+/// all of the burst leaves, where there is one.
+#[inline(always)]
+fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &Snapshot) -> Option<PortId> {
+    let mut exit = None;
+    let mut all_leave_by_it = true;
+    for (frame, packet) in frames.iter_mut().zip(packets) {
+        if let Step::Destination(slot) = packet.step {
+            match destination(snapshot, slot, packet) {
+                Ok(destination) => {
+                    direct_routing::rewrite(frame.bytes_mut(), destination);
+                    all_leave_by_it &= *exit.get_or_insert(destination.port) == destination.port;
+                    continue;
+                }
+                Err(reason) => packet.step = Step::Done(Verdict::Drop(reason)),
+            }
+        }
+        all_leave_by_it = false;
+    }
+    exit.filter(|_| all_leave_by_it)
+}
 
 /// Where a packet for this slot goes, or why not.
 #[inline(always)]
@@ -132,8 +148,16 @@ fn destination<'a>(
     }
 }
 
-/// How many of `frames` the port took; the rest stays.
-fn send<Q: QueuePair>(queue: &mut Q, frames: &mut Burst<Q::Frame>) -> usize {
+/// Pass 7: sends `frames`, all of which leave by `exit`, and counts them by their `records`. What the port does not take
+/// is dropped.
+#[inline(always)]
+fn send<Q: QueuePair>(
+    exit: PortId,
+    queue: &mut Q,
+    frames: &mut Burst<Q::Frame>,
+    records: impl Iterator<Item = Record>,
+    counters: &WorkerCounters,
+) {
     let mut sent = queue.transmit(frames);
     for _ in 0..RETRIES {
         if frames.is_empty() {
@@ -141,5 +165,14 @@ fn send<Q: QueuePair>(queue: &mut Q, frames: &mut Burst<Q::Frame>) -> usize {
         }
         sent += queue.transmit(frames);
     }
-    sent
+    counters.forwarded.add(sent as u64);
+    counters.ports[exit.index()].sent.add(sent as u64);
+    for record in records.take(sent) {
+        if let Some(counters) = counters.destinations.get(record.slot as usize) {
+            counters.packets.add(1);
+            counters.bytes.add(u64::from(record.ip_length));
+        }
+    }
+    counters.dropped[DropReason::TxFull as usize].add(frames.len() as u64);
+    Q::Frame::free_burst(frames);
 }

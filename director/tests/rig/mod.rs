@@ -183,8 +183,9 @@ async fn carry_for_ever(ports: Vec<MemoryPort>, network: Rc<RefCell<Network>>) {
     loop {
         for (number, port) in ports.iter().enumerate() {
             for frame in port.take_transmitted() {
-                let question = ArpPacket::parse(&frame)
-                    .filter(|packet| packet.operation == REQUEST && packet.sender_address != packet.target_address);
+                let question = ArpPacket::parse(&frame).filter(|packet| {
+                    packet.operation == REQUEST && packet.sender_address != packet.target_address
+                });
                 let mut network = network.borrow_mut();
                 let Some(question) = question else {
                     network.sent.push((number, frame));
@@ -227,7 +228,12 @@ pub(crate) fn gratuitous_arp(mac: [u8; 6], address: &str) -> [u8; 60] {
 }
 
 /// A TCP segment of a client to port `port`'s MAC.
-pub(crate) fn tcp(port_mac: [u8; 6], client: (Ipv4Addr, u16), service: (Ipv4Addr, u16), flags: &str) -> Vec<u8> {
+pub(crate) fn tcp(
+    port_mac: [u8; 6],
+    client: (Ipv4Addr, u16),
+    service: (Ipv4Addr, u16),
+    flags: &str,
+) -> Vec<u8> {
     let (source, destination) = (client.0.octets(), service.0.octets());
     let mut builder = etherparse::PacketBuilder::ethernet2(CLIENT_MAC, port_mac)
         .ipv4(source, destination, 64)
