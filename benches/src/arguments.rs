@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) publish: bool,
 
-    /// Where the results go [default: bench/results.json of the target directory].
+    /// Where the results go, and beside them the plot [default: bench/results.json of the target directory].
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 

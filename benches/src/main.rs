@@ -19,7 +19,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 
 mod arguments;
@@ -64,8 +64,11 @@ fn bench(arguments: &Arguments) -> Result<ExitCode> {
         None => results::default_file()?,
     };
     results.write(&file)?;
+    let drawing = file.with_extension("svg");
+    std::fs::write(&drawing, plot::svg(&results))
+        .with_context(|| format!("{} cannot be written", drawing.display()))?;
     print!("{}", report::for_terminal(&results));
-    println!("{} has every interval.", file.display());
+    println!("Every interval: {}, plot: {}", file.display(), drawing.display());
     if arguments.publish {
         publish::publish(&results)?;
     }

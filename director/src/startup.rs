@@ -29,6 +29,7 @@ use crate::{daemon, http};
 
 /// Threads that make metrics text or look up groups may still run for so long.
 const RUNTIME_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// What is wrong with a configuration file, a line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -182,11 +183,9 @@ fn describe_platform(eal: &Eal) -> Platform {
              and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
         )],
     };
-    Platform {
-        dpdk: Eal::dpdk_version(),
-        memory: format!("packet buffers in {}", eal.hugepages()),
-        memory_warnings,
-    }
+    let version = Eal::dpdk_version();
+    let dpdk = version.strip_prefix("DPDK ").unwrap_or(&version).to_owned();
+    Platform { dpdk, memory: format!("packet buffers in {}", eal.hugepages()), memory_warnings }
 }
 
 fn log_start(
@@ -196,7 +195,7 @@ fn log_start(
     metrics: Option<&std::net::TcpListener>,
 ) {
     let control = control.borrow();
-    tracing::info!("{}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
+    tracing::info!("DPDK {}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
     tracing::info!("memory: {}", control.platform.memory);
     control.platform.memory_warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if plan.is_shared() {

@@ -1,3 +1,5 @@
+//! Tests of `client`.
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;

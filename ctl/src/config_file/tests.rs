@@ -1,3 +1,5 @@
+//! Tests of `config_file`.
+
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;

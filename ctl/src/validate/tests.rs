@@ -1,3 +1,5 @@
+//! Tests of the rules: each with its exact place and text.
+
 use super::*;
 use crate::config::{PortConfig, Protocol};
 

@@ -37,13 +37,14 @@ impl<Q: QueuePair> Worker<Q> {
     #[inline(always)]
     pub(super) fn dispose(&mut self, port: PortId) {
         let packets = &mut self.packets[..self.rx.len()];
-        match rewrite(&mut self.rx, packets, self.parts.mailbox.current()) {
-            Some(exit) => {
+        let exit = rewrite(&mut self.rx, packets, self.parts.mailbox.current());
+        match exit.and_then(|exit| Some((exit, self.parts.queues.get_mut(exit.index())?))) {
+            Some((exit, queue)) => {
                 let records = packets.iter().filter_map(|packet| match packet.step {
                     Step::Destination(slot) => Some(Record { slot, ip_length: packet.ip_length }),
                     _ => None,
                 });
-                send(exit, &mut self.parts.queues[exit.index()], &mut self.rx, records, &self.parts.counters);
+                send(exit, queue, &mut self.rx, records, &self.parts.counters);
             }
             None => self.sort(port),
         }
@@ -57,11 +58,16 @@ impl<Q: QueuePair> Worker<Q> {
         for (frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
             let (frame, reason) = match packet.step {
                 Step::Destination(slot) => {
-                    let exit = self.parts.mailbox.current().destinations[slot as usize].port;
-                    let lane = &mut self.tx[exit.index()];
-                    lane.frames.push(frame);
-                    lane.records.push(Record { slot, ip_length: packet.ip_length });
-                    continue;
+                    let destination = self.parts.mailbox.current().destinations.get(slot as usize);
+                    match destination.and_then(|destination| self.tx.get_mut(destination.port.index())) {
+                        Some(lane) => {
+                            lane.frames.push(frame);
+                            lane.records.push(Record { slot, ip_length: packet.ip_length });
+                            continue;
+                        }
+                        // The control thread gives no real server a port that does not exist.
+                        None => (frame, DropReason::NoRealServer),
+                    }
                 }
                 Step::Done(Verdict::Drop(reason)) => (frame, reason),
                 Step::Done(_) => match self.parts.host.punt(port, frame) {
@@ -78,10 +84,9 @@ impl<Q: QueuePair> Worker<Q> {
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);
-        for (exit, lane) in self.tx.iter_mut().enumerate() {
+        for (exit, (lane, queue)) in self.tx.iter_mut().zip(&mut self.parts.queues).enumerate() {
             if !lane.frames.is_empty() {
-                let records = lane.records.drain(..);
-                send(PortId(exit as u8), &mut self.parts.queues[exit], &mut lane.frames, records, counters);
+                send(PortId(exit as u8), queue, &mut lane.frames, lane.records.drain(..), counters);
             }
         }
     }

@@ -1,3 +1,5 @@
+//! Tests of the tables: every line as people see it.
+
 use ctl::protocol::*;
 
 use super::*;
