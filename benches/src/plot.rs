@@ -7,7 +7,7 @@ use crate::report::grouped;
 use crate::results::{Results, Spread};
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 436.0;
 /// The axes' corner and ends.
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 744.0;
@@ -65,26 +65,26 @@ pub(crate) fn svg(results: &Results) -> String {
 
 fn header(svg: &mut String, results: &Results) {
     text(svg, "title", "start", (LEFT, 26.0), "Million packets a second on one core");
-    for (class, x, name) in [("testpmd", LEFT, "testpmd macswap"), ("director", LEFT + 150.0, "dr-director")]
+    for (class, x, name) in [("testpmd", LEFT, "testpmd macswap"), ("director", LEFT + 160.0, "dr-director")]
     {
         let _ =
             writeln!(svg, "<rect class=\"{class}\" x=\"{x}\" y=\"42\" width=\"12\" height=\"12\" rx=\"2\"/>");
         text(svg, "", "start", (x + 18.0, 53.0), name);
     }
-    line(svg, "bar", (LEFT + 262.0, 48.0), (LEFT + 286.0, 48.0));
-    text(svg, "", "start", (LEFT + 292.0, 53.0), "goal");
+    line(svg, "bar", (LEFT + 278.0, 48.0), (LEFT + 302.0, 48.0));
+    text(svg, "", "start", (LEFT + 308.0, 53.0), "goal");
     let (machine, method) = (&results.machine, &results.method);
-    let foot = format!(
-        "64-byte frames, {} real servers, median of {} pairs of {} s, whiskers: least and most. {} × {}, {}, {} UTC",
-        method.real_servers,
-        method.rounds,
-        method.interval_seconds,
-        machine.cpus,
-        machine.cpu,
-        machine.dpdk,
-        machine.date
+    let how = format!(
+        "64-byte frames, {} real servers. Median of {} pairs of {} s, whiskers from least to most.",
+        method.real_servers, method.rounds, method.interval_seconds
     );
-    text(svg, "small", "start", (LEFT, HEIGHT - 8.0), &foot);
+    let place = format!(
+        "{} × {}, Linux {}, {}, {} UTC",
+        machine.cpus, machine.cpu, machine.kernel, machine.dpdk, machine.date
+    );
+    for (line, words) in [how, place].iter().enumerate() {
+        text(svg, "small", "start", (LEFT, HEIGHT - 24.0 + 16.0 * line as f64), words);
+    }
 }
 
 fn grid(svg: &mut String, top_value: f64, step: f64) {

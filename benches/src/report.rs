@@ -70,7 +70,7 @@ fn bar(case: &Case) -> String {
     }
 }
 
-/// The table of README.md.
+/// The table of README.md, with the plot.
 pub(crate) fn for_readme(results: &Results) -> String {
     let mut text = String::from(
         "| TCP flows | testpmd macswap | dr-director | ratio, median | min to max |\n|--:|--:|--:|--:|--:|\n",
@@ -90,7 +90,8 @@ pub(crate) fn for_readme(results: &Results) -> String {
             summary.ratio.max
         );
     }
-    let _ = writeln!(text, "\n{}", conditions(results));
+    let plot = "![Packet rates of testpmd and dr-director by number of flows](docs/bench.svg)";
+    let _ = writeln!(text, "\n{plot}\n\n{}", conditions(results));
     text
 }
 

@@ -47,11 +47,22 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where stderr is closed.
-            let _ = writeln!(io::stderr(), "dr-director: {error:#}");
+            let _ = writeln!(io::stderr(), "dr-director: {}", describe(&error));
             let is_refused = arguments.check && error.downcast_ref::<InvalidConfig>().is_some();
             if is_refused { ExitCode::from(REFUSED) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The error and its causes, each said once: most messages quote their cause already.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

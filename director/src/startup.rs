@@ -73,9 +73,9 @@ pub fn run(config: Config) -> Result<()> {
     let socket =
         ControlSocket::bind(&config.director.control_socket, config.director.control_group.as_deref())?;
     let metrics = config.director.metrics_listen.map(|address| {
-        let help = "choose a free address, or metrics_listen = \"off\"";
+        let help = "choose a free address of this host, or \"off\"";
         http::listen(address)
-            .with_context(|| format!("director.metrics_listen: {address}: cannot listen there; {help}"))
+            .map_err(|error| anyhow!("director.metrics_listen: cannot listen on {address} ({error}): {help}"))
     });
     let metrics = metrics.transpose()?;
     let eal = start_eal(&config, &plan)?;

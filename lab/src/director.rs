@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ctl::config::{Config, DirectorConfig, Hugepages, PortConfig};
-use ctl::protocol::{Neighbours, PacketTotals, Show, Stats, Status};
+use ctl::protocol::{Neighbours, PacketTotals, Show, Stats, Status, WorkerStats};
 use nix::sched::sched_getaffinity;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -24,6 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long real servers may take until ARP has resolved them.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the generation has to stay the same.
+const SETTLE_PAUSE: Duration = Duration::from_millis(30);
 
 /// DPDK's memory, in MiB: no hugepages are needed for it.
 const MEMORY_MIB: u32 = 256;
@@ -193,10 +196,20 @@ impl DirectorProcess {
         self.host.run(&["curl", "--silent", "--show-error", "--fail", "--max-time", "10", &url])
     }
 
-    /// Waits until `count` real servers get connections.
+    /// Waits until `count` real servers get connections, and every worker knows it.
     pub fn wait_until_up(&self, count: usize) -> Result<()> {
+        let mut generation = None;
         wait::until(&format!("{count} real servers up"), RESOLVE_LIMIT, || {
-            Ok((self.status()?.real_servers_up as usize >= count).then_some(()))
+            let status = self.status()?;
+            let is_settled = generation.replace(status.generation) == Some(status.generation);
+            if status.real_servers_up as usize >= count && is_settled {
+                let is_running = |worker: &WorkerStats| worker.generation == status.generation;
+                return Ok(self.stats()?.workers.iter().all(is_running).then_some(()));
+            }
+            // A MAC address that the control thread has heard is given to the workers a few milliseconds later, with
+            // the others of that time.
+            std::thread::sleep(SETTLE_PAUSE);
+            Ok(None)
         })
         .map_err(|error| anyhow!("{error:#}\n{:#?}\n{:#?}", self.show(), self.neighbours()))
     }
