@@ -41,8 +41,9 @@ pub fn candidate(
         }
         Command::SetRs(set) => {
             edit(real_server(&mut services, set.service, set.address)?, set);
-            // No weight and no drain is invalid; a MAC may be another real server's or a port's.
-            if set.mac.is_some() {
+            // No weight and no drain is invalid.
+            if let Some(mac) = set.mac {
+                set_mac(&mut services, set.address, mac);
                 check(validate::validate_services(director, ports, &services))?;
             }
         }
@@ -69,10 +70,16 @@ pub fn candidate(
 fn edit(real_server: &mut RealServerConfig, set: &SetRs) {
     real_server.weight = set.weight.unwrap_or(real_server.weight);
     real_server.drain = set.drain.unwrap_or(real_server.drain);
-    match set.mac {
-        Some(MacSource::Arp) => real_server.mac = None,
-        Some(MacSource::Static(mac)) => real_server.mac = Some(mac),
-        None => {}
+}
+
+/// A MAC belongs to the host: every service that has this real server gets it.
+fn set_mac(services: &mut [ServiceConfig], address: Ipv4Addr, mac: MacSource) {
+    let all = services.iter_mut().flat_map(|service| &mut service.real_servers);
+    for real_server in all.filter(|real_server| real_server.address == address) {
+        real_server.mac = match mac {
+            MacSource::Arp => None,
+            MacSource::Static(mac) => Some(mac),
+        };
     }
 }
 

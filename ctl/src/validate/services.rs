@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::Problem;
 use super::addresses::{Connected, not_unicast, role_in_network};
 use crate::config::{DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId};
+use crate::mac::MacAddress;
 use crate::protocol::ErrorCode;
 
 pub(super) fn check_all(
@@ -24,6 +25,7 @@ pub(super) fn check_all(
         Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
 
     let mut first_at = HashMap::with_capacity(services.len());
+    let mut macs = HashMap::new();
     for (index, service) in services.iter().enumerate() {
         let place = format!("services[{index}]");
         let first = *first_at.entry(service.id()).or_insert(index);
@@ -32,8 +34,21 @@ pub(super) fn check_all(
             problems.push(Problem::invalid(&place, message).help("define every protocol, VIP and port once"));
         }
         rules.check_service(&format!("{place}."), service, &mut problems);
+        for (number, real_server) in service.real_servers.iter().enumerate() {
+            let Some(mac) = real_server.mac else { continue };
+            let first = *macs.entry(real_server.address).or_insert(mac);
+            if first != mac {
+                problems.push(another_mac(format!("{place}.real_servers[{number}].mac"), real_server, first));
+            }
+        }
     }
     problems
+}
+
+/// A neighbour has one MAC, whatever services it serves.
+fn another_mac(place: String, real_server: &RealServerConfig, first: MacAddress) -> Problem {
+    let message = format!("{} has the MAC {first} in another service", real_server.address);
+    Problem::invalid(place, message).help("give a real server the same MAC in every service")
 }
 
 pub(super) fn check_new_service(
@@ -85,6 +100,13 @@ pub(super) fn check_new_real_server(
     let mut problems = check_capacities(director, running.len(), count_real_servers(running) + 1);
     let rules = Rules { connected: &connected, networks: &networks, vip: |address| vip_of(running, address) };
     problems.extend(rules.check_real_server_address(place, new.address));
+    let others =
+        running.iter().flat_map(|service| &service.real_servers).filter(|rs| rs.address == new.address);
+    if let (Some(mac), Some(first)) = (new.mac, others.filter_map(|rs| rs.mac).next())
+        && mac != first
+    {
+        problems.push(another_mac("real_server.mac".to_owned(), new, first));
+    }
     problems
 }
 

@@ -542,3 +542,17 @@ fn tens_of_thousands_of_real_servers_are_judged_at_once() {
     assert_eq!(validate(&config), Ok(()));
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_real_server_with_two_macs_is_refused() {
+    let mac = |text: &str| Some(text.parse().unwrap());
+    assert_problem(
+        |config| {
+            config.services[0].real_servers[0].mac = mac("02:00:00:00:00:0b");
+            config.services[1].real_servers[0].mac = mac("02:00:00:00:00:0c");
+        },
+        "services[1].real_servers[0].mac: 10.0.0.11 has the MAC 02:00:00:00:00:0b in another service",
+    );
+    let one = |config: &mut Config| config.services[1].real_servers[0].mac = mac("02:00:00:00:00:0c");
+    assert_eq!(problems_of(one), [""; 0], "by ARP in one service, static in the other");
+}

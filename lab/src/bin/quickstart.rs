@@ -132,7 +132,7 @@ fn start_director(report: &mut Report, lab: &Lab, config: &Config) -> Result<Dir
     let director = lab.start_director(config)?;
     let status = director.status()?;
     report.note(&format!(
-        "dr-director {} on {}, worker on CPU {:?}, control on CPU {:?}, ready in {:.1?}",
+        "dr-director {} on DPDK {}, worker on CPU {:?}, control on CPU {:?}, ready in {:.1?}",
         status.version,
         status.dpdk,
         config.director.worker_cpus,
