@@ -26,6 +26,8 @@ struct Running {
     scheduler: Scheduler,
     /// Newest first, as `scheduler` was made for.
     real_servers: Vec<RealServer>,
+    /// Those of them that may get connections, weight apart.
+    available: HashSet<Ipv4Addr>,
     slots: HashMap<Ipv4Addr, u32>,
     /// What went to real servers that are gone for good.
     retired: TrafficCounters,
@@ -108,6 +110,7 @@ impl Services {
                     instance: Instance(self.last_instance),
                     scheduler: Scheduler::new(service.scheduler, &[]),
                     real_servers: Vec::new(),
+                    available: HashSet::new(),
                     slots: HashMap::new(),
                     retired: TrafficCounters::default(),
                 }
@@ -158,8 +161,19 @@ impl Services {
                 true => running.scheduler.next_version(&running.real_servers, &list),
                 false => Scheduler::new(service.scheduler, &list),
             };
+            running.available = service
+                .real_servers
+                .iter()
+                .map(|real_server| real_server.address)
+                .filter(|&address| neighbours.resolution(address).is_usable)
+                .collect();
             running.real_servers = list;
         }
+    }
+
+    /// The published snapshot has a MAC for this real server.
+    pub fn is_available(&self, service: ServiceId, address: Ipv4Addr) -> bool {
+        self.running.get(&service).is_some_and(|running| running.available.contains(&address))
     }
 
     /// The snapshot of what is configured.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ctl::config::{Config, Hugepages};
 use ctl::validate::validate_for_start;
 use dataplane::clock::Clock;
-use dataplane::dpdk::eal::{Eal, EalConfig, HugepageUse, HugepagesInUse};
+use dataplane::dpdk::eal::{Eal, EalConfig, EalError, HugepageUse, HugepagesInUse};
 use dataplane::dpdk::mempool::{MbufPool, PoolConfig};
 use dataplane::dpdk::port::{Port, PortConfig};
 use dataplane::dpdk::queue::PortQueuePair;
@@ -133,7 +133,18 @@ fn start_eal(config: &Config, plan: &CpuPlan) -> Result<Eal> {
         extra_args: director.eal_arguments.clone(),
         ..EalConfig::default()
     };
-    Eal::init(eal_config).context("DPDK")
+    Eal::init(eal_config).map_err(|error| match error {
+        EalError::Refused { .. } => {
+            let ports: Vec<_> = config.ports.iter().enumerate().map(|(at, port)| place(at, port)).collect();
+            anyhow!("{}: {error}; check these devices and director.eal_arguments", ports.join(", "))
+        }
+        other => anyhow!(other),
+    })
+}
+
+/// A port as its configuration places it: `ports[0] (lan, net_af_packet0,iface=eth1)`.
+fn place(number: usize, port: &ctl::config::PortConfig) -> String {
+    format!("ports[{number}] ({}, {})", port.name, port.device)
 }
 
 fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPorts<PortQueuePair, MbufPool>> {
@@ -157,7 +168,7 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
     let mut ports: Vec<Box<dyn PortStatus>> = Vec::new();
     let mut by_worker: Vec<Vec<PortQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
     for (number, (device, named)) in devices.iter().zip(&config.ports).enumerate() {
-        let (port, pairs) = Port::start(eal, device, &pool).with_context(|| format!("ports[{number}]"))?;
+        let (port, pairs) = Port::start(eal, device, &pool).with_context(|| place(number, named))?;
         tracing::info!(
             "port {}: {}, driver {}, MAC {}, MTU {}, {queues} queue pairs{}",
             named.name,

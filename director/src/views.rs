@@ -56,7 +56,7 @@ impl Control {
         RealServerView {
             address,
             weight: real_server.weight,
-            state: self.real_server_state(real_server),
+            state: self.real_server_state(service, real_server),
             mac: self.neighbours.resolution(address).mac.map(MacAddress),
             port: self
                 .topology
@@ -67,8 +67,9 @@ impl Control {
         }
     }
 
-    fn real_server_state(&self, real_server: &RealServerConfig) -> RealServerState {
-        if !self.neighbours.resolution(real_server.address).is_usable {
+    /// As the workers have it, not as ARP will soon make it.
+    fn real_server_state(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerState {
+        if !self.services.is_available(service.id(), real_server.address) {
             RealServerState::Unresolved
         } else if real_server.drain {
             RealServerState::Draining
@@ -147,9 +148,8 @@ impl Control {
     /// Answers `status`.
     pub fn status(&self) -> Status {
         let services = self.services.configured();
-        let real_servers = || services.iter().flat_map(|service| &service.real_servers);
-        let is_up =
-            |real_server: &&RealServerConfig| self.real_server_state(real_server) == RealServerState::Up;
+        let real_servers = services.iter().map(|service| service.real_servers.len()).sum::<usize>();
+        let real_servers_up = services.iter().map(|service| self.count_up(service)).sum::<usize>();
         let ports: Vec<PortView> = self
             .topology
             .ports
@@ -171,13 +171,19 @@ impl Control {
             uptime_seconds: self.now().as_secs(),
             generation: self.publisher.generation(),
             services: services.len() as u32,
-            real_servers: real_servers().count() as u32,
-            real_servers_up: real_servers().filter(is_up).count() as u32,
+            real_servers: real_servers as u32,
+            real_servers_up: real_servers_up as u32,
             connections: self.counters.iter().map(|counters| counters.connections.load()).sum(),
             memory: self.platform.memory.clone(),
             warnings: self.warnings(&ports),
             ports,
         }
+    }
+
+    fn count_up(&self, service: &ServiceConfig) -> usize {
+        let states =
+            service.real_servers.iter().map(|real_server| self.real_server_state(service, real_server));
+        states.filter(|state| *state == RealServerState::Up).count()
     }
 
     fn warnings(&self, ports: &[PortView]) -> Vec<String> {
@@ -194,9 +200,7 @@ impl Control {
             let names: Vec<_> = names.map(|neighbour| neighbour.address.to_string()).collect();
             warnings.extend(named("real servers", &names, what));
         }
-        let is_dead = |service: &&ServiceConfig| {
-            !service.real_servers.iter().any(|one| self.real_server_state(one) == RealServerState::Up)
-        };
+        let is_dead = |service: &&ServiceConfig| self.count_up(service) == 0;
         let dead = self.services.configured().iter().filter(is_dead);
         let dead: Vec<_> = dead.map(|service| service.id().to_string()).collect();
         warnings.extend(named("virtual services", &dead, "have no real server that gets new connections"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -48,40 +49,38 @@ fn assert_nothing_left(maker: u32) -> Result<()> {
     .with_context(|| format!("left: {left:?}"))
 }
 
-/// This program again, running only the ignored test `name`, up to where its lab stands.
-fn maker(name: &str) -> Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--ignored", "--exact", name, "--nocapture"]).process_group(0);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let standing = std::env::temp_dir().join(format!("dr{}-0/standing", child.id()));
-    let built = wait::until("the lab of another process", Duration::from_secs(30), || {
-        ensure!(child.try_wait()?.is_none(), "the other process ended early");
-        Ok(standing.exists().then_some(()))
-    });
-    if built.is_err() {
+/// Another process whose lab stands until that process ends: `quickstart --keep`, and in its client host a process that
+/// nobody looks after.
+fn maker() -> Result<Child> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    command.arg("--keep").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let stdout = child.stdout.take().context("stdout is a pipe")?;
+    let stands =
+        BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.contains("until Ctrl-C"));
+    let prefix = format!("dr{}-0-", child.id());
+    let stray = Command::new("ip")
+        .args(["netns", "exec", &format!("{prefix}client"), "sh", "-c", &stray_command(&prefix)])
+        .status()?;
+    if !stands || !stray.success() {
         child.kill()?;
+        anyhow::bail!("quickstart --keep did not get as far as to stay");
     }
-    built.map(|()| child)
+    Ok(child)
+}
+
+/// Starts a process in a session of its own, deaf to every signal that it may be deaf to.
+fn stray_command(prefix: &str) -> String {
+    let deaf = "trap '' HUP INT TERM; while :; do sleep 1; done";
+    format!("setsid sh -c \"{deaf}\" {prefix} >/dev/null 2>&1 &")
 }
 
 /// A lab with dr-director in it, and with processes that nobody looks after.
 fn busy_lab() -> Result<(Lab, DirectorProcess)> {
     let lab = Lab::builder().real_servers(1).build()?;
     let director = lab.start_director(&lab.configuration_with(Protocol::Tcp, 80, Algorithm::Rr, &[1])?)?;
-    // One that nobody holds, in a session of its own, deaf to every signal that it may be deaf to.
-    let deaf = "trap '' HUP INT TERM; while :; do sleep 1; done";
-    let start = format!("setsid sh -c \"{deaf}\" {} >/dev/null 2>&1 &", lab.network().prefix());
-    lab.client.run(&["sh", "-c", &start])?;
+    lab.client.run(&["sh", "-c", &stray_command(lab.network().prefix())])?;
     Ok((lab, director))
-}
-
-/// What [`maker`] runs.
-#[test]
-#[ignore = "run by the others, in a process that they kill"]
-fn stands_until_killed() {
-    let (lab, _director) = busy_lab().unwrap();
-    fs::write(lab.network().directory().join("standing"), "").unwrap();
-    std::thread::sleep(Duration::from_secs(60));
 }
 
 #[test]
@@ -114,7 +113,7 @@ fn panic_leaves_nothing() -> Result<()> {
 fn signals_and_sigkill_leave_nothing() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
-        let mut child = maker("stands_until_killed")?;
+        let mut child = maker()?;
         ensure!(traces_of(child.id())?.len() >= 9);
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
         child.wait()?;
@@ -126,7 +125,7 @@ fn signals_and_sigkill_leave_nothing() -> Result<()> {
 #[test]
 fn next_network_sweeps_what_a_killed_reaper_left() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut child = maker("stands_until_killed")?;
+    let mut child = maker()?;
     let reaper = reaper_of(child.id())?;
     kill(reaper, Signal::SIGKILL)?;
     child.kill()?;

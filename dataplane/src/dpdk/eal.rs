@@ -114,7 +114,7 @@ pub enum EalError {
     #[error("cannot read the CPUs of this thread: {0}")]
     CpusUnknown(std::io::Error),
     /// EAL refused.
-    #[error("DPDK did not start ({source}); its own message is above on stderr. Arguments: {}", arguments.join(" "))]
+    #[error("DPDK did not start ({source}); its own message is above on stderr")]
     Refused {
         /// EAL's reason.
         source: Errno,
@@ -212,12 +212,13 @@ impl Eal {
             return Err(EalError::AlreadyStarted);
         }
         *life = Life::Over;
-        start(&arguments)?;
+        let started = start(&arguments);
         let directory = runtime_directory(&config.file_prefix);
         let runtime =
             Arc::new(Runtime { memory_mib: config.memory_mib, directory, registry: Mutex::default() });
         // Nothing is kept there with the flags used, and so a killed process leaves nothing behind either.
         runtime.remove_directory();
+        started?;
         *life = Life::Running(Arc::downgrade(&runtime));
         Ok(Eal { runtime: Some(runtime), hugepages, _on_its_thread: PhantomData })
     }
@@ -458,7 +459,7 @@ fn start(arguments: &[String]) -> Result<(), EalError> {
 
 /// EAL's folder for this file prefix; nothing where it does not end in the prefix, so that no other is touched.
 fn runtime_directory(file_prefix: &str) -> Option<PathBuf> {
-    // SAFETY: EAL has been started, so this is a static NUL-terminated text.
+    // SAFETY: always a static NUL-terminated text; empty until EAL has made the folder, which it does early in its start.
     let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     let directory = PathBuf::from(directory.to_str().ok()?);
     directory.ends_with(file_prefix).then_some(directory)
