@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use ctl::mac::MacAddress;
 
 /// Flows of the published runs.
 const FLOWS: [u32; 4] = [1, 1024, 65_536, 1_000_000];
@@ -59,6 +60,10 @@ pub(crate) struct Arguments {
     /// Only write the traffic, a pcap file for each number of flows, to run either forwarder by hand.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) write_traffic: Option<PathBuf>,
+
+    /// MAC that the written traffic is for [default: net_pcap's].
+    #[arg(long, value_name = "MAC", requires = "write_traffic")]
+    pub(crate) port_mac: Option<MacAddress>,
 }
 
 /// What is to be measured.
@@ -135,6 +140,7 @@ mod tests {
             ["--seconds", "NaN"],
             ["--warm-up", "x"],
             ["--quick", "--assert"],
+            ["--port-mac", "02:00:00:00:00:01"],
         ] {
             let line = ["bench"].into_iter().chain(arguments);
             assert!(Arguments::try_parse_from(line).is_err(), "{arguments:?}");

@@ -203,4 +203,13 @@ mod tests {
         assert_eq!(ctl::validate::validate_for_start(&config), Ok(()));
         assert_eq!(config.services[0].real_servers.len(), 16);
     }
+
+    #[test]
+    fn configuration_for_pktgen_is_one_that_the_director_takes() {
+        let file = crate::machine::sources().join("scripts/pktgen/director.toml");
+        let config = Config::load(&file).unwrap();
+        assert_eq!(ctl::validate::validate_for_start(&config), Ok(()));
+        assert_eq!((config.services[0].address, config.services[0].port), (VIRTUAL_ADDRESS, VIRTUAL_PORT));
+        assert_eq!(config.services[0].protocol, Protocol::Tcp);
+    }
 }

@@ -51,7 +51,7 @@ impl Machine {
             memory_mib: memory_mib(&read("/proc/meminfo").unwrap_or_default()),
             kernel: read("/proc/sys/kernel/osrelease")
                 .map_or_else(unknown, |release| release.trim().to_owned()),
-            dpdk,
+            dpdk: dpdk.trim_start_matches("DPDK ").to_owned(),
             commit: said("git", &git).unwrap_or_else(unknown),
             is_release: !cfg!(debug_assertions),
         }
@@ -62,7 +62,7 @@ impl Machine {
         let kind = if self.is_virtual { "virtual machine, " } else { "" };
         let cache = self.l3_cache.as_ref().map(|size| format!(", L3 {size}")).unwrap_or_default();
         format!(
-            "{kind}{} × {}{cache}, Linux {}, {}, commit {}",
+            "{kind}{} × {}{cache}, Linux {}, DPDK {}, commit {}",
             self.cpus, self.cpu, self.kernel, self.dpdk, self.commit
         )
     }
@@ -105,7 +105,7 @@ mod tests {
     fn this_machine_has_cpus_memory_and_a_kernel() {
         let machine = Machine::describe("DPDK 0".to_owned());
         assert!(machine.cpus > 0 && machine.memory_mib > 0, "{machine:?}");
-        assert!(machine.in_words().contains("Linux "), "{}", machine.in_words());
+        assert!(machine.in_words().contains(", DPDK 0,"), "{}", machine.in_words());
     }
 
     #[test]

@@ -54,7 +54,8 @@ fn main() -> ExitCode {
 
 fn bench(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(directory) = &arguments.write_traffic {
-        run::write_traffic(directory, &arguments.plan().flows)?;
+        let mac = arguments.port_mac.map_or(traffic::PORT_MAC, |mac| mac.0);
+        run::write_traffic(directory, &arguments.plan().flows, mac)?;
         return Ok(ExitCode::SUCCESS);
     }
     let plan: Plan = arguments.plan();

@@ -40,12 +40,13 @@ pub(crate) fn svg(results: &Results) -> String {
         let middle = LEFT + group * (place as f64 + 0.5);
         let width = BAR_WIDTH_MAX.min(group / 2.0 - GAP);
         let summary = &case.summary;
-        rate(&mut svg, "testpmd", middle - GAP / 2.0 - width, width, top_value, &summary.testpmd_mpps);
-        rate(&mut svg, "director", middle + GAP / 2.0, width, top_value, &summary.director_mpps);
-        if let Some(bar) = case.bar {
-            let y = height_of(bar * summary.testpmd_mpps.median, top_value);
-            let (from, to) = (middle + GAP / 2.0 - 3.0, middle + GAP / 2.0 + width + 3.0);
-            line(&mut svg, "bar", (from, y), (to, y));
+        let (left, right) = (middle - GAP / 2.0 - width, middle + GAP / 2.0);
+        let goal = case.bar.map_or(0.0, |bar| bar * summary.testpmd_mpps.median);
+        rate(&mut svg, "testpmd", (left, width), top_value, &summary.testpmd_mpps, 0.0);
+        rate(&mut svg, "director", (right, width), top_value, &summary.director_mpps, goal);
+        if case.bar.is_some() {
+            let y = height_of(goal, top_value);
+            line(&mut svg, "bar", (right - 3.0, y), (right + width + 3.0, y));
         }
         let Spread { median, min, max, .. } = summary.ratio;
         text(
@@ -79,7 +80,7 @@ fn header(svg: &mut String, results: &Results) {
         method.real_servers, method.rounds, method.interval_seconds
     );
     let place = format!(
-        "{} × {}, Linux {}, {}, {} UTC",
+        "{} × {}, Linux {}, DPDK {}, {} UTC",
         machine.cpus, machine.cpu, machine.kernel, machine.dpdk, machine.date
     );
     for (line, words) in [how, place].iter().enumerate() {
@@ -97,8 +98,8 @@ fn grid(svg: &mut String, top_value: f64, step: f64) {
     }
 }
 
-/// A bar to the median, its value, and a whisker from the least to the most.
-fn rate(svg: &mut String, class: &str, x: f64, width: f64, top_value: f64, rate: &Spread) {
+/// A bar to the median, a whisker from the least to the most, and the value above both and above `beneath`.
+fn rate(svg: &mut String, class: &str, (x, width): (f64, f64), top_value: f64, rate: &Spread, beneath: f64) {
     let y = height_of(rate.median, top_value);
     let height = BOTTOM - y;
     let _ = writeln!(
@@ -106,9 +107,9 @@ fn rate(svg: &mut String, class: &str, x: f64, width: f64, top_value: f64, rate:
         "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"2\"/>"
     );
     let middle = x + width / 2.0;
-    let highest = height_of(rate.max, top_value);
-    line(svg, "whisker", (middle, height_of(rate.min, top_value)), (middle, highest));
-    text(svg, "", "middle", (middle, highest - 6.0), &format!("{:.1}", rate.median));
+    line(svg, "whisker", (middle, height_of(rate.min, top_value)), (middle, height_of(rate.max, top_value)));
+    let label = height_of(rate.max.max(beneath), top_value) - 6.0;
+    text(svg, "", "middle", (middle, label), &format!("{:.1}", rate.median));
 }
 
 fn line(svg: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {

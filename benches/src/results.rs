@@ -228,7 +228,7 @@ pub(crate) mod tests {
             Case { flows, mbufs: 1, connection_capacity: 1, pairs, bar: bar(flows), summary }
         };
         Results {
-            machine: Machine::describe("DPDK 22.11.0".to_owned()),
+            machine: Machine::describe("22.11.0".to_owned()),
             method: Method {
                 rounds: 3,
                 interval_seconds: 2.0,

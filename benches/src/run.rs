@@ -54,12 +54,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     })
 }
 
-/// Writes a pcap file for each number of flows, and says how large.
-pub(crate) fn write_traffic(directory: &Path, flows: &[u32]) -> Result<()> {
+/// Writes a pcap file for each number of flows, for the port with this MAC.
+pub(crate) fn write_traffic(directory: &Path, flows: &[u32], mac: [u8; 6]) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     for &flows in flows {
         let file = directory.join(format!("{flows}.pcap"));
-        traffic::write_pcap(&file, flows).with_context(|| format!("{} cannot be written", file.display()))?;
+        traffic::write_pcap(&file, flows, mac)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
         println!("{}: {} frames", file.display(), Sizing::of(flows).frames);
     }
     Ok(())
@@ -69,7 +70,7 @@ impl Bench<'_> {
     fn case(&mut self, flows: u32) -> Result<Case> {
         let sizing = Sizing::of(flows);
         let traffic = self.borrowed.directory().join(format!("{flows}.pcap"));
-        traffic::write_pcap(&traffic, flows)
+        traffic::write_pcap(&traffic, flows, traffic::PORT_MAC)
             .with_context(|| format!("{} cannot be written", traffic.display()))?;
         let device = format!("net_pcap0,rx_pcap={},infinite_rx=1", traffic.display());
         let mut pairs = Vec::new();

@@ -37,14 +37,14 @@ const ACK: u8 = 0x10;
 /// Flows are shuffled with these: one order for the SYNs, one for the ACKs.
 const SEEDS: [(u8, u64); 2] = [(SYN, 0x5eed_0001), (ACK, 0x5eed_0002)];
 
-/// Writes the frames of `flows` flows.
-pub(crate) fn write_pcap(path: &Path, flows: u32) -> io::Result<()> {
+/// Writes the frames of `flows` flows for a port with this MAC.
+pub(crate) fn write_pcap(path: &Path, flows: u32, mac: [u8; 6]) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    write_frames(&mut file, flows)?;
+    write_frames(&mut file, flows, mac)?;
     file.into_inner()?.sync_data()
 }
 
-fn write_frames(file: &mut impl Write, flows: u32) -> io::Result<()> {
+fn write_frames(file: &mut impl Write, flows: u32, mac: [u8; 6]) -> io::Result<()> {
     // The file's header (libpcap's pcap-savefile(5)): magic, version 2.4, zone, accuracy, snapshot length, Ethernet.
     for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1] {
         file.write_all(&u32::to_le_bytes(word))?;
@@ -55,17 +55,17 @@ fn write_frames(file: &mut impl Write, flows: u32) -> io::Result<()> {
             for word in [0, 0, FRAME_BYTES as u32, FRAME_BYTES as u32] {
                 file.write_all(&u32::to_le_bytes(word))?;
             }
-            file.write_all(&frame(flow, flags))?;
+            file.write_all(&frame(flow, flags, mac))?;
         }
     }
     Ok(())
 }
 
 /// One frame of a flow, checksums right.
-fn frame(flow: u32, flags: u8) -> [u8; FRAME_BYTES] {
+fn frame(flow: u32, flags: u8, mac: [u8; 6]) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
     let (address, port) = client(flow);
-    frame[..6].copy_from_slice(&PORT_MAC);
+    frame[..6].copy_from_slice(&mac);
     frame[6..12].copy_from_slice(&CLIENT_MAC);
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
 
@@ -152,7 +152,7 @@ mod tests {
     fn frame_is_what_an_independent_parser_expects_checksums_included() {
         for flow in [0, 1, 65_535, 65_536, 999_999, 7_999_999] {
             for flags in [SYN, ACK] {
-                let frame = frame(flow, flags);
+                let frame = frame(flow, flags, PORT_MAC);
                 let packet = SlicedPacket::from_ethernet(&frame).unwrap();
                 let Some(NetSlice::Ipv4(ip)) = &packet.net else { panic!("no IPv4") };
                 let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("no TCP") };
@@ -178,7 +178,7 @@ mod tests {
     fn pcap_has_a_syn_of_every_flow_and_then_an_ack_of_every_flow() {
         const FLOWS: usize = 100;
         let mut file = Vec::new();
-        write_frames(&mut file, FLOWS as u32).unwrap();
+        write_frames(&mut file, FLOWS as u32, PORT_MAC).unwrap();
         let records: Vec<&[u8]> =
             file[24..].chunks_exact(16 + FRAME_BYTES).map(|record| &record[16..]).collect();
         assert_eq!(file.len(), 24 + 2 * FLOWS * (16 + FRAME_BYTES));
