@@ -39,8 +39,11 @@ impl Borrowed {
         if hugepages > 0 {
             let (total, free) = (Count::Total.read(pool)?, Count::Free.read(pool)?);
             let added = hugepages.saturating_sub(free);
-            giver.arg(Count::Total.file(pool)).args([total, added].map(|number| number.to_string()));
             wanted = Some(total + added).filter(|_| added > 0);
+            // Surplus pages are not the pool's: they go when who has them is done with them, and must not come back.
+            let lasting = total.saturating_sub(Count::Surplus.read(pool)?);
+            let added = wanted.map_or(0, |wanted| wanted - lasting);
+            giver.arg(pool).args([lasting, added].map(|number| number.to_string()));
         }
         // A group of its own: Ctrl-C in the terminal must end this process, not it.
         giver.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
@@ -68,8 +71,11 @@ impl Drop for Borrowed {
 }
 
 enum Count {
+    /// Surplus ones included; written, without them.
     Total,
     Free,
+    /// In use by somebody since the pool was made smaller.
+    Surplus,
 }
 
 impl Count {
@@ -77,6 +83,7 @@ impl Count {
         pool.join(match self {
             Count::Total => "nr_hugepages",
             Count::Free => "free_hugepages",
+            Count::Surplus => "surplus_hugepages",
         })
     }
 
@@ -130,6 +137,7 @@ mod tests {
         let pool = tempfile::tempdir().unwrap();
         fs::write(pool.path().join("nr_hugepages"), total).unwrap();
         fs::write(pool.path().join("free_hugepages"), free).unwrap();
+        fs::write(pool.path().join("surplus_hugepages"), "0\n").unwrap();
         pool
     }
 
@@ -163,6 +171,19 @@ mod tests {
             drop(borrowed);
             assert_eq!(total(&pool), left, "{meanwhile}");
         }
+    }
+
+    #[test]
+    fn surplus_pages_of_somebody_else_are_not_made_to_stay() {
+        let pool = pool("3\n", "0\n");
+        let surplus = pool.path().join("surplus_hugepages");
+        fs::write(&surplus, "2\n").unwrap();
+        let borrowed = Borrowed::from_pool(pool.path(), 100).unwrap();
+        assert_eq!(total(&pool), 103);
+        // Their owner is gone; or, by what the kernel counts, they are in the pool now that it is large.
+        fs::write(&surplus, "0\n").unwrap();
+        drop(borrowed);
+        assert_eq!(total(&pool), 1);
     }
 
     #[test]

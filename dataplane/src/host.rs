@@ -1,6 +1,6 @@
 //! The way between workers and the control thread for whole frames.
 //!
-//! Up: workers punt frames (ARP, ping to a VIP or DIP) into a bounded queue; full means that the worker counts a drop.
+//! Up: workers punt frames into bounded queues, ARP and ping apart; full means that the worker counts a drop.
 //! Down: the control thread queues frames that it made; worker 0 alone sends them.
 
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use crate::port::{Frame, FramePool, PortId};
+use crate::verdict::PuntQueue;
 
-/// Frames that may wait for the control thread.
+/// Frames that may wait for the control thread, in each of the two queues.
 pub const PUNT_QUEUE_CAPACITY: usize = 1024;
 /// Frames that may wait for worker 0.
 pub const OUTGOING_QUEUE_CAPACITY: usize = 1024;
@@ -19,7 +20,8 @@ pub const OUTGOING_QUEUE_CAPACITY: usize = 1024;
 /// The two queues, shared by the workers and the control thread.
 #[derive(Debug)]
 pub struct HostQueues<F> {
-    punted: ArrayQueue<(PortId, F)>,
+    arp: ArrayQueue<(PortId, F)>,
+    echo: ArrayQueue<(PortId, F)>,
     outgoing: ArrayQueue<(PortId, F)>,
     /// How many frames were ever put into `outgoing`: worker 0 compares it once a burst, because looking into an
     /// empty `ArrayQueue` costs a fence.
@@ -30,15 +32,23 @@ impl<F: Frame> HostQueues<F> {
     /// Empty queues.
     pub fn new() -> Arc<Self> {
         Arc::new(HostQueues {
-            punted: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
+            arp: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
+            echo: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
             outgoing: ArrayQueue::new(OUTGOING_QUEUE_CAPACITY),
             outgoing_queued: CachePadded::new(AtomicU64::new(0)),
         })
     }
 
     /// Worker: hands a frame to the control thread, or gives it back where the queue is full.
-    pub fn punt(&self, port: PortId, frame: F) -> Result<(), F> {
-        self.punted.push((port, frame)).map_err(|(_, frame)| frame)
+    pub fn punt(&self, queue: PuntQueue, port: PortId, frame: F) -> Result<(), F> {
+        self.punted(queue).push((port, frame)).map_err(|(_, frame)| frame)
+    }
+
+    fn punted(&self, queue: PuntQueue) -> &ArrayQueue<(PortId, F)> {
+        match queue {
+            PuntQueue::Arp => &self.arp,
+            PuntQueue::Echo => &self.echo,
+        }
     }
 
     /// Worker 0: how many frames were ever queued for sending.
@@ -66,8 +76,8 @@ pub enum SendError {
 
 /// The control thread's end, whatever the ports are made of.
 pub trait HostPath: Send {
-    /// Copies the next punted frame into `buffer` (cleared first) and returns the port that it came in on.
-    fn next_punted(&self, buffer: &mut Vec<u8>) -> Option<PortId>;
+    /// Copies the next frame of `queue` into `buffer` (cleared first) and returns the port that it came in on.
+    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<PortId>;
 
     /// Queues a frame for sending on `port`.
     fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError>;
@@ -88,8 +98,8 @@ impl<P: FramePool> HostEnd<P> {
 }
 
 impl<P: FramePool> HostPath for HostEnd<P> {
-    fn next_punted(&self, buffer: &mut Vec<u8>) -> Option<PortId> {
-        let (port, frame) = self.queues.punted.pop()?;
+    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<PortId> {
+        let (port, frame) = self.queues.punted(queue).pop()?;
         buffer.clear();
         buffer.extend_from_slice(frame.bytes());
         Some(port)

@@ -2,12 +2,13 @@
 //!
 //! The control thread owns the [`Publisher`], each worker a [`MailboxReader`]. A worker looks at one generation
 //! number a burst, on a cache line that is written only when the configuration changes. When it differs, it takes the
-//! new snapshot out of the one-slot queue and hands the old one back through the second queue, so that a snapshot is
-//! always freed on the control thread. A worker has taken over generation N when it says so in `running`: it does
+//! new snapshot out of its slot and hands the old one back through a queue, so that a snapshot is always freed on the
+//! control thread. Both ends only ever *try* the slot's lock: a worker that finds it taken goes on with the snapshot that it
+//! has and looks again after the next burst, so that it waits for nobody, however long the control thread is off its CPU. A worker has taken over generation N when it says so in `running`: it does
 //! that between two bursts, so from then on none of its packets sees an older snapshot.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
@@ -22,8 +23,28 @@ struct Mailbox<T> {
     published: CachePadded<AtomicU64>,
     /// Generation that the worker runs. Written by the worker.
     running: CachePadded<AtomicU64>,
-    incoming: ArrayQueue<(u64, Arc<T>)>,
+    incoming: Mutex<Option<(u64, Arc<T>)>>,
     retired: ArrayQueue<Arc<T>>,
+}
+
+impl<T> Mailbox<T> {
+    /// Replaces what waits in the slot. Tries until it has the lock, which a worker holds for a few instructions: one
+    /// that blocked would leave it to the worker to wake it, which is a system call.
+    fn put(&self, generation: u64, snapshot: Arc<T>) {
+        loop {
+            match self.incoming.try_lock() {
+                Ok(mut slot) => {
+                    let overtaken = slot.replace((generation, snapshot));
+                    drop(slot);
+                    drop(overtaken);
+                    return;
+                }
+                // Nobody panics with the lock in hand.
+                Err(TryLockError::Poisoned(_)) => return,
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
+    }
 }
 
 /// The control thread's end: one mailbox a worker.
@@ -49,7 +70,7 @@ impl<T> Publisher<T> {
                 Arc::new(Mailbox {
                     published: CachePadded::new(AtomicU64::new(1)),
                     running: CachePadded::new(AtomicU64::new(1)),
-                    incoming: ArrayQueue::new(1),
+                    incoming: Mutex::new(None),
                     retired: ArrayQueue::new(RETIRED_CAPACITY),
                 })
             })
@@ -66,7 +87,7 @@ impl<T> Publisher<T> {
     pub fn publish(&mut self, snapshot: Arc<T>) -> u64 {
         self.generation += 1;
         for mailbox in &self.mailboxes {
-            drop(mailbox.incoming.force_push((self.generation, snapshot.clone())));
+            mailbox.put(self.generation, snapshot.clone());
             // Release: a worker that sees the number finds the snapshot.
             mailbox.published.store(self.generation, Ordering::Release);
         }
@@ -120,7 +141,9 @@ impl<T> MailboxReader<T> {
         if self.mailbox.retired.is_full() {
             return false;
         }
-        let Some((generation, snapshot)) = self.mailbox.incoming.pop() else {
+        let Some((generation, snapshot)) =
+            self.mailbox.incoming.try_lock().ok().and_then(|mut slot| slot.take())
+        else {
             return false;
         };
         let old = std::mem::replace(&mut self.current, snapshot);
@@ -160,11 +183,11 @@ mod tests {
     fn reader_keeps_its_snapshot_while_the_publisher_reclaims_nothing() {
         let (mut publisher, mut readers) = Publisher::new(Arc::new(0), 1);
         for value in 1..=RETIRED_CAPACITY {
-            publisher.mailboxes[0].incoming.force_push((value as u64 + 1, Arc::new(value)));
+            publisher.mailboxes[0].put(value as u64 + 1, Arc::new(value));
             publisher.mailboxes[0].published.store(value as u64 + 1, Ordering::Release);
             assert!(readers[0].refresh());
         }
-        publisher.mailboxes[0].incoming.force_push((9, Arc::new(9)));
+        publisher.mailboxes[0].put(9, Arc::new(9));
         publisher.mailboxes[0].published.store(9, Ordering::Release);
         assert!(!readers[0].refresh(), "the retired queue is full");
         publisher.reclaim();

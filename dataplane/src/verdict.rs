@@ -3,12 +3,21 @@
 /// Every received packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Sent to a real server.
-    Forward,
+    /// Sent to the real server in this destination slot.
+    Forward(u32),
     /// Handed to the control thread.
-    Punt,
+    Punt(PuntQueue),
     /// Freed and counted.
     Drop(DropReason),
+}
+
+/// The queue by which a frame goes to the control thread: a flood of pings must not keep it from hearing ARP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PuntQueue {
+    /// ARP.
+    Arp,
+    /// ICMP echo requests.
+    Echo,
 }
 
 macro_rules! drop_reasons {

@@ -141,6 +141,28 @@ fn syn_to_a_removed_real_server_is_rescheduled() {
 }
 
 #[test]
+fn connection_of_a_removed_real_server_ends_however_much_its_client_sends() {
+    use dataplane::snapshot::DestinationState;
+    let mut rig = Rig::simple(Algorithm::Rr);
+    assert_eq!(rig.slot_for(&udp(CLIENT, 1, b"")), Some(2));
+    let mut without = snapshot(&rig.counts, 1, Algorithm::Rr, &[Rs::new(1), Rs::new(0)]);
+    without.destinations[2].state = DestinationState::Removed;
+    rig.publish_snapshot(without);
+    for _ in 0..2 {
+        rig.hand.advance_seconds(140);
+        assert_eq!(rig.slot_for(&udp(CLIENT, 1, b"")), None, "dropped, and the timer is not re-armed");
+    }
+    rig.hand.advance_seconds(30);
+    assert_eq!(
+        rig.slot_for(&udp(CLIENT, 1, b"")),
+        Some(1),
+        "300 s after its last forwarded packet it is a new one"
+    );
+    assert_eq!(counts(&rig, 2), (0, 0), "so that the slot can be given away");
+    rig.assert_conservation();
+}
+
+#[test]
 fn unresolved_real_server_gets_no_connections() {
     let unresolved = Rs { available: false, ..Rs::new(2) };
     for algorithm in [Algorithm::Rr, Algorithm::Wrr, Algorithm::Lc, Algorithm::Wlc] {

@@ -3,7 +3,7 @@
 mod rig;
 
 use dataplane::host::HostPath;
-use dataplane::verdict::DropReason;
+use dataplane::verdict::{DropReason, PuntQueue};
 use rig::*;
 use scheduler::Algorithm;
 
@@ -45,8 +45,10 @@ fn attack(rig: &mut Rig, frame: &[u8]) {
         assert_eq!(dataplane::packet::checksum::sum(&out[14..header]), 0xffff, "{frame:02x?}");
     }
     let mut punted = Vec::new();
-    while rig.host.next_punted(&mut punted).is_some() {
-        assert_eq!(punted, frame);
+    for queue in [PuntQueue::Arp, PuntQueue::Echo] {
+        while rig.host.next_punted(queue, &mut punted).is_some() {
+            assert_eq!(punted, frame);
+        }
     }
     rig.assert_conservation();
 }

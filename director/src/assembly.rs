@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use ctl::config::Config;
+use ctl::config::{Config, DirectorConfig, Hugepages};
 use dataplane::clock::Clock;
 use dataplane::connection::ConnectionTable;
 use dataplane::counters::WorkerCounters;
-use dataplane::dpdk::region::{Backing, RegionError};
+use dataplane::dpdk::region::{Backing, Pages, RegionError};
+use dataplane::dpdk::thread::on_cpu;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
@@ -73,7 +74,7 @@ where
     let workers = started.queues.len();
     let capacity = config.director.real_server_capacity as usize;
     let counts = shared_counts(capacity);
-    let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(started.ports.len(), capacity)).collect();
+    let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
     let topology = Topology::new(&config.ports, &started.ports);
     let mut services = Services::new(Slots::new(counts.clone(), counters.clone()));
     services.check_room(&config.services).map_err(AssemblyError::Room)?;
@@ -85,7 +86,7 @@ where
     let (publisher, mailboxes) = Publisher::new(first, workers);
     let host = HostQueues::new();
     let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
-    let tables = connection_tables(workers, config.director.connection_capacity_per_worker)?;
+    let tables = connection_tables(&worker_cpus, &config.director)?;
     let platform = with_tables(platform, &tables);
     let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
     let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
@@ -118,15 +119,22 @@ where
     Ok(Assembly { control, workers })
 }
 
-fn connection_tables(workers: usize, capacity: u32) -> Result<Vec<ConnectionTable>, AssemblyError> {
-    let table = |worker| {
-        ConnectionTable::new(capacity).map_err(|source| AssemblyError::ConnectionTable {
-            worker,
-            capacity,
-            source,
-        })
+/// Each made on its worker's CPU, so that it lies on that CPU's NUMA node.
+fn connection_tables(
+    worker_cpus: &[usize],
+    director: &DirectorConfig,
+) -> Result<Vec<ConnectionTable>, AssemblyError> {
+    let capacity = director.connection_capacity_per_worker;
+    let pages = match director.hugepages {
+        Hugepages::Auto => Pages::Any,
+        Hugepages::Off => Pages::Ordinary,
+        Hugepages::Required => Pages::Hugepages,
     };
-    (0..workers).map(table).collect()
+    let table = |(worker, &cpu): (usize, &usize)| {
+        on_cpu(cpu, || ConnectionTable::new(capacity, pages))
+            .map_err(|source| AssemblyError::ConnectionTable { worker, capacity, source })
+    };
+    worker_cpus.iter().enumerate().map(table).collect()
 }
 
 /// The memory in words, connection tables included, and what it costs that they have no hugepages.

@@ -25,6 +25,7 @@ use dataplane::packet::arp::ArpPacket;
 use dataplane::packet::icmp;
 use dataplane::port::{PortId, PortStatus};
 use dataplane::snapshot::Snapshot;
+use dataplane::verdict::PuntQueue;
 
 use crate::arp::{self, ArpResponder};
 use crate::changes;
@@ -36,8 +37,10 @@ use crate::topology::Topology;
 
 /// How often [`Control::tick`] is to be called.
 pub const TICK: Duration = Duration::from_millis(1);
-/// Frames taken from the workers in one tick: their queue holds 1024, and one frame costs about a microsecond.
-const PUNTED_PER_TICK: usize = 512;
+/// ARP packets taken from the workers in one tick: their queue holds 1024, and one costs about a microsecond.
+const ARP_PER_TICK: usize = 512;
+/// Pings answered in one tick, 64,000 a second: a flood must leave room for ARP in worker 0's queue.
+const ECHOES_PER_TICK: usize = 64;
 /// VIPs announced in one tick, so that thousands do not fill worker 0's queue.
 const ANNOUNCED_PER_TICK: usize = 32;
 /// Snapshots for neighbours alone are at least so far apart, and take at most a quarter of the control thread's time: an
@@ -158,6 +161,14 @@ impl Executed {
             Answer::Neighbours(result) => Response::ok(generation, result),
             Answer::Status(result) => Response::ok(generation, result),
             Answer::Config(result) => Response::ok(generation, result),
+        }
+    }
+
+    /// What was changed, in words.
+    pub fn changes(&self) -> &[String] {
+        match &self.answer {
+            Answer::Changed(changed) => &changed.changes,
+            _ => &[],
         }
     }
 
@@ -301,12 +312,15 @@ impl Control {
 
     fn take_punted(&mut self, now: Duration) {
         let mut frame = std::mem::take(&mut self.punted);
-        for _ in 0..PUNTED_PER_TICK {
-            let Some(port) = self.host.next_punted(&mut frame) else { break };
-            match ArpPacket::parse(&frame) {
-                Some(packet) => self.take_arp(port, &packet, now),
-                None => self.take_ping(port, &frame),
+        for _ in 0..ARP_PER_TICK {
+            let Some(port) = self.host.next_punted(PuntQueue::Arp, &mut frame) else { break };
+            if let Some(packet) = ArpPacket::parse(&frame) {
+                self.take_arp(port, &packet, now);
             }
+        }
+        for _ in 0..ECHOES_PER_TICK {
+            let Some(port) = self.host.next_punted(PuntQueue::Echo, &mut frame) else { break };
+            self.take_ping(port, &frame);
         }
         self.punted = frame;
     }

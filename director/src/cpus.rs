@@ -51,9 +51,18 @@ pub fn plan(worker_cpus: &[usize], control_cpus: &[usize], allowed: &[usize]) ->
 }
 
 impl CpuPlan {
-    /// A worker has to share its CPU with the control thread.
+    /// Puts the calling thread, and the threads that it makes, on the control CPUs.
+    pub fn pin_control_thread(&self) -> nix::Result<()> {
+        let mut cpus = nix::sched::CpuSet::new();
+        for &cpu in &self.control {
+            cpus.set(cpu)?;
+        }
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)
+    }
+
+    /// A worker may have to share its CPU with the control thread.
     pub fn is_shared(&self) -> bool {
-        self.control.iter().all(|cpu| self.workers.contains(cpu))
+        self.control.iter().any(|cpu| self.workers.contains(cpu))
     }
 }
 

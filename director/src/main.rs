@@ -1,13 +1,12 @@
 //! dr-director: the command line. All else is in the library.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use director::startup::{self, InvalidConfig};
-use tracing_subscriber::EnvFilter;
 
 /// The exit code for a configuration that is refused, as dr-ctl has it.
 const REFUSED: u8 = 5;
@@ -84,8 +83,5 @@ fn run(arguments: &Arguments) -> Result<()> {
         writeln!(io::stdout(), "{file}: ok, {services} services, {real_servers} real servers")?;
         return Ok(());
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     startup::run(config)
 }

@@ -331,7 +331,7 @@ mod tests {
     impl Rig {
         fn new(services: &str) -> Rig {
             let counts = shared_counts(CAPACITY);
-            let counters = WorkerCounters::new(2, CAPACITY);
+            let counters = WorkerCounters::new(CAPACITY);
             let slots = Slots::new(counts.clone(), vec![counters.clone()]);
             let mut rig = Rig {
                 services: Services::new(slots),

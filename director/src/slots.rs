@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {
-        let counters = WorkerCounters::new(1, capacity);
+        let counters = WorkerCounters::new(capacity);
         (Slots::new(shared_counts(capacity), vec![counters.clone()]), counters)
     }
 

@@ -460,6 +460,9 @@ async fn answer(control: &SharedControl, caller: Caller, line: Vec<u8>) -> Vec<u
     }
 }
 
+/// Changes of one request that the log names, so that an `apply` of thousands stays one line.
+const CHANGES_LOGGED: usize = 8;
+
 fn log_change(
     control: &SharedControl,
     caller: Caller,
@@ -472,8 +475,14 @@ fn log_change(
         Err(_) => control.borrow().oldest_running(),
     };
     let Caller { pid, uid, gid } = caller;
+    let changes = result.as_ref().map_or(&[][..], Executed::changes);
+    let named = changes.iter().take(CHANGES_LOGGED).map(|change| format!("; {change}")).collect::<String>();
+    let more = match changes.len().saturating_sub(CHANGES_LOGGED) {
+        0 => String::new(),
+        count => format!("; and {count} more"),
+    };
     tracing::info!(
-        "change by pid {pid}, uid {uid}, gid {gid}: {}: {outcome}, generation {generation}",
+        "change by pid {pid}, uid {uid}, gid {gid}: {}: {outcome}, generation {generation}{named}{more}",
         command.verb()
     );
 }

@@ -4,6 +4,7 @@
 //! connection tables, workers. Everything is undone in the opposite order. The main thread is the control thread: EAL
 //! pins it to the control CPUs.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use dataplane::dpdk::queue::PortQueuePair;
 use dataplane::dpdk::thread::allowed_cpus;
 use dataplane::port::PortStatus;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
 
 use crate::assembly::{Assembly, StartedPorts, assemble};
 use crate::control::{Platform, SharedControl};
@@ -60,6 +63,16 @@ pub fn read_config(path: &Path) -> Result<Config> {
     Ok(config)
 }
 
+/// The log goes to stderr through a thread of its own with a bounded queue, so that a reader that stalls stops nobody.
+/// What still waits is written when the guard is dropped.
+fn start_log() -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_terminal).init();
+    guard
+}
+
 /// Why the control thread ended.
 enum Ending {
     Signal(&'static str),
@@ -70,6 +83,9 @@ enum Ending {
 pub fn run(config: Config) -> Result<()> {
     let allowed = allowed_cpus().context("the CPUs that this process may use cannot be read")?;
     let plan = cpus::plan(&config.director.worker_cpus, &config.director.control_cpus, &allowed)?;
+    // Before EAL starts: it puts its own threads on what this thread may use.
+    plan.pin_control_thread().context("director.control_cpus")?;
+    let _log = start_log();
     let socket =
         ControlSocket::bind(&config.director.control_socket, config.director.control_group.as_deref())?;
     let metrics = config.director.metrics_listen.map(|address| {
@@ -178,6 +194,13 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
             port.mtu(),
             if port.uses_rss() { " fed by RSS" } else { "" }
         );
+        if queues > 1 && !port.uses_rss() {
+            tracing::warn!(
+                "port {}: driver {} has no RSS: how it spreads packets over {queues} workers is its own affair, if it does",
+                named.name,
+                port.driver()
+            );
+        }
         ports.push(Box::new(port));
         for (queues, pair) in by_worker.iter_mut().zip(pairs) {
             queues.push(pair);

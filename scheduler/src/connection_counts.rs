@@ -84,13 +84,13 @@ impl Counts {
         u64::from(self.active) + u64::from(self.inactive)
     }
 
-    /// What the connections cost the RS by IPVS's estimate: 256 × active + inactive.
+    /// What the connections cost the RS by IPVS's estimate: 257 × active + inactive.
     ///
-    /// As `ip_vs_dest_conn_overhead` in Linux's include/net/ip_vs.h computes it through 6.x (`active << 8` plus
-    /// `inactive`); descriptions that say 257 × active + inactive are wrong.
+    /// As `ip_vs_dest_conn_overhead` computes it (`active << 8` plus all connections) in the include/net/ip_vs.h of
+    /// Debian's linux-headers 6.1.0-56 and 6.12.117. Older kernels had 256 × active + inactive.
     #[inline]
     pub fn overhead(self) -> u64 {
-        (u64::from(self.active) << 8) + u64::from(self.inactive)
+        (u64::from(self.active) << 8) + self.total()
     }
 }
 
@@ -124,9 +124,9 @@ mod tests {
     fn counts_at_their_extremes_neither_wrap_nor_mix() {
         let counts = Counts { active: u32::MAX, inactive: u32::MAX };
         assert_eq!(counts.total(), 2 * 0xffff_ffff);
-        assert_eq!(counts.overhead(), 257 * 0xffff_ffff);
-        assert_eq!(Counts { active: 1, inactive: 0 }.overhead(), 256);
-        assert_eq!(Counts { active: 3, inactive: 5 }.overhead(), 773);
+        assert_eq!(counts.overhead(), 258 * 0xffff_ffff);
+        assert_eq!(Counts { active: 1, inactive: 0 }.overhead(), 257);
+        assert_eq!(Counts { active: 3, inactive: 5 }.overhead(), 776);
         assert_eq!(Counts { active: 3, inactive: 5 }.total(), 8);
     }
 

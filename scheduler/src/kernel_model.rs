@@ -173,7 +173,7 @@ impl ModelService {
     /// The least overhead over the divisor, the first of equals, compared as exact fractions.
     fn least(&self, divisor: impl Fn(&ModelServer) -> i64) -> Place {
         let load = |server: &ModelServer| {
-            (i128::from(server.active * 256 + server.inactive), i128::from(divisor(server)))
+            (i128::from(server.active * 257 + server.inactive), i128::from(divisor(server)))
         };
         let takes_part = |server: &&ModelServer| server.available && server.weight > 0;
         let least = self.servers.iter().filter(takes_part).min_by(|a, b| {

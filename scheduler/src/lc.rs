@@ -31,9 +31,9 @@ mod tests {
         for (counts, pick, case) in [
             (&[(0, 0), (0, 0)][..], 0, "all idle: the newest"),
             (&[(0, 2), (0, 1), (0, 1)], 1, "the first of equals"),
-            (&[(1, 0), (0, 255)], 1, "255 inactive are less than one active"),
-            (&[(1, 0), (0, 256)], 0, "256 inactive are equal to one active"),
-            (&[(1, 0), (0, 257)], 0, "257 inactive are more than one active"),
+            (&[(1, 0), (0, 256)], 1, "256 inactive are less than one active"),
+            (&[(1, 0), (0, 257)], 0, "257 inactive are equal to one active"),
+            (&[(1, 0), (0, 258)], 0, "258 inactive are more than one active"),
             (&[(u32::MAX, 0), (u32::MAX, u32::MAX), (u32::MAX - 1, 255)], 2, "extremes"),
         ] {
             let weights: Vec<u32> = (1..=counts.len() as u32).collect();

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use super::{Problem, range_problem};
 use crate::config::DirectorConfig;
 
-/// Workers at most: each takes a queue of every port, and NICs end at 128 for one function.
-pub const WORKERS_MAX: usize = 128;
+/// Workers at most: DPDK as distributed knows 128 threads (RTE_MAX_LCORE), and the control thread is one.
+pub const WORKERS_MAX: usize = 127;
 /// Highest CPU number: the kernel's `cpu_set_t` holds 1024 CPUs.
 pub const CPU_MAX: usize = 1023;
 /// Memory for DPDK, in MiB: from what one port with one worker needs to 1 TiB.
@@ -17,7 +17,7 @@ pub const MBUF_COUNT: RangeInclusive<u32> = 512..=1 << 24;
 /// Bytes of a packet buffer: DPDK's headroom of 128 and as much again for small frames. A port whose frames or NIC
 /// want more says so at start.
 pub const MBUF_DATA_ROOM: RangeInclusive<u16> = 256..=u16::MAX;
-/// Connections of a worker: at 80 bytes each, the highest is 20 GiB.
+/// Connections of a worker: at 48 bytes each, the highest is 12 GiB.
 pub const CONNECTION_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
 /// Virtual services.
 pub const SERVICE_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;

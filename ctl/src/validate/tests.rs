@@ -194,7 +194,7 @@ fn cpus_given_twice_or_too_many_or_too_high_are_refused() {
     );
     assert_problem(
         |config| config.director.worker_cpus = (0..129).collect(),
-        "director.worker_cpus: 129 workers are over 128",
+        "director.worker_cpus: 129 workers are over 127",
     );
     assert_problem(
         |config| config.director.worker_cpus = vec![1024],

@@ -14,7 +14,7 @@ use super::state::ConnectionState;
 use crate::clock::{TICKS_PER_SECOND, Ticks};
 use crate::dpdk::lanes::equal_lanes;
 use crate::dpdk::prefetch::prefetch;
-use crate::dpdk::region::{Backing, Region, RegionError};
+use crate::dpdk::region::{Backing, Pages, Region, RegionError};
 
 /// Connections that a bucket can name.
 const WAYS: usize = 8;
@@ -25,8 +25,8 @@ const CONNECTIONS_PER_BUCKET: usize = 4;
 const HOME_IS_CROWDED: usize = 7;
 /// Every entry is looked at for expiry this often.
 const SWEEP_TICKS: u32 = 2 * TICKS_PER_SECOND;
-/// Entries looked at in one round, at most.
-const SWEEP_ENTRIES_PER_ROUND: u32 = 256;
+/// Entries looked at in one round, at most: a round in which all of them expire takes about as long as two bursts.
+const SWEEP_ENTRIES_PER_ROUND: u32 = 32;
 /// Largest capacity: 2^28 connections are 13 GB.
 pub const CAPACITY_MAX: u32 = 1 << 28;
 
@@ -91,14 +91,14 @@ pub struct TableFull;
 
 impl ConnectionTable {
     /// An empty table for `capacity` connections, 1 to [`CAPACITY_MAX`] (more is cut to that), every page of it
-    /// touched.
-    pub fn new(capacity: u32) -> Result<ConnectionTable, RegionError> {
+    /// touched, on the NUMA node of the calling thread's CPU.
+    pub fn new(capacity: u32, pages: Pages) -> Result<ConnectionTable, RegionError> {
         let capacity = capacity.clamp(1, CAPACITY_MAX) as usize;
         let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET).max(2);
         Ok(ConnectionTable {
             seed: FlowSeed::random(),
-            buckets: Region::new(buckets)?,
-            entries: Region::new(capacity)?,
+            buckets: Region::new(buckets, pages)?,
+            entries: Region::new(capacity, pages)?,
             first_free: NOTHING,
             untouched: 0,
             len: 0,
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn table_fills_to_its_capacity_and_finds_everything() {
         for capacity in [1, 2, 7, 64, 1000, 65_536] {
-            let mut table = ConnectionTable::new(capacity).unwrap();
+            let mut table = ConnectionTable::new(capacity, Pages::Any).unwrap();
             for number in 0..capacity {
                 insert(&mut table, number, 1).unwrap_or_else(|_| panic!("{number} of {capacity}"));
             }
@@ -424,13 +424,13 @@ mod tests {
 
     #[test]
     fn memory_is_at_most_80_bytes_a_connection() {
-        let table = ConnectionTable::new(1 << 16).unwrap();
+        let table = ConnectionTable::new(1 << 16, Pages::Any).unwrap();
         assert!(table.bytes() <= 80 << 16, "{} bytes", table.bytes());
     }
 
     #[test]
     fn full_table_is_emptied_by_expiry_and_filled_again_in_the_same_memory() {
-        let mut table = ConnectionTable::new(10_000).unwrap();
+        let mut table = ConnectionTable::new(10_000, Pages::Any).unwrap();
         for generation in 0..3 {
             let base = generation * 10_000;
             let now = generation * 100_000;
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn one_round_of_expiry_looks_at_a_bounded_number_of_entries() {
-        let mut table = ConnectionTable::new(5_000).unwrap();
+        let mut table = ConnectionTable::new(5_000, Pages::Any).unwrap();
         for number in 0..5_000 {
             insert(&mut table, number, 1).unwrap();
         }
@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn range_lists_each_connection_once() {
-        let mut table = ConnectionTable::new(100).unwrap();
+        let mut table = ConnectionTable::new(100, Pages::Any).unwrap();
         for number in 0..60 {
             insert(&mut table, number, 1).unwrap();
         }
@@ -484,7 +484,7 @@ mod tests {
     proptest! {
         #[test]
         fn table_behaves_like_a_map(operations in proptest::collection::vec((0_u32..48, 0_u8..4), 1..400)) {
-            let mut table = ConnectionTable::new(32).unwrap();
+            let mut table = ConnectionTable::new(32, Pages::Any).unwrap();
             let mut model = HashMap::new();
             for (number, operation) in operations {
                 match operation {

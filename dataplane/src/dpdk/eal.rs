@@ -249,14 +249,18 @@ impl Eal {
     fn end(&mut self) -> Result<(), EalError> {
         let Some(runtime) = self.runtime.take() else { return Ok(()) };
         *life() = Life::Over;
-        let mbufs = runtime.mbufs_in_use();
         let runtime = match Arc::try_unwrap(runtime) {
-            Ok(runtime) if mbufs == 0 => runtime,
-            Ok(_) => return Err(EalError::StillInUse { holders: 0, mbufs }),
+            Ok(runtime) => runtime,
             Err(shared) => {
+                let mbufs = shared.mbufs_in_use();
                 return Err(EalError::StillInUse { holders: Arc::strong_count(&shared) - 1, mbufs });
             }
         };
+        // Counted now that nobody holds a pool to take one from.
+        let mbufs = runtime.mbufs_in_use();
+        if mbufs > 0 {
+            return Err(EalError::StillInUse { holders: 0, mbufs });
+        }
         // SAFETY: EAL was started by `init` on this thread (Eal is not Send) and is ended once (`take` above). Nobody
         // uses its memory from here on: ports, queues, pools and registered threads hold the runtime, of which this
         // was the last, and every mbuf was in its pool. A mbuf freed a moment ago by another thread was freed without

@@ -16,6 +16,18 @@ const HUGEPAGE: usize = 2 << 20;
 /// The smallest base page, and so the alignment that every mapping has.
 const SMALL_PAGE: usize = 4096;
 
+/// What kind of pages a [`Region`] may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pages {
+    /// Reserved hugepages where enough are free, else ordinary memory.
+    #[default]
+    Any,
+    /// Ordinary memory only.
+    Ordinary,
+    /// Reserved hugepages or none at all.
+    Hugepages,
+}
+
 /// What kind of pages a [`Region`] got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
@@ -71,8 +83,8 @@ unsafe impl<T: Send> Send for Region<T> {}
 unsafe impl<T: Sync> Sync for Region<T> {}
 
 impl<T: FromZeros> Region<T> {
-    /// `len` zeroed elements.
-    pub fn new(len: usize) -> Result<Self, RegionError> {
+    /// `len` zeroed elements, on the NUMA node of the calling thread's CPU.
+    pub fn new(len: usize, pages: Pages) -> Result<Self, RegionError> {
         const { assert!(align_of::<T>() <= SMALL_PAGE, "a mapping is aligned to a page and no further") };
         let bytes = len
             .checked_mul(size_of::<T>())
@@ -81,7 +93,7 @@ impl<T: FromZeros> Region<T> {
         if bytes == 0 {
             return Ok(Region { elements: NonNull::dangling(), len, mapping: None });
         }
-        let mapping = Mapping::new(bytes).map_err(|source| RegionError::Refused { bytes, source })?;
+        let mapping = Mapping::new(bytes, pages).map_err(|source| RegionError::Refused { bytes, source })?;
         Ok(Region { elements: mapping.start.cast(), len, mapping: Some(mapping) })
     }
 }
@@ -134,13 +146,17 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(bytes: usize) -> io::Result<Self> {
-        if bytes < HUGEPAGE {
+    fn new(bytes: usize, pages: Pages) -> io::Result<Self> {
+        if bytes < HUGEPAGE && pages != Pages::Hugepages {
             let mut mapping = Self::map(bytes.next_multiple_of(SMALL_PAGE), 0)?;
             mapping.populate_small()?;
             return Ok(mapping);
         }
-        Self::hugepages(bytes).or_else(|_| Self::ordinary(bytes))
+        match pages {
+            Pages::Any => Self::hugepages(bytes).or_else(|_| Self::ordinary(bytes)),
+            Pages::Ordinary => Self::ordinary(bytes),
+            Pages::Hugepages => Self::hugepages(bytes),
+        }
     }
 
     /// Reserved hugepages. The mapping alone proves nothing: a hugetlb page that is missing when it is touched (a
@@ -241,7 +257,7 @@ mod tests {
     #[test]
     fn region_is_zeroed_aligned_and_writable_to_its_last_element() {
         for len in [1, 63, HUGEPAGE / 64 - 1, HUGEPAGE / 64, HUGEPAGE / 64 + 1] {
-            let mut region = Region::<Line>::new(len).unwrap();
+            let mut region = Region::<Line>::new(len, Pages::Any).unwrap();
             assert_eq!(region.len(), len);
             assert!(region.iter().all(|line| line.0 == [0; 64]), "{len} lines");
             assert_eq!(region.as_ptr().addr() % 64, 0);
@@ -254,7 +270,7 @@ mod tests {
 
     #[test]
     fn region_of_several_hugepages_starts_on_one_unless_small_pages_are_all_there_is() {
-        let region = Region::<u64>::new(3 * HUGEPAGE / 8).unwrap();
+        let region = Region::<u64>::new(3 * HUGEPAGE / 8, Pages::Any).unwrap();
         assert_eq!(region.as_ptr().addr() % HUGEPAGE, 0);
         let allowed = transparent_hugepages_allowed();
         assert!(region.backing() != Backing::SmallPages || !allowed, "{:?}", region.backing());
@@ -262,7 +278,7 @@ mod tests {
 
     #[test]
     fn region_is_resident_when_made() {
-        let region = Region::<u8>::new(8 << 20).unwrap();
+        let region = Region::<u8>::new(8 << 20, Pages::Any).unwrap();
         let mut resident = vec![0_u8; region.len() / SMALL_PAGE];
         // SAFETY: the range is the region's, page-aligned, and `resident` has a byte for each of its pages.
         let result =
@@ -273,22 +289,22 @@ mod tests {
 
     #[test]
     fn region_of_no_elements_or_of_no_bytes_maps_nothing() {
-        assert!(Region::<u64>::new(0).unwrap().is_empty());
-        assert_eq!(Region::<()>::new(5).unwrap().len(), 5);
+        assert!(Region::<u64>::new(0, Pages::Any).unwrap().is_empty());
+        assert_eq!(Region::<()>::new(5, Pages::Any).unwrap().len(), 5);
     }
 
     #[test]
     fn region_larger_than_the_address_space_or_memory_is_an_error_that_says_so() {
-        let error = Region::<u64>::new(usize::MAX / 4).unwrap_err();
+        let error = Region::<u64>::new(usize::MAX / 4, Pages::Any).unwrap_err();
         assert!(error.to_string().contains("elements of 8 bytes"), "{error}");
-        let error = Region::<u64>::new(1 << 56).unwrap_err();
+        let error = Region::<u64>::new(1 << 56, Pages::Any).unwrap_err();
         assert!(matches!(error, RegionError::Refused { .. }), "{error}");
         assert!(error.to_string().contains("Cannot allocate memory"), "{error}");
     }
 
     #[test]
     fn atomics_in_a_region_are_shared_by_threads() {
-        let region = Region::<AtomicU64>::new(1).unwrap();
+        let region = Region::<AtomicU64>::new(1, Pages::Any).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| (0..1000).for_each(|_| _ = region[0].fetch_add(1, Ordering::Relaxed)));

@@ -106,6 +106,20 @@ where
     }
 }
 
+/// What `work` makes on `cpu`, so that memory it touches first lies on that CPU's NUMA node. Where the CPU cannot be
+/// had, on any: what needs the CPU itself says so later.
+pub fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let made = scope.spawn(move || {
+            if cpu < CPU_LIMIT {
+                core_affinity::set_for_current(CoreId { id: cpu });
+            }
+            work()
+        });
+        made.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    })
+}
+
 fn pin(thread: &str, cpu: usize) -> Result<(), ThreadError> {
     let pinned = cpu < CPU_LIMIT
         && core_affinity::set_for_current(CoreId { id: cpu })

@@ -6,7 +6,7 @@ use crate::connection::ConnectionTable;
 use crate::connection::table::ConnectionId;
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
-use crate::snapshot::DestinationState;
+use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 /// Pass 2: hashes the keys and starts loading the buckets. A loop of its own, so short that many packets' chains of
@@ -29,7 +29,7 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
     }
 }
 
-/// Pass 4: finds or opens each packet's connection.
+/// Pass 4: finds or opens each packet's connection. What is dropped here has touched neither state nor timer.
 #[inline(always)]
 pub(super) fn resolve<Q: QueuePair>(
     packets: &mut [Packet],
@@ -38,61 +38,91 @@ pub(super) fn resolve<Q: QueuePair>(
     parts: &mut WorkerParts<Q>,
 ) {
     for packet in packets {
-        if packet.step != Step::Flow {
-            continue;
+        if packet.step == Step::Flow {
+            packet.step = Step::Done(match pass(packet, port, now, parts) {
+                Ok(slot) => Verdict::Forward(slot),
+                Err(reason) => Verdict::Drop(reason),
+            });
         }
-        packet.step = match parts.connections.find(&packet.key, packet.hash, packet.candidate) {
-            Some(id) if goes_on(packet, id, now, parts) => update(packet, id, now, parts),
-            Some(id) => {
-                let gone = parts.connections.remove(id);
-                close(&parts.counts, gone.destination, gone.state.is_active());
-                parts.counters.connections_expired.add(1);
-                schedule::open(packet, port, now, parts)
-            }
-            None => schedule::open(packet, port, now, parts),
-        };
     }
 }
 
-/// The connection goes on with this packet: it has not expired, and the packet does not open a new one on its tuple.
-/// A SYN does where the old connection is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
+/// The destination slot of a packet's connection.
 #[inline(always)]
-fn goes_on<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &WorkerParts<Q>) -> bool {
+fn pass<Q: QueuePair>(
+    packet: &Packet,
+    port: PortId,
+    now: Ticks,
+    parts: &mut WorkerParts<Q>,
+) -> Result<u32, DropReason> {
+    let Some(id) = parts.connections.find(&packet.key, packet.hash, packet.candidate) else {
+        return schedule::open(packet, port, now, parts);
+    };
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
     let connection = parts.connections.connection(id);
-    if connection.expires.is_past(now) {
-        return false;
+    let slot = connection.destination;
+    let way = way_to(parts.mailbox.current(), slot, packet.ip_length);
+    // A SYN is a new connection where the old one is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
+    let may_reopen = packet.flags & (SYN | RST) == SYN;
+    let is_over = connection.state.is_over() || way == Err(DropReason::RealServerRemoved);
+    if connection.expires.is_past(now) || (may_reopen && is_over) {
+        return reopen(packet, id, port, now, parts);
     }
-    if packet.flags & (SYN | RST) != SYN {
-        return true;
+    way?;
+    update(packet, id, now, parts);
+    Ok(slot)
+}
+
+/// Whether a packet of this length can be sent to the real server in this slot, and if not, why. A removed one's
+/// connections are dropped without re-arming their timers, as IPVS does, so that they end and the slot with them.
+#[inline(always)]
+pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<(), DropReason> {
+    match snapshot.destinations.get(slot as usize) {
+        Some(destination) if destination.state == DestinationState::Forwarding => {
+            if ip_length <= destination.mtu { Ok(()) } else { Err(DropReason::TooBig) }
+        }
+        Some(destination) if destination.state == DestinationState::Unresolved => {
+            Err(DropReason::NoRealServer)
+        }
+        _ => Err(DropReason::RealServerRemoved),
     }
-    let destination = parts.mailbox.current().destinations.get(connection.destination as usize);
-    let is_removed = destination.is_none_or(|destination| destination.state == DestinationState::Removed);
-    !connection.state.is_over() && !is_removed
+}
+
+#[cold]
+fn reopen<Q: QueuePair>(
+    packet: &Packet,
+    id: ConnectionId,
+    port: PortId,
+    now: Ticks,
+    parts: &mut WorkerParts<Q>,
+) -> Result<u32, DropReason> {
+    let gone = parts.connections.remove(id);
+    close(&parts.counts, gone.destination, gone.state.is_active());
+    parts.counters.connections_expired.add(1);
+    schedule::open(packet, port, now, parts)
 }
 
 /// Moves the state and re-arms the timer, as every packet of the client does.
 #[inline(always)]
-fn update<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &mut WorkerParts<Q>) -> Step {
-    if packet.ttl <= 1 {
-        return Step::Done(Verdict::Drop(DropReason::TtlExpired));
-    }
+fn update<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &mut WorkerParts<Q>) {
     let connection = parts.connections.connection_mut(id);
     let before = connection.state;
     let after = before.after(packet.flags);
     connection.expires = now.after(after.timeout_ticks());
-    let destination = connection.destination;
     if before == after {
-        return Step::Destination(destination);
+        return;
     }
     connection.state = after;
     if before.is_active() != after.is_active() {
-        flip(&parts.counts, destination, after.is_active());
+        let slot = connection.destination;
+        flip(&parts.counts, slot, after.is_active());
     }
-    Step::Destination(destination)
 }
 
 #[cold]
-fn flip(counts: &crate::snapshot::SharedCounts, destination: u32, to_active: bool) {
+fn flip(counts: &SharedCounts, destination: u32, to_active: bool) {
     match counts.get(destination as usize) {
         Some(counts) if to_active => counts.activate(),
         Some(counts) => counts.deactivate(),

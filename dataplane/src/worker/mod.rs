@@ -96,8 +96,6 @@ struct Packet {
 enum Step {
     /// A packet of a flow, to be looked up.
     Flow,
-    /// To the real server in this destination slot.
-    Destination(u32),
     /// Decided.
     Done(Verdict),
 }
@@ -174,7 +172,6 @@ impl<Q: QueuePair> Worker<Q> {
         lookup::find_candidates(packets, &self.parts.connections);
         lookup::resolve(packets, port, now, &mut self.parts);
         self.parts.counters.received.add(count);
-        self.parts.counters.ports[port.index()].received.add(count);
         self.dispose(port);
     }
 

@@ -10,7 +10,7 @@ use crate::packet::tcp::TcpHeader;
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Burst, Frame, PortId};
 use crate::snapshot::{AddressRole, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, PuntQueue, Verdict};
 
 /// How many frames ahead the first bytes are loaded.
 const AHEAD: usize = 4;
@@ -110,7 +110,9 @@ fn judge_arp(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
         None => false,
     };
     match ArpPacket::parse(frame) {
-        Some(arp) if concerns_us(arp.sender_address) || concerns_us(arp.target_address) => Verdict::Punt,
+        Some(arp) if concerns_us(arp.sender_address) || concerns_us(arp.target_address) => {
+            Verdict::Punt(PuntQueue::Arp)
+        }
         _ => Verdict::Drop(DropReason::ArpIgnored),
     }
 }
@@ -127,7 +129,9 @@ fn judge_other(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
         Err(reason) => return Verdict::Drop(reason),
     };
     match not_a_service(ip.destination_address(), port, snapshot) {
-        DropReason::NoService if ip.protocol == ipv4::ICMP && icmp::is_echo_request(message) => Verdict::Punt,
+        DropReason::NoService if ip.protocol == ipv4::ICMP && icmp::is_echo_request(message) => {
+            Verdict::Punt(PuntQueue::Echo)
+        }
         reason => Verdict::Drop(reason),
     }
 }

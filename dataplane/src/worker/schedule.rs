@@ -1,29 +1,17 @@
 //! The packet belongs to no connection: may it open one, and to which real server?
 
-use super::{Packet, Step, WorkerParts, parse};
+use super::{Packet, WorkerParts, lookup, parse};
 use crate::clock::Ticks;
 use crate::connection::ConnectionState;
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
 use crate::snapshot::Protocol;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 
 /// Opens a connection as IPVS does (`ip_vs_schedule`): a service must want the packet, TCP must open with a SYN that is
 /// no RST, and the scheduler must find a real server.
 #[inline(never)]
 pub(super) fn open<Q: QueuePair>(
-    packet: &Packet,
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) -> Step {
-    match try_open(packet, port, now, parts) {
-        Ok(destination) => Step::Destination(destination),
-        Err(reason) => Step::Done(Verdict::Drop(reason)),
-    }
-}
-
-fn try_open<Q: QueuePair>(
     packet: &Packet,
     port: PortId,
     now: Ticks,
@@ -47,6 +35,7 @@ fn try_open<Q: QueuePair>(
     }
     let chosen = service.scheduler.schedule(&service.real_servers).ok_or(DropReason::NoRealServer)?;
     let real_server = service.real_servers.get(chosen).ok_or(DropReason::NoRealServer)?;
+    lookup::way_to(snapshot, real_server.id, packet.ip_length)?;
     let expires = now.after(first_state.timeout_ticks());
     parts
         .connections

@@ -6,7 +6,7 @@ use super::{Packet, Step, Worker};
 use crate::counters::WorkerCounters;
 use crate::direct_routing;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
-use crate::snapshot::{Destination, DestinationState, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::verdict::{DropReason, Verdict};
 
 /// Times that a port which takes only part of a burst is offered the rest.
@@ -36,15 +36,15 @@ impl<Q: QueuePair> Worker<Q> {
     /// Passes 5 to 7 over the burst in `rx`, which is empty afterwards.
     #[inline(always)]
     pub(super) fn dispose(&mut self, port: PortId) {
-        let packets = &mut self.packets[..self.rx.len()];
+        let packets = &self.packets[..self.rx.len()];
         let exit = rewrite(&mut self.rx, packets, self.parts.mailbox.current());
-        match exit.and_then(|exit| Some((exit, self.parts.queues.get_mut(exit.index())?))) {
-            Some((exit, queue)) => {
+        match exit.and_then(|exit| self.parts.queues.get_mut(exit.index())) {
+            Some(queue) => {
                 let records = packets.iter().filter_map(|packet| match packet.step {
-                    Step::Destination(slot) => Some(Record { slot, ip_length: packet.ip_length }),
+                    Step::Done(Verdict::Forward(slot)) => Some(Record { slot, ip_length: packet.ip_length }),
                     _ => None,
                 });
-                send(exit, queue, &mut self.rx, records, &self.parts.counters);
+                send(queue, &mut self.rx, records, &self.parts.counters);
             }
             None => self.sort(port),
         }
@@ -57,7 +57,7 @@ impl<Q: QueuePair> Worker<Q> {
         let counters = &self.parts.counters;
         for (frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
             let (frame, reason) = match packet.step {
-                Step::Destination(slot) => {
+                Step::Done(Verdict::Forward(slot)) => {
                     let destination = self.parts.mailbox.current().destinations.get(slot as usize);
                     match destination.and_then(|destination| self.tx.get_mut(destination.port.index())) {
                         Some(lane) => {
@@ -69,14 +69,14 @@ impl<Q: QueuePair> Worker<Q> {
                         None => (frame, DropReason::NoRealServer),
                     }
                 }
-                Step::Done(Verdict::Drop(reason)) => (frame, reason),
-                Step::Done(_) => match self.parts.host.punt(port, frame) {
+                Step::Done(Verdict::Punt(queue)) => match self.parts.host.punt(queue, port, frame) {
                     Ok(()) => {
                         counters.punted.add(1);
                         continue;
                     }
                     Err(frame) => (frame, DropReason::PuntQueueFull),
                 },
+                Step::Done(Verdict::Drop(reason)) => (frame, reason),
                 // Pass 4 leaves none behind.
                 Step::Flow => (frame, DropReason::NoConnection),
             };
@@ -84,9 +84,9 @@ impl<Q: QueuePair> Worker<Q> {
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);
-        for (exit, (lane, queue)) in self.tx.iter_mut().zip(&mut self.parts.queues).enumerate() {
+        for (lane, queue) in self.tx.iter_mut().zip(&mut self.parts.queues) {
             if !lane.frames.is_empty() {
-                send(PortId(exit as u8), queue, &mut lane.frames, lane.records.drain(..), counters);
+                send(queue, &mut lane.frames, lane.records.drain(..), counters);
             }
         }
     }
@@ -95,7 +95,9 @@ impl<Q: QueuePair> Worker<Q> {
     #[cold]
     pub(super) fn send_for_control(&mut self) {
         let parts = &mut self.parts;
-        for _ in 0..BURST {
+        // No further than what is whole in the queue: the queue would make this thread wait for a push under way.
+        let whole = parts.host.outgoing_queued().wrapping_sub(self.outgoing_taken);
+        for _ in 0..whole.min(BURST as u64) {
             let Some((port, frame)) = parts.host.next_outgoing() else {
                 break;
             };
@@ -105,7 +107,6 @@ impl<Q: QueuePair> Worker<Q> {
             let sent = parts.queues.get_mut(port.index()).map_or(0, |queue| queue.transmit(&mut burst));
             if sent == 1 {
                 parts.counters.control_sent.add(1);
-                parts.counters.ports[port.index()].sent.add(1);
             } else {
                 parts.counters.control_not_sent.add(1);
             }
@@ -113,51 +114,31 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
-/// Pass 5: rewrites the frames that have a destination, and turns the others' verdict into a drop. The port by which
-/// all of the burst leaves, where there is one.
+/// Pass 5: rewrites the frames that are forwarded. The port by which all of the burst leaves, where there is one.
 #[inline(always)]
-fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &Snapshot) -> Option<PortId> {
+fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &[Packet], snapshot: &Snapshot) -> Option<PortId> {
     let mut exit = None;
     let mut all_leave_by_it = true;
     for (frame, packet) in frames.iter_mut().zip(packets) {
-        if let Step::Destination(slot) = packet.step {
-            match destination(snapshot, slot, packet) {
-                Ok(destination) => {
-                    direct_routing::rewrite(frame.bytes_mut(), destination);
-                    all_leave_by_it &= *exit.get_or_insert(destination.port) == destination.port;
-                    continue;
-                }
-                Err(reason) => packet.step = Step::Done(Verdict::Drop(reason)),
+        let destination = match packet.step {
+            Step::Done(Verdict::Forward(slot)) => snapshot.destinations.get(slot as usize),
+            _ => None,
+        };
+        match destination {
+            Some(destination) => {
+                direct_routing::rewrite(frame.bytes_mut(), destination);
+                all_leave_by_it &= *exit.get_or_insert(destination.port) == destination.port;
             }
+            None => all_leave_by_it = false,
         }
-        all_leave_by_it = false;
     }
     exit.filter(|_| all_leave_by_it)
 }
 
-/// Where a packet for this slot goes, or why not.
-#[inline(always)]
-fn destination<'a>(
-    snapshot: &'a Snapshot,
-    slot: u32,
-    packet: &Packet,
-) -> Result<&'a Destination, DropReason> {
-    match snapshot.destinations.get(slot as usize) {
-        Some(destination) if destination.state == DestinationState::Forwarding => {
-            if packet.ip_length <= destination.mtu { Ok(destination) } else { Err(DropReason::TooBig) }
-        }
-        Some(destination) if destination.state == DestinationState::Unresolved => {
-            Err(DropReason::NoRealServer)
-        }
-        _ => Err(DropReason::RealServerRemoved),
-    }
-}
-
-/// Pass 7: sends `frames`, all of which leave by `exit`, and counts them by their `records`. What the port does not take
+/// Pass 7: sends `frames`, all of which leave by one port, and counts them by their `records`. What the port does not take
 /// is dropped.
 #[inline(always)]
 fn send<Q: QueuePair>(
-    exit: PortId,
     queue: &mut Q,
     frames: &mut Burst<Q::Frame>,
     records: impl Iterator<Item = Record>,
@@ -171,7 +152,6 @@ fn send<Q: QueuePair>(
         sent += queue.transmit(frames);
     }
     counters.forwarded.add(sent as u64);
-    counters.ports[exit.index()].sent.add(sent as u64);
     for record in records.take(sent) {
         if let Some(counters) = counters.destinations.get(record.slot as usize) {
             counters.packets.add(1);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dataplane::clock::{Clock, ManualClock};
 use dataplane::connection::ConnectionTable;
 use dataplane::counters::WorkerCounters;
+use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
@@ -123,7 +124,7 @@ impl Rig {
         }
         let host_queues = HostQueues::new();
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
-        let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(ports, SLOTS)).collect();
+        let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
         let workers = queues
             .into_iter()
@@ -134,7 +135,7 @@ impl Rig {
                     index: index as u32,
                     queues,
                     mailbox,
-                    connections: ConnectionTable::new(capacity).unwrap(),
+                    connections: ConnectionTable::new(capacity, Pages::Any).unwrap(),
                     counts: counts.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
