@@ -17,8 +17,8 @@ const MBUFS_BESIDE_TRAFFIC: u32 = 16_383;
 const BYTES_BESIDE_DATA: u64 = 64 + 128 + 64;
 /// What EAL, ethdev and allocation in whole pages take besides.
 const DPDK_BESIDE_MIB: u64 = 32;
-/// Connections that the director can hold, whatever the flows: one daemon for all cases.
-const CONNECTION_CAPACITY_MIN: u32 = 1 << 21;
+/// Connections that the director can hold, at least: no operator would save on less.
+const CONNECTION_CAPACITY_MIN: u32 = 1 << 16;
 /// Most bytes that a connection costs in its table.
 const CONNECTION_BYTES: u64 = 80;
 /// The director's tables are regions of whole pages each.

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::packet::ethernet::FRAME_BYTES_MIN;
 use crate::port::{Burst, ChecksumStatus, Frame, FramePool, PortStatistics, PortStatus, QueuePair};
-
-/// An Ethernet frame without its checksum is never shorter (IEEE 802.3 section 3.2.8).
-const SHORTEST_FRAME: usize = 60;
 
 /// How large a port in memory is.
 #[derive(Clone, Debug)]
@@ -277,7 +275,7 @@ impl FramePool for MemoryPool {
 
     /// Padded with zeros to the shortest Ethernet frame, as a real port's.
     fn frame(&self, bytes: &[u8]) -> Option<MemoryFrame> {
-        self.take(bytes, bytes.len().max(SHORTEST_FRAME))
+        self.take(bytes, bytes.len().max(FRAME_BYTES_MIN))
     }
 }
 

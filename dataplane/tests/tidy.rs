@@ -49,6 +49,12 @@ fn is_hot(name: &str) -> bool {
             "clock.rs",
             "dpdk/mbuf.rs",
             "dpdk/queue.rs",
+            "dpdk/lanes.rs",
+            "dpdk/prefetch.rs",
+            "host.rs",
+            "listing.rs",
+            "mailbox.rs",
+            "snapshot.rs",
         ])
         .any(|hot| name.starts_with(&format!("dataplane/src/{hot}")))
         || ["rr", "wrr", "lc", "wlc", "connection_counts"]
@@ -84,13 +90,22 @@ fn hot_path_allocates_locks_logs_and_panics_nowhere() {
         "std::thread",
         "SeqCst",
     ];
-    // At start, before the first packet.
-    let allowed_at_start = ["collect(),"];
+    // At start, on the control thread, or tried and never waited for: file and text of the line.
+    let allowed = [
+        ("dataplane/src/counters.rs", "DestinationCounters::default()).collect(),"),
+        ("dataplane/src/worker/mod.rs", "TxLane::default()).collect(),"),
+        ("dataplane/src/mailbox.rs", "use std::sync::{Arc, Mutex, TryLockError};"),
+        ("dataplane/src/mailbox.rs", "incoming: Mutex<Option<(u64, Arc<T>)>>,"),
+        ("dataplane/src/mailbox.rs", "incoming: Mutex::new(None),"),
+        ("dataplane/src/mailbox.rs", ".collect();"),
+        ("dataplane/src/mailbox.rs", "std::thread::yield_now(),"),
+        ("dataplane/src/snapshot.rs", "ConnectionCounts::new())).collect()"),
+    ];
     let mut found = Vec::new();
     for (name, text) in sources().iter().filter(|(name, _)| is_hot(name)) {
         for (number, line) in code(text) {
             for word in banned.iter().filter(|word| line.contains(**word)) {
-                if !allowed_at_start.iter().any(|allowed| line.trim_end().ends_with(allowed)) {
+                if !allowed.iter().any(|(file, end)| name == file && line.trim_end().ends_with(end)) {
                     found.push(format!("{name}:{number}: {word}: {}", line.trim()));
                 }
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ctl::mac::MacAddress;
 use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
+use dataplane::packet::ethernet::BROADCAST;
 use dataplane::port::PortId;
 
 use crate::topology::{PortFacts, Topology};
@@ -17,9 +18,6 @@ use crate::topology::{PortFacts, Topology};
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 /// How long a conflict is shown after it was last seen.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(300);
-
-/// Ethernet's broadcast address.
-const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// An ARP frame, ready to be sent.
 pub type ArpFrame = [u8; 60];

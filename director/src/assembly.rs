@@ -53,9 +53,9 @@ pub enum AssemblyError {
         /// Why.
         source: RegionError,
     },
-    /// The configuration's real servers do not fit its capacity.
+    /// The configuration does not fit its own capacity or the ports.
     #[error("{0}")]
-    Room(ctl::protocol::ErrorReply),
+    Refused(ctl::protocol::ErrorReply),
 }
 
 /// Makes the control thread's state and one worker for each of `started.queues`. `config` is valid; `worker_cpus` has
@@ -77,7 +77,8 @@ where
     let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
     let topology = Topology::new(&config.ports, &started.ports);
     let mut services = Services::new(Slots::new(counts.clone(), counters.clone()));
-    services.check_room(&config.services).map_err(AssemblyError::Room)?;
+    topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
+    services.check_room(&config.services).map_err(AssemblyError::Refused)?;
     services.adopt(config.services.clone(), 1);
     let mut neighbours = Neighbours::default();
     neighbours.retain_wanted(services.wanted_neighbours(&topology), std::time::Duration::ZERO);

@@ -260,6 +260,7 @@ impl Control {
     pub fn change(&mut self, command: &Command) -> Result<Option<Published>, ErrorReply> {
         let running = self.services.configured();
         let Some(candidate) = changes::candidate(&self.config, running, command)? else { return Ok(None) };
+        self.topology.check_macs(&candidate)?;
         self.services.collect(self.oldest_running());
         self.services.check_room(&candidate)?;
         let changes = changes::describe(self.services.configured(), &candidate);

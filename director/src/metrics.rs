@@ -54,7 +54,7 @@ metrics! {
     StartTime = GAUGE "dr_start_time_seconds" []
         "When dr-director started, in seconds since 1970.";
     ConfigGeneration = GAUGE "dr_config_generation" []
-        "Newest generation of the configuration.";
+        "Newest generation of what the workers run; rises with every change of the configuration and of a real server's MAC.";
     WorkerConfigGeneration = GAUGE "dr_worker_config_generation" ["worker"]
         "Generation of the configuration that the worker runs.";
     ServiceConnections = COUNTER "dr_service_connections_total" ["protocol", "vip", "port"]

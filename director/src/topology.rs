@@ -3,7 +3,9 @@
 
 use std::net::Ipv4Addr;
 
-use ctl::config::PortConfig;
+use ctl::config::{PortConfig, ServiceConfig};
+use ctl::mac::MacAddress;
+use ctl::protocol::{ErrorCode, ErrorReply};
 use dataplane::port::{PortId, PortStatus};
 use ipnet::Ipv4Net;
 
@@ -81,6 +83,29 @@ impl Topology {
     /// A port of ours has this MAC.
     pub fn is_own_mac(&self, mac: [u8; 6]) -> bool {
         self.ports.iter().any(|port| port.mac == mac)
+    }
+
+    /// No real server has the MAC of a port: its packets would come back, again and again, until their TTL ends.
+    pub fn check_macs(&self, services: &[ServiceConfig]) -> Result<(), ErrorReply> {
+        let all =
+            services.iter().flat_map(|service| service.real_servers.iter().map(move |one| (service, one)));
+        for (service, real_server) in all {
+            let Some(port) =
+                self.ports.iter().find(|port| real_server.mac.is_some_and(|mac| mac.0 == port.mac))
+            else {
+                continue;
+            };
+            let message = format!(
+                "real server {} of {}: its MAC {} is the director's own, on port {}",
+                real_server.address,
+                service.id(),
+                MacAddress(port.mac),
+                port.name
+            );
+            let help = "give the real server's own MAC, or none to ask for it by ARP";
+            return Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help));
+        }
+        Ok(())
     }
 
     /// Name of a port; empty for a number that no port has.

@@ -69,7 +69,7 @@ impl FlowKey {
     }
 }
 
-/// Drawn once a process, so that nobody can craft flows that meet in one bucket.
+/// Drawn for each table, so that nobody can craft flows that meet in one bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowSeed {
     addresses: u64,

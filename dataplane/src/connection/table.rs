@@ -3,7 +3,8 @@
 //! Two arrays. A bucket is one cache line: eight 16-bit tags and eight 32-bit indices of entries, so that a lookup is
 //! one prefetchable line plus the entry. A connection belongs into the bucket that its hash names (home) and goes to a
 //! second one (alternate) only where home is nearly full; home counts those, so that a miss looks at the alternate
-//! only when somebody went there. Entries never move. Free entries form a list through the entries themselves.
+//! only when somebody went there. Where both are full, one of their connections changes to its other bucket. Entries never
+//! move. Free entries form a list through the entries themselves.
 //!
 //! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or free; `len` counts the former.
 
@@ -18,8 +19,8 @@ use crate::dpdk::region::{Backing, Pages, Region, RegionError};
 
 /// Connections that a bucket can name.
 const WAYS: usize = 8;
-/// Connections for each bucket at full capacity. Half of the ways: with two choices a bucket pair that is full before
-/// the table is occurs less than once in 10^6 tables (measured by the test below).
+/// Connections for each bucket at full capacity. Half of the ways, so that with two buckets for each connection, and one
+/// of sixteen others that may change its bucket, the table takes as many as it has entries.
 const CONNECTIONS_PER_BUCKET: usize = 4;
 /// A connection goes to its alternate bucket from this many in its home on, where the alternate has fewer.
 const HOME_IS_CROWDED: usize = 7;
@@ -85,7 +86,7 @@ pub struct ConnectionTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(u32);
 
-/// No room: every entry is used, or both buckets are.
+/// No room: every entry is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
 
@@ -215,17 +216,43 @@ impl ConnectionTable {
         let (home, alternate) = (self.home(hash), self.alternate(hash));
         let at_home = self.buckets[home].used();
         let strays = at_home >= HOME_IS_CROWDED && self.buckets[alternate].used() < at_home;
-        let chosen = if strays { alternate } else { home };
-        let Some(way) = self.buckets[chosen].free_way() else {
-            return Err(TableFull);
-        };
+        let mut chosen = if strays { alternate } else { home };
+        if self.buckets[chosen].free_way().is_none() {
+            chosen = self.make_way(home, alternate).ok_or(TableFull)?;
+        }
+        let way = self.buckets[chosen].free_way().ok_or(TableFull)?;
         let index = self.take_free_entry().ok_or(TableFull)?;
-        self.buckets[home].strayed += u32::from(strays);
+        self.buckets[home].strayed += u32::from(chosen != home);
         self.buckets[chosen].tags[way] = tag(hash);
         self.buckets[chosen].entries[way] = index;
         self.entries[index as usize] = Connection { key, state, expires, destination, next_free: NOTHING };
         self.len += 1;
         Ok(ConnectionId(index))
+    }
+
+    /// Both buckets are full: lets one of their connections change to its other bucket, and returns the bucket that has a
+    /// free way now.
+    #[cold]
+    fn make_way(&mut self, home: usize, alternate: usize) -> Option<usize> {
+        for full in [home, alternate] {
+            for way in 0..WAYS {
+                let index = self.buckets[full].entries[way];
+                let hash = self.hash(&self.entries[index as usize].key);
+                let (its_home, its_alternate) = (self.home(hash), self.alternate(hash));
+                let other = if full == its_home { its_alternate } else { its_home };
+                let Some(free) = self.buckets[other].free_way() else { continue };
+                self.buckets[other].tags[free] = tag(hash);
+                self.buckets[other].entries[free] = index;
+                self.buckets[full].tags[way] = 0;
+                if other == its_home {
+                    self.buckets[its_home].strayed -= 1;
+                } else {
+                    self.buckets[its_home].strayed += 1;
+                }
+                return Some(full);
+            }
+        }
+        None
     }
 
     /// Removes the connection at `id` and returns it.
@@ -407,7 +434,7 @@ mod tests {
 
     #[test]
     fn table_fills_to_its_capacity_and_finds_everything() {
-        for capacity in [1, 2, 7, 64, 1000, 65_536] {
+        for capacity in [1, 2, 7, 64, 1000, 65_536, 65_536, 65_536, 1 << 20] {
             let mut table = ConnectionTable::new(capacity, Pages::Any).unwrap();
             for number in 0..capacity {
                 insert(&mut table, number, 1).unwrap_or_else(|_| panic!("{number} of {capacity}"));

@@ -14,14 +14,12 @@ use super::error::Errno;
 use super::mbuf::Mbuf;
 use super::port::{self, PortConfig};
 use crate::host::{OUTGOING_QUEUE_CAPACITY, PUNT_QUEUE_CAPACITY};
+use crate::packet::ethernet::FRAME_BYTES_MIN;
 use crate::port::{BURST, FramePool};
 
 /// Mbufs that a thread keeps to itself, at most; half of what DPDK allows, eight bursts.
 const CACHE: u32 = 256;
 const _: () = assert!(CACHE <= dpdk_sys::RTE_MEMPOOL_CACHE_MAX_SIZE);
-
-/// An Ethernet frame without its checksum is never shorter (IEEE 802.3 section 3.2.8).
-const SHORTEST_FRAME: usize = 60;
 
 /// What an mbuf costs besides its data room: the mempool's header, the mbuf, and padding that spreads the objects
 /// over the memory channels.
@@ -134,7 +132,7 @@ impl MbufPool {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
 
         let PoolConfig { mbufs, data_room, .. } = *config;
-        let smallest = dpdk_sys::RTE_PKTMBUF_HEADROOM as u16 + SHORTEST_FRAME as u16;
+        let smallest = dpdk_sys::RTE_PKTMBUF_HEADROOM as u16 + FRAME_BYTES_MIN as u16;
         if mbufs == 0 || data_room < smallest {
             return Err(PoolError::TooSmall { mbufs, data_room, smallest });
         }
@@ -186,7 +184,7 @@ impl FramePool for MbufPool {
     /// Pads with zeros to the shortest Ethernet frame: what another packet left in the buffer must not go out.
     fn frame(&self, bytes: &[u8]) -> Option<Mbuf> {
         let mut mbuf = Mbuf::allocate(self)?;
-        mbuf.fill(bytes, bytes.len().max(SHORTEST_FRAME)).then_some(mbuf)
+        mbuf.fill(bytes, bytes.len().max(FRAME_BYTES_MIN)).then_some(mbuf)
     }
 }
 
