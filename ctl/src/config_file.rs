@@ -126,14 +126,53 @@ pub fn read_text_from(source: impl Read, path: &Path) -> Result<String, ConfigEr
     if bytes.len() > CONFIG_BYTES_MAX {
         return Err(ConfigError::TooLong { path: path.to_owned() });
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
         // Up to `offset` the two agree byte for byte.
         let span = offset..offset + char::REPLACEMENT_CHARACTER.len_utf8();
         let help = Some("save the file as UTF-8".to_owned());
         text_error(&text, &path.to_string_lossy(), span, String::new(), "this byte is not UTF-8", help)
-    })
+    })?;
+    check_whole(&text, &path.to_string_lossy())?;
+    Ok(text)
+}
+
+/// First and last line of a saved file: TOML cut between two tables is TOML still, and what it lacks would be removed.
+const SAVED_FIRST_LINE: &str = "# Saved by dr-ctl; whole only with its last line.";
+const SAVED_LAST_LINE: &str = "# end";
+
+/// A file that was cut: it ends amid a line, or was saved and lacks its last one.
+fn check_whole(text: &str, file_name: &str) -> Result<(), ConfigError> {
+    let cut = |message| {
+        let help = Some("take a whole copy; end the last line with a newline".to_owned());
+        Err(text_error(text, file_name, text.len()..text.len(), String::new(), message, help))
+    };
+    if !text.is_empty() && !text.ends_with('\n') {
+        return cut("the file ends amid a line: it may be cut");
+    }
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    if text.starts_with(SAVED_FIRST_LINE) && last != Some(SAVED_LAST_LINE) {
+        return cut("the file is cut: its last line, `# end`, is missing");
+    }
+    Ok(())
+}
+
+/// What is applied is all that runs afterwards, so a text that does not name `services` at all is no order to remove them.
+///
+/// # Errors
+/// `Text`.
+pub fn check_names_services(text: &str, file_name: &str) -> Result<(), ConfigError> {
+    #[derive(Deserialize)]
+    struct Named {
+        services: Option<serde::de::IgnoredAny>,
+    }
+    if toml::from_str::<Named>(text).is_ok_and(|named| named.services.is_some()) {
+        return Ok(());
+    }
+    let help = Some("write `services = []` to remove every virtual service".to_owned());
+    let message = "it is missing, and what is applied replaces all that runs";
+    Err(text_error(text, file_name, text.len()..text.len(), "services".to_owned(), message, help))
 }
 
 fn text_error(
@@ -196,13 +235,18 @@ impl Config {
             .expect("the schema has only what TOML can write: text, integers, booleans, lists, tables")
     }
 
+    /// As a file is saved: [`Config::to_toml`] between two lines by which a cut copy is known.
+    pub fn to_saved_toml(&self) -> String {
+        format!("{SAVED_FIRST_LINE}\n{}{SAVED_LAST_LINE}\n", self.to_toml())
+    }
+
     /// Writes the configuration file whole or not at all: beside it first, then renamed. An existing file keeps its
     /// mode and owner, and stays as it was on any failure; a link stays a link.
     ///
     /// # Errors
     /// `Unwritable`.
     pub fn write_atomically(&self, path: &Path) -> Result<(), ConfigError> {
-        replace_file(path, self.to_toml().as_bytes())
+        replace_file(path, self.to_saved_toml().as_bytes())
             .map_err(|source| ConfigError::Unwritable { path: path.to_owned(), source })
     }
 }

@@ -158,7 +158,11 @@ fn read_command(verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
         "connections" => Command::Connections(read_arguments(arguments)?),
         "neighbours" => read_arguments::<None_>(arguments).map(|_| Command::Neighbours)?,
         "status" => read_arguments::<None_>(arguments).map(|_| Command::Status)?,
-        "apply" => Command::Apply(read_arguments(arguments)?),
+        "apply" => {
+            let apply = read_arguments(arguments)?;
+            check_names_services(arguments)?;
+            Command::Apply(apply)
+        }
         "config" => read_arguments::<None_>(arguments).map(|_| Command::Config)?,
         unknown => {
             let help = match nearest(unknown, VERBS.iter().copied()) {
@@ -168,6 +172,27 @@ fn read_command(verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
             return Err(bad(format!("verb: unknown verb `{}`", clip(unknown))).with_help(help));
         }
     })
+}
+
+/// What is applied is all that runs afterwards: a configuration that does not name `services` is no order to remove them.
+fn check_names_services(arguments: &str) -> Result<(), ErrorReply> {
+    #[derive(Deserialize)]
+    struct Arguments {
+        config: Named,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        services: Option<serde::de::IgnoredAny>,
+    }
+    let named: Arguments = read("arguments", arguments)?;
+    match named.config.services {
+        Some(_) => Ok(()),
+        None => {
+            Err(bad("arguments.config.services: it is missing, and what is applied replaces all that runs"
+                .to_owned())
+            .with_help("give an empty list to remove every virtual service"))
+        }
+    }
 }
 
 /// Arguments of a verb that has none.

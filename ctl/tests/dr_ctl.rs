@@ -453,7 +453,7 @@ fn apply_and_check_read_the_standard_input() {
     for (verb, text, code, words) in [
         ("apply", GOOD, 0, "no changes"),
         ("check", GOOD, 0, "<stdin>: valid"),
-        ("check", "ports = 3", 5, "error: <stdin>:1:9: ports: "),
+        ("check", "ports = 3\n", 5, "error: <stdin>:1:9: ports: "),
     ] {
         let mut child = command(&[verb, "-"])
             .env("DR_CONTROL_SOCKET", &socket)

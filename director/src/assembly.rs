@@ -88,7 +88,7 @@ where
     let host = HostQueues::new();
     let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
     let tables = connection_tables(&worker_cpus, &config.director)?;
-    let platform = with_tables(platform, &tables);
+    let platform = with_tables(platform, &tables, config.director.hugepages);
     let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
     let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
         Worker::new(WorkerParts {
@@ -139,7 +139,7 @@ fn connection_tables(
 }
 
 /// The memory in words, connection tables included, and what it costs that they have no hugepages.
-fn with_tables(mut platform: Platform, tables: &[ConnectionTable]) -> Platform {
+fn with_tables(mut platform: Platform, tables: &[ConnectionTable], wanted: Hugepages) -> Platform {
     let Some(backing) = tables.first().map(ConnectionTable::backing) else { return platform };
     let kibibytes = tables.iter().map(ConnectionTable::bytes).sum::<usize>().div_ceil(1024);
     let separator = if platform.memory.is_empty() { "" } else { "; " };
@@ -149,10 +149,13 @@ fn with_tables(mut platform: Platform, tables: &[ConnectionTable]) -> Platform {
         Backing::TransparentHugePages => "the kernel backs them with large pages as far as it has any",
         Backing::SmallPages => "they lie in 4 KiB pages",
     };
+    let advice = match wanted {
+        Hugepages::Off => "set director.hugepages to \"auto\"".to_owned(),
+        _ => format!("reserve {} more hugepages of 2 MiB (vm.nr_hugepages)", kibibytes.div_ceil(2048)),
+    };
     platform.memory_warnings.push(format!(
         "connection tables have no reserved hugepages: {pages}, and with many connections nearly every packet waits \
-         for a TLB miss; reserve {} more hugepages of 2 MiB (vm.nr_hugepages) and restart",
-        kibibytes.div_ceil(2048)
+         for a TLB miss; {advice} and restart"
     ));
     platform
 }

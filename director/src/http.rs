@@ -2,10 +2,9 @@
 //!
 //! Runs on the control thread; text is made on a thread of its own ([`crate::metrics`]).
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -16,13 +15,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::control::SharedControl;
 use crate::metrics::Scrape;
 
-/// Connections at once. Prometheus opens one; further ones wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections at once. Prometheus opens one; when there are more, the oldest is closed, so that clients which say nothing
+/// keep nobody out.
+const CONNECTIONS_MAX: usize = 64;
 /// A request's head must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is done by then, or its client reads too slowly.
@@ -44,17 +44,22 @@ pub fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 
 /// Answers scrapes for ever.
 pub async fn serve(control: SharedControl, listener: TcpListener) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                connections.retain(|connection| !connection.is_finished());
+                if connections.len() == CONNECTIONS_MAX
+                    && let Some(oldest) = connections.pop_front()
+                {
+                    oldest.abort();
+                }
                 let control = control.clone();
-                tokio::task::spawn_local(async move {
+                let connection = tokio::task::spawn_local(async move {
                     // What goes wrong here is the client's affair.
                     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_connection(control, stream)).await;
-                    drop(place);
                 });
+                connections.push_back(connection.abort_handle());
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ctl::config::{Config, Hugepages};
+use ctl::config_file::read_text;
+use ctl::source_map::SourceMap;
 use ctl::validate::validate_for_start;
 use dataplane::clock::Clock;
 use dataplane::dpdk::eal::{Eal, EalConfig, EalError, HugepageUse, HugepagesInUse};
@@ -19,6 +21,7 @@ use dataplane::dpdk::port::{Port, PortConfig};
 use dataplane::dpdk::queue::PortQueuePair;
 use dataplane::dpdk::thread::allowed_cpus;
 use dataplane::port::PortStatus;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
@@ -55,8 +58,11 @@ pub fn read_config(path: &Path) -> Result<Config> {
         }
     };
     if let Err(problems) = validate_for_start(&config) {
+        let text = read_text(path)?;
+        let map = SourceMap::new(&text);
+        let file = path.display().to_string();
         let line = |problem: &ctl::validate::Problem| {
-            with_help(format!("{}: {problem}", path.display()), problem.help.as_deref())
+            with_help(map.describe(&file, problem), problem.help.as_deref())
         };
         bail!(InvalidConfig(problems.iter().map(line).collect()));
     }
@@ -83,6 +89,9 @@ enum Ending {
 pub fn run(config: Config) -> Result<()> {
     let allowed = allowed_cpus().context("the CPUs that this process may use cannot be read")?;
     let plan = cpus::plan(&config.director.worker_cpus, &config.director.control_cpus, &allowed)?;
+    // Until the runtime listens to them they wait, so that a start is never left half undone.
+    let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    stop_signals.thread_block().context("signals")?;
     // Before EAL starts: it puts its own threads on what this thread may use.
     plan.pin_control_thread().context("director.control_cpus")?;
     let _log = start_log();
@@ -96,7 +105,7 @@ pub fn run(config: Config) -> Result<()> {
     let metrics = metrics.transpose()?;
     let eal = start_eal(&config, &plan)?;
     let started = start_ports(&eal, &config, plan.workers.len())?;
-    let platform = describe_platform(&eal);
+    let platform = describe_platform(&eal, config.director.hugepages);
     let Assembly { control, workers } =
         assemble(config, started, plan.workers.clone(), &Clock::system(), platform)?;
     let control = control.shared();
@@ -209,12 +218,16 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
     Ok(StartedPorts { ports, queues: by_worker, pool })
 }
 
-fn describe_platform(eal: &Eal) -> Platform {
+fn describe_platform(eal: &Eal, wanted: Hugepages) -> Platform {
+    let advice = match wanted {
+        Hugepages::Off => "set director.hugepages to \"auto\"",
+        _ => "reserve hugepages (vm.nr_hugepages)",
+    };
     let memory_warnings = match eal.hugepages() {
         HugepagesInUse::Yes => Vec::new(),
         HugepagesInUse::No { reason } => vec![format!(
             "DPDK runs without hugepages ({reason}): packet buffers lie in 4 KiB pages, so packets wait for TLB misses \
-             and the top rate is lower; reserve hugepages (vm.nr_hugepages) and restart"
+             and the top rate is lower; {advice} and restart"
         )],
     };
     let version = Eal::dpdk_version();
@@ -260,7 +273,8 @@ async fn serve(
 ) -> Result<Ending> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    // Only now does a signal end the process in order.
+    // A signal that came during the start takes effect now.
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_unblock().context("signals")?;
     log_start(control, plan, socket, metrics.as_ref());
     let stop = pin!(async {
         tokio::select! {

@@ -393,7 +393,8 @@ fn a_file_that_is_no_text_or_too_long_or_not_there_is_refused() {
 
     fs::write(&path, vec![b'#'; CONFIG_BYTES_MAX + 1]).unwrap();
     assert!(matches!(Config::load(&path).unwrap_err(), ConfigError::TooLong { .. }));
-    fs::write(&path, vec![b'#'; CONFIG_BYTES_MAX]).unwrap();
+    let longest = [vec![b'#'; CONFIG_BYTES_MAX - 1], vec![b'\n']].concat();
+    fs::write(&path, longest).unwrap();
     assert_eq!(Config::load(&path).unwrap(), Config::default());
 
     let error = Config::load(folder.path()).unwrap_err();
@@ -438,4 +439,35 @@ fn what_cannot_be_written_is_an_error_and_leaves_what_was_there() {
     let error = config.write_atomically(&a_folder).unwrap_err();
     assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_saved_file_cut_anywhere_is_refused_and_a_handwritten_one_cut_amid_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.toml");
+    let services = "[[services]]\nprotocol = 'tcp'\naddress = '192.0.2.10'\nport = 80\n\
+                    [[services.real_servers]]\naddress = '10.0.0.11'\n";
+    let config = Config::from_toml(services, "test").unwrap();
+    config.write_atomically(&path).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), config);
+    let saved = fs::read(&path).unwrap();
+    for length in 1..saved.len() {
+        fs::write(&path, &saved[..length]).unwrap();
+        let error = Config::load(&path).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Invalid, "{length} bytes");
+        assert!(error.help().is_some());
+    }
+    for length in (1..services.len()).filter(|&length| services.as_bytes()[length - 1] != b'\n') {
+        fs::write(&path, &services[..length]).unwrap();
+        assert!(Config::load(&path).is_err(), "{length} bytes");
+    }
+}
+
+#[test]
+fn a_text_without_services_is_not_applied() {
+    for text in ["", "[director]\nmemory_mib = 256\n", "# services = []\n"] {
+        let error = check_names_services(text, "lb.toml").unwrap_err();
+        assert!(error.to_string().contains("services: it is missing"), "{error}");
+    }
+    check_names_services("services = []\n", "lb.toml").unwrap();
 }

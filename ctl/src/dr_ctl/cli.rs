@@ -90,13 +90,13 @@ pub(crate) enum Verb {
     /// Show whether dr-director is well
     Status,
     /// Make the services of a configuration file what runs, and print what that changes
-    #[command(after_help = "Example: dr-ctl apply /etc/dr-director/config.toml --dry-run")]
+    #[command(after_help = "Example: dr-ctl apply /etc/dr-director/director.toml --dry-run")]
     Apply(ApplyArguments),
     /// Write what runs as a configuration file
-    #[command(after_help = "Example: dr-ctl save /etc/dr-director/config.toml")]
+    #[command(after_help = "Example: dr-ctl save /etc/dr-director/director.toml")]
     Save(SaveArguments),
     /// Check a configuration file; needs no dr-director
-    #[command(after_help = "Example: dr-ctl check /etc/dr-director/config.toml")]
+    #[command(after_help = "Example: dr-ctl check /etc/dr-director/director.toml")]
     Check(CheckArguments),
     /// Print a shell's completions
     #[command(after_help = "Example: dr-ctl completions bash > /etc/bash_completion.d/dr-ctl")]

@@ -223,7 +223,9 @@ fn reported<'a>(problem: &'a Problem, map: &SourceMap<'_>) -> ReportedProblem<'a
 /// Tells a wrong command line to a program.
 pub(crate) fn report_usage_as_json(error: &clap::Error) {
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    // All but the usage lines, which start after an empty one.
+    let said = text.split("\n\nUsage:").next().unwrap_or_default();
+    let message = said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
     let help = Some("see dr-ctl --help".to_owned());
     let report = Report { code: "usage", message, help, problems: Vec::new() };
     let _ = io::stderr().write_all(super::pretty_json(&Reported { error: report }).as_bytes());

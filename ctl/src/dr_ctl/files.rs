@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use ctl::config::Config;
-use ctl::config_file::{ConfigError, read_text, read_text_from};
+use ctl::config_file::{ConfigError, check_names_services, read_text, read_text_from};
 use ctl::protocol::{Apply, Changed, Command, ErrorCode};
 use ctl::validate::{Problem, validate};
 use serde::Serialize;
@@ -63,6 +63,7 @@ impl Session<'_> {
     /// The daemon judges capacities: a file without `director` is measured by those of the daemon, not by defaults.
     pub(super) fn apply(&self, arguments: &ApplyArguments) -> Result<(), Failure> {
         let file = ConfigFile::read(&arguments.file)?.validate(|problem| problem.code != ErrorCode::Full)?;
+        check_names_services(&file.text, &file.name)?;
         let dry_run = arguments.dry_run;
         self.list(&Command::Apply(Apply { config: file.config, dry_run }), |changed: &Changed| {
             let changes = changes::describe(changed);
@@ -76,8 +77,8 @@ impl Session<'_> {
 
     pub(super) fn save(&self, arguments: &SaveArguments) -> Result<(), Failure> {
         let config: Config = self.call(&Command::Config)?;
-        let Some(file) = &arguments.file else {
-            return self.print(&config, Config::to_toml);
+        let Some(file) = arguments.file.as_ref().filter(|file| *file != Path::new("-")) else {
+            return self.print(&config, Config::to_saved_toml);
         };
         config.write_atomically(file)?;
         self.print(&Saved { file }, |saved| format!("saved to {}\n", saved.file.display()))
