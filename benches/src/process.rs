@@ -35,6 +35,8 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         // The kernel kills it when this process is gone. setpriv sets that and becomes the program.
         let mut command = Command::new("setpriv");
+        // DPDK makes its folder there, and testpmd leaves it behind.
+        command.env("RUNTIME_DIRECTORY", directory);
         command.args(["--pdeathsig", "KILL"]).args(program).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?).process_group(0);
         let child = cpus.with_all(|| command.spawn())?.context("cannot start setpriv (util-linux)")?;
