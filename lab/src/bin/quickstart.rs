@@ -249,14 +249,18 @@ fn stay(lab: Lab, mut director: DirectorProcess) -> Result<()> {
         println!("   {dr_ctl} --socket {socket} {command}");
     }
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
     // Only now: until here such a signal ends this process at once, and the lab's reaper removes everything.
     signals.thread_block()?;
-    signals.wait()?;
-    if let Some(status) = director.ended()? {
-        bail!("dr-director had ended with {status}:\n{}", director.log());
+    loop {
+        if let Some(status) = director.ended()? {
+            bail!("dr-director ended with {status}:\n{}", director.log());
+        }
+        if signals.wait()? != Signal::SIGCHLD {
+            break;
+        }
     }
     let duration = director.terminate()?;
     ensure!(!std::path::Path::new(&socket).exists(), "{socket} is still there");
