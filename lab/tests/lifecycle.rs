@@ -53,6 +53,25 @@ fn sigterm_and_sigint_stop_within_two_seconds_and_leave_nothing() -> Result<()> 
 }
 
 #[test]
+fn sigterm_during_the_start_ends_it_in_order() -> Result<()> {
+    let lab = Lab::builder().real_servers(1).build()?;
+    let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &[1])?;
+    let file = lab.director.directory().join("early.toml");
+    fs::write(&file, toml::to_string(&config)?)?;
+    for milliseconds in [30, 60, 100, 150, 200, 300] {
+        let mut command = lab.director.command("timeout");
+        command.arg("--preserve-status").arg(format!("0.{milliseconds:03}"));
+        command.arg(director::binary("dr-director")?).arg("--config").arg(&file);
+        let output = process::output(command.env("RUNTIME_DIRECTORY", lab.director.directory()))?;
+        // A signal that comes before the daemon has read its file ends it at once: it has made nothing yet.
+        let is_too_early = milliseconds < 100 && output.status.code() == Some(143);
+        ensure!(output.status.success() || is_too_early, "SIGTERM after {milliseconds} ms: {output:?}");
+        ensure!(runtime_files(&lab).is_empty(), "after {milliseconds} ms it left {:?}", runtime_files(&lab));
+    }
+    Ok(())
+}
+
+#[test]
 fn killed_daemon_is_started_again_at_once() -> Result<()> {
     let (lab, config, director) = started()?;
     client::get_many(&lab.client, VIP, 80, 6)?;
