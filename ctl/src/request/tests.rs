@@ -219,6 +219,18 @@ fn a_wrong_value_deep_in_a_list_is_told_with_its_index() {
 }
 
 #[test]
+fn an_apply_that_does_not_name_services_is_refused() {
+    for config in ["{}", r#"{"director":{"memory_mib":256}}"#] {
+        let line = format!(r#"{{"version":1,"verb":"apply","arguments":{{"config":{config}}}}}"#);
+        let (code, message, help) = error_of(&line);
+        assert_eq!(code, ErrorCode::BadRequest);
+        assert!(message.starts_with("arguments.config.services: it is missing"), "{message}");
+        assert!(help.is_some());
+    }
+    parse_request(br#"{"version":1,"verb":"apply","arguments":{"config":{"services":[]}}}"#).unwrap();
+}
+
+#[test]
 fn an_object_given_as_a_list_is_refused() {
     for (line, place) in [
         (ADD_RS.replace(r#"{"protocol":"tcp","address":"192.0.2.10","port":80}"#, r#"["tcp","192.0.2.10",80]"#), "arguments.service"),

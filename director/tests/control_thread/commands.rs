@@ -37,12 +37,12 @@ fn change_without_effect_publishes_nothing() {
 fn dry_run_tells_the_changes_and_makes_none() {
     Rig::new(CONFIG, 1).run(async |rig| {
         let before = (generation(rig), rig.control.borrow().running_config());
-        let lines = rig.change("apply", r#"{"config":{},"dry_run":true}"#).await;
+        let lines = rig.change("apply", r#"{"config":{"services":[]},"dry_run":true}"#).await;
         assert_eq!(lines.len(), 2);
         assert_eq!((generation(rig), rig.control.borrow().running_config()), before);
-        assert_eq!(rig.change("apply", r#"{"config":{}}"#).await, lines);
+        assert_eq!(rig.change("apply", r#"{"config":{"services":[]}}"#).await, lines);
         assert!(rig.control.borrow().running_config().services.is_empty());
-        assert!(rig.change("apply", r#"{"config":{}}"#).await.is_empty(), "applied twice");
+        assert!(rig.change("apply", r#"{"config":{"services":[]}}"#).await.is_empty(), "applied twice");
     });
 }
 
@@ -73,7 +73,7 @@ fn refused_commands_leave_everything_as_it_was() {
                 r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":80}}"#,
                 ErrorCode::NotFound,
             ),
-            ("apply", r#"{"config":{"director":{"memory_mib":77}}}"#, ErrorCode::Invalid),
+            ("apply", r#"{"config":{"director":{"memory_mib":77},"services":[]}}"#, ErrorCode::Invalid),
         ] {
             let error = rig.command(verb, arguments).await.unwrap_err();
             assert_eq!(error.code, code, "{verb}: {}", error.message);
