@@ -26,7 +26,8 @@ const CONNECTIONS_PER_BUCKET: usize = 4;
 const HOME_IS_CROWDED: usize = 7;
 /// Every entry is looked at for expiry this often.
 const SWEEP_TICKS: u32 = 2 * TICKS_PER_SECOND;
-/// Entries looked at in one round, at most: a round in which all of them expire takes about as long as two bursts.
+/// Entries looked at in one round, at most: no more than a burst has packets, so that a round in which all of them expire
+/// stays a short one.
 const SWEEP_ENTRIES_PER_ROUND: u32 = 32;
 /// Largest capacity: 2^28 connections are 13 GB.
 pub const CAPACITY_MAX: u32 = 1 << 28;

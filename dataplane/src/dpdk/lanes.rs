@@ -1,5 +1,5 @@
-//! Eight 16-bit numbers compared at once. Safe code was measured to spend 3 ns a packet here: the compiler widens each
-//! lane to 32 bits to collect the results.
+//! Eight 16-bit numbers compared at once: from safe code the compiler widens each lane to 32 bits to collect the results.
+//! Unsafe for speed; what it gains was measured only together with the flow key's two words (47 to 36 ns a packet).
 
 /// Which of `lanes` equal `value`: bit 2n stands for lane n, because that is what the comparison yields.
 #[inline(always)]

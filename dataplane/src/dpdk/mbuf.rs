@@ -111,7 +111,8 @@ impl Frame for Mbuf {
         }
         let length = usize::from(self.field::<u16>(dpdk_sys::dr_mbuf_data_len));
         // SAFETY: as in `bytes`; self is borrowed mutably and refcnt 1 of a mbuf that is not indirect means that
-        // nobody else has its buffer.
+        // nobody else has its buffer. Where a driver hands over external buffers (mlx5's striding queues), each mbuf has
+        // a stride of its own.
         unsafe { std::slice::from_raw_parts_mut(self.data(), length) }
     }
 

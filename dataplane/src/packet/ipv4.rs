@@ -115,7 +115,7 @@ impl Ipv4Header {
 }
 
 /// The sum over a header without options is what a good checksum makes it. The order of bytes does not matter to that,
-/// so it takes three loads: 35% of pass 1 was measured to be this sum when it went by 16-bit words.
+/// so three loads and few folds do: every packet without a NIC's verdict comes through here.
 #[inline(always)]
 fn plain_header_is_intact(header: &[u8; HEADER_BYTES]) -> bool {
     let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = *header;

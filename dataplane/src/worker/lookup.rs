@@ -10,7 +10,7 @@ use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 /// Pass 2: hashes the keys and starts loading the buckets. A loop of its own, so short that many packets' chains of
-/// multiplications run side by side; within pass 1 it was measured to cost three times as much.
+/// multiplications can run side by side; end to end it measured the same as within pass 1, to under a nanosecond.
 #[inline(always)]
 pub(super) fn hash(packets: &mut [Packet], connections: &ConnectionTable) {
     for packet in packets {
