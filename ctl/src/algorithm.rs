@@ -18,3 +18,21 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Algorit
         })
     })
 }
+
+/// The same where it may be absent.
+pub mod option {
+    use super::{Algorithm, Deserializer, Serializer};
+
+    /// Writes LVS's name.
+    pub fn serialize<S: Serializer>(algorithm: &Option<Algorithm>, serializer: S) -> Result<S::Ok, S::Error> {
+        match algorithm {
+            Some(algorithm) => super::serialize(algorithm, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads LVS's name.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Algorithm>, D::Error> {
+        super::deserialize(deserializer).map(Some)
+    }
+}

@@ -1,16 +1,19 @@
 //! The configuration: what the file, `dr-ctl apply` and `dr-ctl save` say, one schema for all.
 //!
-//! `director` and `ports` are read once at start; `services` is what runs and may change at any time.
+//! `director` and `ports` are read once at start; `connections` and `services` are what runs and may change at any time.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use arrayvec::ArrayString;
 use ipnet::Ipv4Net;
-use scheduler::Algorithm;
-use serde::{Deserialize, Serialize};
+use scheduler::{Algorithm, SchedulerFlags};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::mac::MacAddress;
+use crate::service_text::{ServiceIdText, ServiceText};
 
 /// All of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +25,10 @@ pub struct Config {
     /// The ports, in the order of their numbers.
     #[serde(default)]
     pub ports: Vec<PortConfig>,
-    /// The virtual services.
+    /// How connections are kept, for all services. What runs; may change at any time.
+    #[serde(default)]
+    pub connections: ConnectionsConfig,
+    /// The virtual services. What runs; may change at any time.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,
 }
@@ -46,6 +52,8 @@ pub struct DirectorConfig {
     pub mbuf_data_room: u16,
     /// Connections that each worker can hold.
     pub connection_capacity_per_worker: u32,
+    /// Persistence templates that all workers together can hold.
+    pub template_capacity: u32,
     /// Virtual services that can be configured.
     pub service_capacity: u32,
     /// Real servers that can be configured, over all services; removed ones count until their connections are gone.
@@ -101,6 +109,121 @@ fn default_descriptors() -> u16 {
     1024
 }
 
+/// How connections are kept, for all services: what IPVS has as `net.ipv4.vs.*` and `ipvsadm --set`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionsConfig {
+    /// Seconds without a packet after which a connection is gone, by state; what is absent is IPVS's.
+    #[serde(skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+    /// A TCP packet without SYN may open a connection (unless it is an RST).
+    pub sloppy_tcp: bool,
+    /// An SCTP packet without INIT may open a connection (unless it is an ABORT).
+    pub sloppy_sctp: bool,
+    /// TCP states change by IPVS's table for denial-of-service attacks (`secure_tcp` 3).
+    pub secure_tcp: bool,
+    /// What a SYN or INIT on the tuple of a known connection does; bits as IPVS has them: 1 reschedules where that
+    /// connection is over (TIME_WAIT, CLOSE), 2 in FIN_WAIT too, 0 never.
+    pub conn_reuse_mode: u8,
+    /// Connections of a removed real server end at once, instead of at their timeout.
+    pub expire_nodest_conn: bool,
+    /// A persistent client leaves a real server of weight 0 with its next connection.
+    pub expire_quiescent_template: bool,
+    /// Seconds after which lblc and lblcr forget which real server a VIP had.
+    pub lblc_expiration_seconds: u32,
+    /// Connections that each worker opens in a second; above that, packets are forwarded by consistent hash and no
+    /// state is kept. 0: no limit.
+    pub creation_rate_per_worker: u32,
+}
+
+impl Default for ConnectionsConfig {
+    fn default() -> Self {
+        ConnectionsConfig {
+            timeouts: Timeouts::default(),
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            secure_tcp: false,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            lblc_expiration_seconds: 86_400,
+            creation_rate_per_worker: 125_000,
+        }
+    }
+}
+
+macro_rules! timeouts {
+    ($($field:ident = $default:literal,)+) => {
+        /// Seconds without a packet after which a connection is gone, by protocol and state, 1 to 2,678,400 (31 days).
+        /// An absent one is that of the next wider scope: service, `connections`, IPVS.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        #[expect(missing_docs, reason = "each is named for its state")]
+        pub struct Timeouts {
+            $(#[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<u32>,)+
+        }
+
+        impl Timeouts {
+            /// IPVS's (`ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`, `ip_vs_proto_sctp.c`): every field is given.
+            pub const IPVS: Timeouts = Timeouts { $($field: Some($default),)+ };
+
+            /// Names, in the order of [`Timeouts::values`].
+            pub const NAMES: &[&str] = &[$(stringify!($field),)+];
+
+            /// What each says.
+            pub fn values(&self) -> Vec<Option<u32>> {
+                vec![$(self.$field,)+]
+            }
+
+            /// The same, in order to change them.
+            pub fn values_mut(&mut self) -> Vec<&mut Option<u32>> {
+                vec![$(&mut self.$field,)+]
+            }
+
+            /// These, and `wider` where they say nothing.
+            pub fn or(&self, wider: &Timeouts) -> Timeouts {
+                Timeouts { $($field: self.$field.or(wider.$field),)+ }
+            }
+        }
+    };
+}
+
+timeouts! {
+    tcp_none = 2,
+    tcp_established = 900,
+    tcp_syn_sent = 120,
+    tcp_syn_recv = 60,
+    tcp_fin_wait = 120,
+    tcp_time_wait = 120,
+    tcp_close = 10,
+    tcp_close_wait = 60,
+    tcp_last_ack = 30,
+    tcp_listen = 120,
+    tcp_synack = 120,
+    udp = 300,
+    sctp_none = 2,
+    sctp_init1 = 4,
+    sctp_init = 61,
+    sctp_cookie_sent = 61,
+    sctp_cookie_replied = 61,
+    sctp_cookie_wait = 61,
+    sctp_cookie = 61,
+    sctp_cookie_echoed = 61,
+    sctp_established = 900,
+    sctp_shutdown_sent = 61,
+    sctp_shutdown_received = 61,
+    sctp_shutdown_ack_sent = 61,
+    sctp_rejected = 4,
+    sctp_closed = 61,
+}
+
+impl Timeouts {
+    /// It says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Timeouts::default()
+    }
+}
+
 /// Layer 4 protocol of a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,36 +232,84 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
-/// What names a virtual service: protocol, VIP, port.
+/// A VIP with protocol and port, to which clients send: a virtual service, or a member of a service group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ServiceId {
+pub struct VirtualAddress {
     /// Layer 4 protocol.
     pub protocol: Protocol,
     /// The VIP.
     pub address: Ipv4Addr,
-    /// The port, 1 to 65535.
+    /// The port, 1 to 65535; 0 is every port that no other service or group has (persistent services and groups).
     pub port: u16,
 }
 
-/// A virtual service and its real servers.
+/// Name of a service group: 1 to 31 of the letters a-z, A-Z, digits, `-`, `_` and `.`, the first a letter or digit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName(ArrayString<31>);
+
+/// What names a virtual service: protocol, VIP and port, or the name of its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "ServiceIdText", into = "ServiceIdText")]
+pub enum ServiceId {
+    /// One VIP:port.
+    Virtual(VirtualAddress),
+    /// Several, served as one (what ipvsadm does with a firewall mark).
+    Group(GroupName),
+}
+
+/// A virtual service and its real servers. In text, one table: `protocol`, `address` and `port`, or `group` and
+/// `members`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "ServiceText", into = "ServiceText")]
 pub struct ServiceConfig {
-    /// Layer 4 protocol.
-    pub protocol: Protocol,
-    /// The VIP.
-    pub address: Ipv4Addr,
-    /// The port.
-    pub port: u16,
+    /// What names it.
+    pub id: ServiceId,
+    /// The VIP:ports of a group, 0 or more; empty where it is none.
+    pub members: Vec<VirtualAddress>,
+    /// The number by which `ipvsadm -f` knows a group; none where it is none or has no number.
+    pub fwmark: Option<u32>,
     /// How a real server is picked for a new connection.
-    #[serde(default, with = "crate::algorithm")]
     pub scheduler: Algorithm,
+    /// `ipvsadm -b`.
+    pub scheduler_flags: SchedulerFlags,
+    /// Seconds over which a newcomer gets its full share, under lc, wlc and sed; 0: at once.
+    pub slow_start_seconds: u32,
+    /// A client stays with its real server.
+    pub persistence: Option<Persistence>,
+    /// Each UDP packet is scheduled for itself and no connection is kept (`ipvsadm -o`).
+    pub one_packet: bool,
+    /// Timeouts of this service alone.
+    pub timeouts: Timeouts,
     /// The real servers, oldest first.
-    #[serde(default)]
     pub real_servers: Vec<RealServerConfig>,
+}
+
+/// How long and by what a client stays with its real server (`ipvsadm -p -M --pe`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// Seconds after its last new connection.
+    #[serde(default = "default_persistence_timeout")]
+    pub timeout_seconds: u32,
+    /// Clients that are one under this mask stay together.
+    #[serde(default = "default_netmask", skip_serializing_if = "is_default_netmask")]
+    pub netmask: Ipv4Addr,
+    /// What a client is known by, instead of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<PersistenceEngine>,
+}
+
+/// IPVS's persistence engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersistenceEngine {
+    /// SIP's Call-ID, over UDP.
+    Sip,
 }
 
 /// A real server of a virtual service. It receives on the service's own port (direct routing maps none).
@@ -153,9 +324,51 @@ pub struct RealServerConfig {
     /// The MAC address, instead of asking by ARP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
+    /// From so many connections on it gets no new ones (`ipvsadm -x`); 0: no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upper_threshold: u32,
+    /// Below so many it gets new ones again (`ipvsadm -y`); 0: below three quarters of `upper_threshold`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lower_threshold: u32,
     /// Draining: no new connections, whatever the weight.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub drain: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::drain")]
+    pub drain: Option<Drain>,
+}
+
+/// How a real server is drained. In text `true`, or a table with these keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// It is removed when its last connection is gone, and at this time at the latest (seconds since 1970 UTC). None:
+    /// it stays, drained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_unix_seconds: Option<u64>,
+    /// Clients that persistence keeps on it still open new connections there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_persistent: bool,
+}
+
+fn default_persistence_timeout() -> u32 {
+    Persistence::TIMEOUT_SECONDS
+}
+
+fn default_netmask() -> Ipv4Addr {
+    Persistence::NETMASK
+}
+
+fn is_default_netmask(netmask: &Ipv4Addr) -> bool {
+    *netmask == Persistence::NETMASK
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+impl Persistence {
+    /// `ipvsadm -p` without a number.
+    pub const TIMEOUT_SECONDS: u32 = 360;
+    /// Every client for itself.
+    pub const NETMASK: Ipv4Addr = Ipv4Addr::BROADCAST;
 }
 
 fn default_weight() -> u16 {
@@ -172,6 +385,7 @@ impl Default for DirectorConfig {
             mbuf_count: None,
             mbuf_data_room: 2176,
             connection_capacity_per_worker: 1 << 20,
+            template_capacity: 1 << 18,
             service_capacity: 4096,
             real_server_capacity: 16384,
             control_socket: PathBuf::from("/run/dr-director/control.sock"),
@@ -183,9 +397,81 @@ impl Default for DirectorConfig {
 }
 
 impl ServiceConfig {
+    /// A service with IPVS's defaults and no real server.
+    pub fn new(id: ServiceId) -> ServiceConfig {
+        ServiceConfig {
+            id,
+            members: Vec::new(),
+            fwmark: None,
+            scheduler: Algorithm::default(),
+            scheduler_flags: SchedulerFlags::default(),
+            slow_start_seconds: 0,
+            persistence: None,
+            one_packet: false,
+            timeouts: Timeouts::default(),
+            real_servers: Vec::new(),
+        }
+    }
+
     /// What names it.
     pub fn id(&self) -> ServiceId {
-        ServiceId { protocol: self.protocol, address: self.address, port: self.port }
+        self.id
+    }
+
+    /// Every VIP:port that it serves.
+    pub fn addresses(&self) -> impl Iterator<Item = VirtualAddress> + '_ {
+        let own = match self.id {
+            ServiceId::Virtual(address) => Some(address),
+            ServiceId::Group(_) => None,
+        };
+        own.into_iter().chain(self.members.iter().copied())
+    }
+}
+
+impl ServiceId {
+    /// The service of one VIP:port.
+    pub fn new(protocol: Protocol, address: Ipv4Addr, port: u16) -> ServiceId {
+        ServiceId::Virtual(VirtualAddress { protocol, address, port })
+    }
+}
+
+impl GroupName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for GroupName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        match ArrayString::from(text) {
+            Ok(name) if starts_well && text.bytes().all(is_known) => Ok(GroupName(name)),
+            _ => Err(format!(
+                "`{text}` is no group name: give 1 to 31 letters, digits, `-`, `_` or `.`, the first a letter or digit"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for GroupName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize(deserializer, str::parse)
     }
 }
 
@@ -195,6 +481,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 }
@@ -205,9 +492,18 @@ impl fmt::Display for Protocol {
     }
 }
 
-impl fmt::Display for ServiceId {
+impl fmt::Display for VirtualAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}:{}", self.protocol, self.address, self.port)
+    }
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServiceId::Virtual(address) => address.fmt(f),
+            ServiceId::Group(name) => write!(f, "group {name}"),
+        }
     }
 }
 

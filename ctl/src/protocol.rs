@@ -11,10 +11,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use scheduler::Algorithm;
+use scheduler::{Algorithm, SchedulerFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::{Config, Protocol, RealServerConfig, ServiceConfig, ServiceId};
+use crate::config::{
+    Config, ConnectionsConfig, GroupName, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
+};
 use crate::mac::{InvalidMac, MacAddress};
 use crate::validate::Problem;
 
@@ -31,18 +34,30 @@ pub const REQUEST_BYTES_MAX: usize = 4 << 20;
 pub enum Command {
     /// Adds a virtual service, with its real servers if any.
     AddVip(ServiceConfig),
-    /// Changes the scheduler of a virtual service.
+    /// Changes a virtual service.
     SetVip(SetVip),
     /// Removes a virtual service and its real servers.
     DelVip(OneService),
+    /// Adds a VIP:port to a service group.
+    AddMember(OneMember),
+    /// Removes a VIP:port from a service group.
+    DelMember(OneMember),
     /// Adds a real server.
     AddRs(AddRs),
     /// Changes weight, MAC or drain of a real server.
     SetRs(SetRs),
     /// Removes a real server.
     DelRs(OneRealServer),
-    /// Stops new connections to a real server and keeps the established ones.
-    DrainRs(OneRealServer),
+    /// Stops new connections to a real server and keeps the established ones; removes it in the end where asked to.
+    DrainRs(DrainRs),
+    /// Removes every virtual service (`ipvsadm -C`).
+    Clear,
+    /// Several changes, all or none.
+    Batch(Batch),
+    /// Changes how connections are kept, for all services.
+    SetOptions(SetOptions),
+    /// Lets counters of services and real servers start at 0 again (`ipvsadm -Z`).
+    Zero(Filter),
     /// The virtual services and real servers that run.
     Show(Filter),
     /// Counters.
@@ -67,15 +82,121 @@ pub struct OneService {
     pub service: ServiceId,
 }
 
-/// Arguments of `set-vip`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Arguments of `set-vip`: what is absent stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetVip {
     /// The service.
     pub service: ServiceId,
     /// Its new scheduler.
-    #[serde(with = "crate::algorithm")]
-    pub scheduler: Algorithm,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::algorithm::option")]
+    pub scheduler: Option<Algorithm>,
+    /// Its new scheduler flags, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::scheduler_flags::option")]
+    pub scheduler_flags: Option<SchedulerFlags>,
+    /// Its new slow start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_seconds: Option<u32>,
+    /// Its new persistence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<PersistenceChange>,
+    /// Whether each UDP packet is scheduled for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_packet: Option<bool>,
+    /// Timeouts to change, those that it names; 0 takes back what the service says of one.
+    #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+    /// Its new number for `ipvsadm -f`, groups only; 0 takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fwmark: Option<u32>,
+}
+
+impl SetVip {
+    /// No change of `service`.
+    pub fn new(service: ServiceId) -> SetVip {
+        SetVip {
+            service,
+            scheduler: None,
+            scheduler_flags: None,
+            slow_start_seconds: None,
+            persistence: None,
+            one_packet: None,
+            timeouts: Timeouts::default(),
+            fwmark: None,
+        }
+    }
+}
+
+/// New persistence of a service: `"off"`, or a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersistenceChange {
+    /// None any more.
+    Off,
+    /// This one.
+    #[serde(untagged)]
+    On(Persistence),
+}
+
+/// Arguments that name a member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneMember {
+    /// The group.
+    pub group: GroupName,
+    /// The VIP:port.
+    pub member: VirtualAddress,
+}
+
+/// Arguments of `drain-rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRs {
+    /// The service.
+    pub service: ServiceId,
+    /// The RIP.
+    pub address: Ipv4Addr,
+    /// It is removed when its last connection is gone, and after so many seconds at the latest. None: it stays,
+    /// drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// Clients that persistence keeps on it still open new connections there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_persistent: bool,
+}
+
+/// Arguments of `batch`. An error says in `index` which command it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Changes, in their order; no `batch` and no `apply` among them.
+    pub commands: Vec<Command>,
+}
+
+/// Arguments of `set-options`: what is absent stays. See [`ConnectionsConfig`](crate::config::ConnectionsConfig).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "ConnectionsConfig says what each is")]
+pub struct SetOptions {
+    /// Those to change; 0 takes back what is said of one.
+    #[serde(skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sloppy_tcp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sloppy_sctp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_tcp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conn_reuse_mode: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_nodest_conn: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_quiescent_template: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lblc_expiration_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_rate_per_worker: Option<u32>,
 }
 
 /// Arguments of `add-rs`.
@@ -115,6 +236,27 @@ pub struct SetRs {
     /// Start or end draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<bool>,
+    /// New upper threshold, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// New lower threshold, 0 for three quarters of the upper one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
+}
+
+impl SetRs {
+    /// No change of this real server.
+    pub fn new(service: ServiceId, address: Ipv4Addr) -> SetRs {
+        SetRs {
+            service,
+            address,
+            weight: None,
+            mac: None,
+            drain: None,
+            upper_threshold: None,
+            lower_threshold: None,
+        }
+    }
 }
 
 /// Where a real server's MAC address comes from: `"arp"`, or an address.
@@ -168,26 +310,82 @@ pub struct Filter {
 }
 
 /// Arguments of `connections`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionsQuery {
-    /// Only of this service.
+    /// Only of this service or group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceId>,
-    /// Only of this client.
+    /// Only of clients in this network.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<ipnet::Ipv4Net>,
+    /// Only to this VIP, on any port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip: Option<Ipv4Addr>,
     /// Only to this real server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub real_server: Option<Ipv4Addr>,
+    /// Only in this state, by IPVS's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Persistence templates instead of connections, or both, as `ipvsadm -Lc` shows.
+    pub kind: EntryKind,
+    /// Order of the rows.
+    pub sort: ConnectionOrder,
+    /// Reverses the order.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub descending: bool,
+    /// Rows to leave out at the front; with `limit` at most 1,000,000.
+    pub offset: u32,
     /// Rows at most in the answer; all matching ones are counted.
     pub limit: u32,
 }
 
 impl Default for ConnectionsQuery {
     fn default() -> Self {
-        ConnectionsQuery { service: None, client: None, real_server: None, limit: 1000 }
+        ConnectionsQuery {
+            service: None,
+            client: None,
+            vip: None,
+            real_server: None,
+            state: None,
+            kind: EntryKind::default(),
+            sort: ConnectionOrder::default(),
+            descending: false,
+            offset: 0,
+            limit: 1000,
+        }
     }
+}
+
+/// What is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// Connections.
+    #[default]
+    Connections,
+    /// Persistence templates.
+    Templates,
+    /// Both.
+    All,
+}
+
+/// By what a listing of connections is sorted; ties by client, VIP and protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionOrder {
+    /// CIP, then client's port.
+    #[default]
+    Client,
+    /// Protocol, VIP, then port.
+    Service,
+    /// RIP.
+    RealServer,
+    /// IPVS's name of the state.
+    State,
+    /// Seconds until it expires.
+    Expires,
 }
 
 /// Arguments of `apply`.
@@ -228,6 +426,9 @@ pub struct ErrorReply {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// Which command of a `batch` it is about, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
 }
 
 impl Response {
@@ -261,7 +462,7 @@ impl Response {
 impl ErrorReply {
     /// An error without help.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ErrorReply {
-        ErrorReply { code, message: message.into(), help: None }
+        ErrorReply { code, message: message.into(), help: None, index: None }
     }
 
     /// The same with what to do about it.
@@ -278,7 +479,7 @@ impl ErrorReply {
         if problems.len() > SHOWN_MAX {
             lines.push(format!("... and {} more problems", problems.len() - SHOWN_MAX));
         }
-        ErrorReply { code: first.code, message: lines.join("\n"), help: first.help.clone() }
+        ErrorReply { code: first.code, message: lines.join("\n"), help: first.help.clone(), index: None }
     }
 }
 
@@ -323,16 +524,9 @@ pub struct Show {
 /// A running virtual service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceView {
-    /// Protocol.
-    pub protocol: Protocol,
-    /// VIP.
-    pub address: Ipv4Addr,
-    /// Port.
-    pub port: u16,
-    /// Scheduler.
-    #[serde(with = "crate::algorithm")]
-    pub scheduler: Algorithm,
-    /// Real servers, by address.
+    /// Its configuration; real servers apart, which are in `real_servers`.
+    pub service: ServiceConfig,
+    /// Real servers, oldest first.
     pub real_servers: Vec<RealServerView>,
 }
 
@@ -353,6 +547,14 @@ pub struct RealServerView {
     pub active_connections: u32,
     /// Inactive connections, as IPVS counts them.
     pub inactive_connections: u32,
+    /// Persistence templates that name it.
+    pub persistent_connections: u32,
+    /// Upper threshold; 0: none.
+    pub upper_threshold: u32,
+    /// Lower threshold; 0: three quarters of the upper one.
+    pub lower_threshold: u32,
+    /// Seconds until it is removed, where it is drained with a deadline.
+    pub drain_seconds_left: Option<u64>,
 }
 
 /// Whether a real server gets new connections.
@@ -367,6 +569,8 @@ pub enum RealServerState {
     Draining,
     /// Its weight is 0.
     Quiesced,
+    /// It has reached its upper threshold and not yet fallen below the lower one.
+    Overloaded,
 }
 
 impl fmt::Display for RealServerState {
@@ -376,6 +580,7 @@ impl fmt::Display for RealServerState {
             RealServerState::Unresolved => "unresolved",
             RealServerState::Draining => "draining",
             RealServerState::Quiesced => "quiesced",
+            RealServerState::Overloaded => "overloaded",
         })
     }
 }
@@ -396,14 +601,12 @@ pub struct Stats {
 /// Counters of one virtual service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStats {
-    /// Protocol.
-    pub protocol: Protocol,
-    /// VIP.
-    pub address: Ipv4Addr,
-    /// Port.
-    pub port: u16,
+    /// What names it.
+    pub service: ServiceId,
     /// All real servers together, removed ones too.
     pub totals: TrafficCounters,
+    /// Rates of the same.
+    pub rates: TrafficRates,
     /// Each real server, by address.
     pub real_servers: Vec<RealServerStats>,
 }
@@ -416,6 +619,19 @@ pub struct RealServerStats {
     /// Its counters.
     #[serde(flatten)]
     pub counters: TrafficCounters,
+    /// Rates of the same.
+    pub rates: TrafficRates,
+}
+
+/// Rates as IPVS estimates them: every 2 s a quarter of the way to the rate of these 2 s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRates {
+    /// Connections scheduled in a second.
+    pub connections_per_second: u64,
+    /// Packets forwarded in a second.
+    pub packets_per_second: u64,
+    /// Bytes forwarded in a second.
+    pub bytes_per_second: u64,
 }
 
 /// Packets sent to real servers.
@@ -458,6 +674,8 @@ pub struct WorkerStats {
     pub connections: u64,
     /// Connections that it can hold.
     pub connection_capacity: u64,
+    /// Packets among the forwarded that went by consistent hash, without state; by reason, every one listed.
+    pub stateless: std::collections::BTreeMap<String, u64>,
     /// Configuration generation that it runs.
     pub generation: u64,
 }
@@ -499,8 +717,17 @@ pub struct Connections {
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionView {
-    /// Protocol.
-    pub protocol: Protocol,
+    /// Protocol; none for a template of a group.
+    pub protocol: Option<Protocol>,
+    /// A persistence template, not a connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_template: bool,
+    /// What its persistence engine knows the client by (a Call-ID), where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_data: Option<String>,
+    /// The group, for a template of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
     /// State, by IPVS's name.
     pub state: String,
     /// Seconds until it expires.
@@ -515,8 +742,8 @@ pub struct ConnectionView {
     pub virtual_port: u16,
     /// RIP.
     pub real_server: Ipv4Addr,
-    /// Worker that holds it.
-    pub worker: u32,
+    /// Worker that holds it; none for a template, which all workers share.
+    pub worker: Option<u32>,
 }
 
 /// Result of `neighbours`.
@@ -592,6 +819,14 @@ pub struct Status {
     pub real_servers_up: u32,
     /// Connections held by all workers.
     pub connections: u64,
+    /// Buckets of all connection tables together: the `size` of `ipvsadm -L`.
+    pub connection_buckets: u64,
+    /// Persistence templates held.
+    pub templates: u64,
+    /// Persistence templates that can be held.
+    pub template_capacity: u64,
+    /// How connections are kept; every timeout is given.
+    pub connection_options: ConnectionsConfig,
     /// What the memory consists of, for people.
     pub memory: String,
     /// What somebody should look at; empty: all well.

@@ -17,10 +17,16 @@ pub const VERBS: &[&str] = &[
     "add-vip",
     "set-vip",
     "del-vip",
+    "add-member",
+    "del-member",
     "add-rs",
     "set-rs",
     "del-rs",
     "drain-rs",
+    "clear",
+    "batch",
+    "set-options",
+    "zero",
     "show",
     "stats",
     "connections",
@@ -37,10 +43,16 @@ impl Command {
             Command::AddVip(_) => "add-vip",
             Command::SetVip(_) => "set-vip",
             Command::DelVip(_) => "del-vip",
+            Command::AddMember(_) => "add-member",
+            Command::DelMember(_) => "del-member",
             Command::AddRs(_) => "add-rs",
             Command::SetRs(_) => "set-rs",
             Command::DelRs(_) => "del-rs",
             Command::DrainRs(_) => "drain-rs",
+            Command::Clear => "clear",
+            Command::Batch(_) => "batch",
+            Command::SetOptions(_) => "set-options",
+            Command::Zero(_) => "zero",
             Command::Show(_) => "show",
             Command::Stats(_) => "stats",
             Command::Connections(_) => "connections",
@@ -60,7 +72,13 @@ impl Command {
             | Command::AddRs(_)
             | Command::SetRs(_)
             | Command::DelRs(_)
-            | Command::DrainRs(_) => true,
+            | Command::AddMember(_)
+            | Command::DelMember(_)
+            | Command::DrainRs(_)
+            | Command::Clear
+            | Command::Batch(_)
+            | Command::SetOptions(_)
+            | Command::Zero(_) => true,
             Command::Apply(apply) => !apply.dry_run,
             Command::Show(_)
             | Command::Stats(_)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use scheduler::{ConnectionCounts, RealServer, Scheduler};
+use scheduler::{ConnectionCounts, HashRing, RealServer, Scheduler};
 
+use crate::connection::state::StateTimeouts;
 use crate::port::PortId;
 
 /// Layer 4 protocol number (IANA).
@@ -18,26 +19,70 @@ impl Protocol {
     pub const TCP: Protocol = Protocol(6);
     /// UDP.
     pub const UDP: Protocol = Protocol(17);
+    /// SCTP.
+    pub const SCTP: Protocol = Protocol(132);
 }
 
-/// What names a virtual service.
+/// A VIP:port that belongs to a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
     /// The VIP.
     pub address: Ipv4Addr,
-    /// Port, host byte order.
+    /// Port, host byte order; 0 is every port that has no service of its own.
     pub port: u16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
 
-/// A virtual service.
+/// A virtual service, or a group of VIP:ports served as one.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its scheduler, made for `real_servers`.
     pub scheduler: Scheduler,
     /// Its real servers, newest first; `id` is the destination slot.
     pub real_servers: Vec<RealServer>,
+    /// Where packets go for which no state may be kept; made for `real_servers`.
+    pub ring: Arc<HashRing>,
+    /// A client stays with its real server.
+    pub persistence: Option<Persistence>,
+    /// Each UDP packet is scheduled for itself and no connection is kept.
+    pub one_packet: bool,
+    /// Index into [`Snapshot::timeouts`].
+    pub timeouts: u16,
+}
+
+/// How a service's clients are kept on their real servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Ticks after its last new connection for which a client is remembered.
+    pub timeout_ticks: u32,
+    /// Clients that are one under this mask stay together; host byte order.
+    pub netmask: u32,
+    /// What a client is known by.
+    pub client: PersistentClient,
+    /// For what it stays.
+    pub scope: PersistenceScope,
+}
+
+/// What a persistent client is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersistentClient {
+    /// Its address, masked.
+    Address,
+    /// SIP's Call-ID (IPVS's persistence engine `sip`).
+    CallId,
+}
+
+/// What shares a client's persistence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersistenceScope {
+    /// The VIP with this port, host byte order; 0 for a service of every port and for FTP.
+    Virtual {
+        /// Port of the template.
+        port: u16,
+    },
+    /// The whole group of this number.
+    Group(u32),
 }
 
 /// Where a destination slot leads.
@@ -54,9 +99,10 @@ pub enum DestinationState {
     Removed,
 }
 
-/// A real server as the rewrite needs it. A slot is not given to another real server before the last connection that
-/// names it is gone.
+/// A real server as the workers need it for each packet. A slot is not given to another real server before the last
+/// connection and the last template that name it are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(32))]
 pub struct Destination {
     /// The first 12 bytes of the frame to send: the real server's MAC, then the director's.
     pub macs: [u8; 12],
@@ -66,9 +112,15 @@ pub struct Destination {
     pub state: DestinationState,
     /// Largest IP packet that the port carries.
     pub mtu: u16,
+    /// Index into [`Snapshot::timeouts`].
+    pub timeouts: u16,
+    /// Its weight is 0.
+    pub is_quiesced: bool,
+    /// It is drained, and its persistent clients leave it with their next connection.
+    pub refuses_persistent: bool,
 }
 
-const _: () = assert!(size_of::<Destination>() == 16);
+const _: () = assert!(size_of::<Destination>() == 32);
 
 /// Why the director listens to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +140,55 @@ pub struct PortSnapshot {
     pub mac: [u8; 6],
 }
 
+/// How connections are kept, for all services (IPVS: `net.ipv4.vs.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A TCP packet without SYN may open a connection.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet without INIT may open a connection.
+    pub sloppy_sctp: bool,
+    /// TCP states change by the table for denial-of-service attacks.
+    pub secure_tcp: bool,
+    /// IPVS's bits: 1 reschedules a SYN where the connection is over, 2 in FIN_WAIT too.
+    pub conn_reuse_mode: u8,
+    /// Connections of a removed real server end at once.
+    pub expire_nodest_conn: bool,
+    /// Persistent clients leave a real server of weight 0.
+    pub expire_quiescent_template: bool,
+    /// Connections that each worker may open in a second; 0: no limit.
+    pub creation_rate_per_worker: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            secure_tcp: false,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            creation_rate_per_worker: 0,
+        }
+    }
+}
+
 /// Everything that a worker knows.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// By [`PortId`].
     pub ports: Vec<PortSnapshot>,
-    /// The virtual services.
-    pub services: HashMap<ServiceKey, Service, RandomState>,
+    /// The virtual services, by each of their VIP:ports.
+    pub services: HashMap<ServiceKey, Arc<Service>, RandomState>,
+    /// A service on port 0 is among them.
+    pub has_every_port: bool,
+    /// A TCP service on port 21 is among them: IPVS counts what no service wants on its VIP at ports 20 and from 1024 on
+    /// to it.
+    pub has_ftp: bool,
+    /// Timeouts of every service that has its own; the first are everybody else's.
+    pub timeouts: Vec<StateTimeouts>,
+    /// How connections are kept.
+    pub options: Options,
     /// By destination slot; shorter than the capacity where the last slots are vacant.
     pub destinations: Vec<Destination>,
     /// VIPs, DIPs and RIPs.

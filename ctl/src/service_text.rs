@@ -1,0 +1,146 @@
+//! A service as text has it: one flat table, whatever names it.
+
+use std::net::Ipv4Addr;
+
+use scheduler::{Algorithm, SchedulerFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{
+    GroupName, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+};
+
+/// [`ServiceConfig`] in configuration and protocol.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServiceText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fwmark: Option<u32>,
+    #[serde(default, with = "crate::algorithm")]
+    scheduler: Algorithm,
+    #[serde(default, skip_serializing_if = "is_default", with = "crate::scheduler_flags")]
+    scheduler_flags: SchedulerFlags,
+    #[serde(default, skip_serializing_if = "is_default")]
+    slow_start_seconds: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    one_packet: bool,
+    // Tables last, so that TOML can write them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    persistence: Option<Persistence>,
+    #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+    timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<VirtualAddress>,
+    #[serde(default)]
+    real_servers: Vec<RealServerConfig>,
+}
+
+/// [`ServiceId`] in the protocol.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServiceIdText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl TryFrom<ServiceIdText> for ServiceId {
+    type Error = String;
+
+    fn try_from(text: ServiceIdText) -> Result<Self, String> {
+        let ServiceIdText { protocol, address, port, group } = text;
+        match (group, protocol, address, port) {
+            (Some(group), None, None, None) => Ok(ServiceId::Group(group)),
+            (Some(_), ..) => Err("a group has no `protocol`, `address` and `port`, but `members`".to_owned()),
+            (None, Some(protocol), Some(address), Some(port)) => {
+                Ok(ServiceId::Virtual(VirtualAddress { protocol, address, port }))
+            }
+            // In serde's own words, which `explain` knows.
+            (None, None, ..) => Err("missing field `protocol`".to_owned()),
+            (None, _, None, _) => Err("missing field `address`".to_owned()),
+            (None, ..) => Err("missing field `port`".to_owned()),
+        }
+    }
+}
+
+impl From<ServiceId> for ServiceIdText {
+    fn from(id: ServiceId) -> Self {
+        match id {
+            ServiceId::Virtual(VirtualAddress { protocol, address, port }) => ServiceIdText {
+                protocol: Some(protocol),
+                address: Some(address),
+                port: Some(port),
+                group: None,
+            },
+            ServiceId::Group(group) => {
+                ServiceIdText { protocol: None, address: None, port: None, group: Some(group) }
+            }
+        }
+    }
+}
+
+impl TryFrom<ServiceText> for ServiceConfig {
+    type Error = String;
+
+    fn try_from(text: ServiceText) -> Result<Self, String> {
+        let ServiceText { protocol, address, port, group, .. } = text;
+        let id = ServiceId::try_from(ServiceIdText { protocol, address, port, group })?;
+        if group.is_none() {
+            if text.fwmark.is_some() {
+                return Err("`fwmark` is of groups only: give `group` a name".to_owned());
+            }
+            if !text.members.is_empty() {
+                return Err("`members` are of groups only: give `group` a name".to_owned());
+            }
+        }
+        Ok(ServiceConfig {
+            id,
+            members: text.members,
+            fwmark: text.fwmark,
+            scheduler: text.scheduler,
+            scheduler_flags: text.scheduler_flags,
+            slow_start_seconds: text.slow_start_seconds,
+            persistence: text.persistence,
+            one_packet: text.one_packet,
+            timeouts: text.timeouts,
+            real_servers: text.real_servers,
+        })
+    }
+}
+
+impl From<ServiceConfig> for ServiceText {
+    fn from(service: ServiceConfig) -> Self {
+        let ServiceIdText { protocol, address, port, group } = service.id.into();
+        ServiceText {
+            protocol,
+            address,
+            port,
+            group,
+            fwmark: service.fwmark,
+            scheduler: service.scheduler,
+            scheduler_flags: service.scheduler_flags,
+            slow_start_seconds: service.slow_start_seconds,
+            one_packet: service.one_packet,
+            persistence: service.persistence,
+            timeouts: service.timeouts,
+            members: service.members,
+            real_servers: service.real_servers,
+        }
+    }
+}
