@@ -50,6 +50,17 @@ pub enum Algorithm {
     Wlc,
 }
 
+/// `ipvsadm -b`: three flags, of which `sh` and `mh` give names to the first two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SchedulerFlags {
+    /// flag-1: where the RS that the hash names takes no connections, another one does (`sh-fallback`, `mh-fallback`).
+    pub fallback: bool,
+    /// flag-2: the client's port is part of the hash (`sh-port`, `mh-port`).
+    pub port: bool,
+    /// flag-3.
+    pub flag_3: bool,
+}
+
 impl Algorithm {
     /// Every algorithm that this crate knows.
     pub const ALL: [Algorithm; 4] = [Algorithm::Rr, Algorithm::Wrr, Algorithm::Lc, Algorithm::Wlc];
