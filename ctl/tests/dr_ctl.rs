@@ -548,7 +548,7 @@ fn completions_and_man_pages_are_made_for_every_verb() {
         .map(|line| line.split_whitespace().next().unwrap())
         .filter(|verb| *verb != "help")
         .collect();
-    assert_eq!(verbs.len(), 26);
+    assert_eq!(verbs.len(), 25);
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let run = dr_ctl(&["completions", shell]);
         assert_eq!(run.code, 0);
