@@ -429,6 +429,20 @@ impl ServiceConfig {
     }
 }
 
+impl RealServerConfig {
+    /// A real server of weight 1 whose MAC address is asked by ARP.
+    pub fn new(address: Ipv4Addr) -> RealServerConfig {
+        RealServerConfig {
+            address,
+            weight: default_weight(),
+            mac: None,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            drain: None,
+        }
+    }
+}
+
 impl ServiceId {
     /// The service of one VIP:port.
     pub fn new(protocol: Protocol, address: Ipv4Addr, port: u16) -> ServiceId {
