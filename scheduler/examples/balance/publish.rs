@@ -22,7 +22,12 @@ pub(crate) struct Page {
 impl Page {
     pub(crate) fn measured() -> Self {
         let spreads = Algorithm::ALL.into_iter().map(Spread::measured).collect();
-        let moved = vec![Moved::under(Algorithm::Sh), Moved::under(Algorithm::Mh), Moved::on_the_ring()];
+        let moved = vec![
+            Moved::under(Algorithm::Sh),
+            Moved::under(Algorithm::Mh),
+            Moved::on_the_ring(),
+            Moved::with_the_divisor(),
+        ];
         Page { spreads, moved }
     }
 
