@@ -44,7 +44,7 @@ pub struct Connection {
     pub expires: Ticks,
     /// Destination slot of its real server.
     pub destination: u32,
-    /// Next free entry; [`NOTHING`] at the end of the list.
+    /// Next free entry or template; [`NOTHING`] at the end of the list.
     next_free: u32,
 }
 
@@ -212,6 +212,7 @@ impl ConnectionTable {
         state: ConnectionState,
         expires: Ticks,
         destination: u32,
+        template: Option<u32>,
     ) -> Result<ConnectionId, TableFull> {
         debug_assert!(state != ConnectionState::Free);
         let (home, alternate) = (self.home(hash), self.alternate(hash));
@@ -226,7 +227,7 @@ impl ConnectionTable {
         self.buckets[home].strayed += u32::from(chosen != home);
         self.buckets[chosen].tags[way] = tag(hash);
         self.buckets[chosen].entries[way] = index;
-        self.entries[index as usize] = Connection { key, state, expires, destination, next_free: NOTHING };
+        self.entries[index as usize] = Connection { key, state, expires, destination, next_free: template.unwrap_or(NOTHING) };
         self.len += 1;
         Ok(ConnectionId(index))
     }
@@ -356,6 +357,11 @@ fn tag(hash: u64) -> u16 {
 }
 
 impl Connection {
+    /// Its template.
+    pub fn template(&self) -> Option<u32> {
+        (self.next_free != NOTHING).then_some(self.next_free)
+    }
+
     /// A free entry has [`FlowKey::EMPTY`], which no packet has: nobody's address is 0.0.0.0.
     #[inline(always)]
     fn is(&self, key: &FlowKey) -> bool {
@@ -425,7 +431,7 @@ mod tests {
 
     fn insert(table: &mut ConnectionTable, number: u32, expires: u32) -> Result<ConnectionId, TableFull> {
         let hash = table.hash(&key(number));
-        table.insert(key(number), hash, ConnectionState::Established, Ticks(expires), number)
+        table.insert(key(number), hash, ConnectionState::Established, Ticks(expires), number, None)
     }
 
     fn find(table: &ConnectionTable, number: u32) -> Option<ConnectionId> {
