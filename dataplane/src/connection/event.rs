@@ -29,17 +29,17 @@ impl Event {
     /// SCTP.
     pub const SCTP_INIT_ACK: Event = Event(OTHERS | 9);
     /// SCTP.
-    pub const SCTP_COOKIE_ECHO: Event = Event(OTHERS | 12);
+    pub const SCTP_COOKIE_ECHO: Event = Event(OTHERS | 16);
     /// SCTP.
-    pub const SCTP_COOKIE_ACK: Event = Event(OTHERS | 13);
+    pub const SCTP_COOKIE_ACK: Event = Event(OTHERS | 17);
     /// SCTP.
-    pub const SCTP_SHUTDOWN: Event = Event(OTHERS | 16);
+    pub const SCTP_SHUTDOWN: Event = Event(OTHERS | 24);
     /// SCTP.
-    pub const SCTP_SHUTDOWN_ACK: Event = Event(OTHERS | 17);
+    pub const SCTP_SHUTDOWN_ACK: Event = Event(OTHERS | 25);
     /// SCTP.
-    pub const SCTP_SHUTDOWN_COMPLETE: Event = Event(OTHERS | 20);
+    pub const SCTP_SHUTDOWN_COMPLETE: Event = Event(OTHERS | 32);
     /// SCTP.
-    pub const SCTP_ERROR: Event = Event(OTHERS | 21);
+    pub const SCTP_ERROR: Event = Event(OTHERS | 33);
 
     /// Of a TCP packet with these flags; `is_secure`: under the table for denial-of-service attacks.
     #[inline(always)]

@@ -160,10 +160,11 @@ mod tests {
 
     #[test]
     fn any_bytes_and_any_cut_end_in_an_answer() {
+        let line_end = INVITE.windows(7).position(|text| text == b"Call-ID").unwrap() - 1;
         for length in 0..INVITE.len() {
             let found = call_id(&INVITE[..length]);
             assert!(matches!(found, None | Some(b"a84b4c76e66710@pc33.example.com")));
-            assert_eq!(call_id(&INVITE[length..]).is_some(), length < 50, "{length}");
+            assert_eq!(call_id(&INVITE[length..]).is_some(), length <= line_end, "{length}");
         }
         for message in [&b""[..], b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"i", b"\ni", b"\ni:", b"\ni:\r", b"\0"] {
             assert_eq!(call_id(message), None);
