@@ -195,3 +195,25 @@ fn full_table_forwards_new_connections_by_the_ring_and_keeps_the_old() {
     assert_eq!(rig.stateless(StatelessReason::TableFull), 100);
     rig.assert_conservation();
 }
+
+#[test]
+fn reader_shows_every_connection_once() {
+    let mut rig = Rig::simple(Algorithm::Rr);
+    for port in 1000..1500 {
+        rig.pass(&tcp(CLIENT, port, SYN));
+    }
+    rig.pass(&tcp(CLIENT, 1007, ACK));
+    let reader = &rig.connections[0];
+    let connections: Vec<_> =
+        (0..reader.used_bound()).step_by(64).flat_map(|from| reader.read(from, 64)).collect();
+    assert_eq!(connections.len(), 500);
+    let mut ports: Vec<_> = connections.iter().map(|connection| connection.key.client_port()).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, (1000..1500).collect::<Vec<_>>());
+    let connection = connections.iter().find(|connection| connection.key.client_port() == 1007).unwrap();
+    assert_eq!((connection.state.name(), connection.destination), ("ESTABLISHED", 1));
+    assert_eq!(connection.expires.0, 900 * dataplane::clock::TICKS_PER_SECOND);
+    let service = connection.key.service();
+    assert_eq!((connection.key.client_address(), service.address), (CLIENT.into(), VIP.into()));
+    assert_eq!((service.port, service.protocol.0), (80, 6));
+}

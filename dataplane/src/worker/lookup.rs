@@ -2,6 +2,7 @@
 
 use super::{Packet, Round, Step, open, reuse};
 use crate::clock::Ticks;
+use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, StateTimeouts};
 use crate::port::QueuePair;
 use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
@@ -52,12 +53,12 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
         return Err(DropReason::TtlExpired);
     }
     let snapshot = parts.mailbox.current();
-    let connection = parts.connections.connection_mut(id);
-    let slot = connection.destination;
-    match way_to(snapshot, slot, packet.ip_length) {
+    let connection = parts.connections.connection(id);
+    match way_to(snapshot, connection.destination, packet.ip_length) {
         Ok(destination) if !packet.event.opens() && !connection.expires.is_past(round.now) => {
-            update(connection, packet, timeouts_of(snapshot, destination.timeouts), round.now, &parts.counts);
-            Ok(slot)
+            let timeouts = timeouts_of(snapshot, destination.timeouts);
+            follow(packet, id, &connection, timeouts, round.now, &mut parts.connections, &parts.counts);
+            Ok(connection.destination)
         }
         _ => reuse::judge(packet, index, id, round),
     }
@@ -87,20 +88,17 @@ pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
 
 /// Moves the state and re-arms the timer, as every packet of the client does.
 #[inline(always)]
-pub(super) fn update(
-    connection: &mut Connection,
+pub(super) fn follow(
     packet: &Packet,
+    id: ConnectionId,
+    connection: &Connection,
     timeouts: &StateTimeouts,
     now: Ticks,
+    connections: &mut ConnectionTable,
     counts: &SharedCounts,
 ) {
-    let before = connection.state;
-    let after = before.after(packet.event);
-    connection.expires = now.after(timeouts.ticks(after));
-    if before == after {
-        return;
-    }
-    connection.state = after;
+    let (before, after) = (connection.state, connection.state.after(packet.event));
+    connections.update(id, after, now.after(timeouts.ticks(after)));
     if before.is_active() != after.is_active() {
         flip(counts, connection.destination, after.is_active());
     }

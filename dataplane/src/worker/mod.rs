@@ -207,7 +207,7 @@ fn close(
     if let Some(counts) = counts.get(gone.destination as usize) {
         counts.close(gone.state.is_active());
     }
-    if let Some(template) = gone.template() {
+    if let Some(template) = gone.template {
         templates.release(template, now);
     }
     counters.connections_expired.add(1);

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
 use crate::clock::{Clock, TICKS_PER_SECOND, Ticks};
-use crate::connection::{ConnectionState, ConnectionTable, Event};
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
 use crate::counters::WorkerCounters;
 use crate::persistence::TemplateTable;
 use crate::port::{Frame, QueuePair};
@@ -195,8 +195,11 @@ impl Opening<'_> {
         let state = ConnectionState::first(packet.key.protocol(), packet.event);
         let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
         let expires = self.now.after(timeouts.ticks(state));
-        let inserted = self.connections.insert(packet.key, packet.hash, state, expires, slot, template);
-        if inserted.is_err() {
+        let flags =
+            if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE };
+        let connection =
+            Connection { key: packet.key, state, flags, expires, destination: slot, template };
+        if self.connections.insert(connection, packet.hash).is_err() {
             return self.by_ring(StatelessReason::TableFull);
         }
         if let Some(counts) = self.counts.get(slot as usize) {

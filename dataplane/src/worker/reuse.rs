@@ -20,22 +20,20 @@ pub(super) fn judge<Q: QueuePair>(
 ) -> Result<u32, DropReason> {
     let parts = &mut *round.parts;
     let snapshot = parts.mailbox.current();
-    let connection = parts.connections.connection_mut(id);
+    let connection = parts.connections.connection(id);
     let way = lookup::way_to(snapshot, connection.destination, packet.ip_length);
     let is_removed = way.err() == Some(DropReason::RealServerRemoved);
     let is_over = connection.expires.is_past(round.now)
         || is_removed && (packet.event.opens() || snapshot.options.expire_nodest_conn)
-        || packet.event.opens() && is_left_by_new_ones(connection, snapshot);
+        || packet.event.opens() && is_left_by_new_ones(&connection, snapshot);
     if is_over {
         let gone = parts.connections.remove(id);
         close(&gone, round.now, &parts.counts, &parts.templates, &parts.counters);
         return open::open(packet, index, round);
     }
-    let destination = way?;
-    let slot = connection.destination;
-    let timeouts = lookup::timeouts_of(snapshot, destination.timeouts);
-    lookup::update(connection, packet, timeouts, round.now, &parts.counts);
-    Ok(slot)
+    let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
+    lookup::follow(packet, id, &connection, timeouts, round.now, &mut parts.connections, &parts.counts);
+    Ok(connection.destination)
 }
 
 /// A SYN or INIT on this connection's tuple is scheduled anew. Never where a template keeps the client (IPVS:
@@ -48,7 +46,7 @@ fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
             .is_some_and(|destination| destination.is_quiesced)
     };
     let options = &snapshot.options;
-    connection.template().is_none()
+    connection.template.is_none()
         && (connection.state.is_over(options.conn_reuse_mode)
             || options.expire_nodest_conn && is_quiesced())
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
-use dataplane::connection::ConnectionTable;
+use dataplane::connection::{ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
@@ -62,6 +62,7 @@ pub struct Rig {
     pub publisher: Publisher<Snapshot>,
     pub counts: SharedCounts,
     pub counters: Vec<Arc<WorkerCounters>>,
+    pub connections: Vec<TableReader>,
     pub templates: Arc<TemplateTable>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
@@ -184,17 +185,22 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = Arc::new(TemplateTable::default());
+        let tables: Vec<_> =
+            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let connections = tables.iter().map(ConnectionTable::reader).collect();
+        let count = workers as u32;
         let workers = queues
             .into_iter()
             .zip(readers)
+            .zip(tables)
             .enumerate()
-            .map(|(index, (queues, mailbox))| {
+            .map(|(index, ((queues, mailbox), connections))| {
                 Worker::new(WorkerParts {
                     index: index as u32,
-                    workers: workers as u32,
+                    workers: count,
                     queues,
                     mailbox,
-                    connections: ConnectionTable::new(capacity, Pages::Any).unwrap(),
+                    connections,
                     templates: templates.clone(),
                     counts: counts.clone(),
                     counters: counters[index].clone(),
@@ -203,7 +209,7 @@ impl Rig {
                 })
             })
             .collect();
-        Rig { ports: memory_ports, workers, publisher, counts, counters, templates, host, hand }
+        Rig { ports: memory_ports, workers, publisher, counts, counters, connections, templates, host, hand }
     }
 
     /// One worker, one port, real servers 0, 1, 2 of weight 1, newest first 2, 1, 0.
