@@ -2,8 +2,8 @@
 
 use super::{Packet, Step, WorkerParts, close, schedule};
 use crate::clock::Ticks;
+use crate::connection::ConnectionTable;
 use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionTable};
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
 use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
@@ -55,23 +55,29 @@ fn pass<Q: QueuePair>(
     now: Ticks,
     parts: &mut WorkerParts<Q>,
 ) -> Result<u32, DropReason> {
-    let Some(id) = parts.connections.find(&packet.key, packet.hash, packet.candidate) else {
+    let Some(mut hit) = parts.connections.hit(&packet.key, packet.hash, packet.candidate) else {
         return schedule::open(packet, port, now, parts);
     };
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    let connection = parts.connections.connection(id);
+    let connection = hit.connection();
     let slot = connection.destination;
     let way = way_to(parts.mailbox.current(), slot, packet.ip_length);
     // A SYN is a new connection where the old one is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
     let may_reopen = packet.flags & (SYN | RST) == SYN;
     let is_over = connection.state.is_over() || way == Err(DropReason::RealServerRemoved);
     if connection.expires.is_past(now) || (may_reopen && is_over) {
+        let id = hit.id();
         return reopen(packet, id, port, now, parts);
     }
     way?;
-    update(packet, id, &connection, now, parts);
+    // The state moves and the timer is re-armed, as by every packet of the client.
+    let (before, after) = (connection.state, connection.state.after(packet.flags));
+    hit.update(after, now.after(after.timeout_ticks()));
+    if before.is_active() != after.is_active() {
+        flip(&parts.counts, slot, after.is_active());
+    }
     Ok(slot)
 }
 
@@ -102,22 +108,6 @@ fn reopen<Q: QueuePair>(
     close(&parts.counts, gone.destination, gone.state.is_active());
     parts.counters.connections_expired.add(1);
     schedule::open(packet, port, now, parts)
-}
-
-/// Moves the state and re-arms the timer, as every packet of the client does.
-#[inline(always)]
-fn update<Q: QueuePair>(
-    packet: &Packet,
-    id: ConnectionId,
-    connection: &Connection,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) {
-    let (before, after) = (connection.state, connection.state.after(packet.flags));
-    parts.connections.update(id, after, now.after(after.timeout_ticks()));
-    if before.is_active() != after.is_active() {
-        flip(&parts.counts, connection.destination, after.is_active());
-    }
 }
 
 #[cold]
