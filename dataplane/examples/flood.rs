@@ -316,7 +316,7 @@ fn main() -> ExitCode {
         stride: 1,
         packets,
     };
-    let hits = established * 5;
+    let hits = argument("--hits", established * 5);
     let own_cost_ns = own_cost_ns(flood(0, 6, SYN, 5_000_000));
     let mut bench = Bench { worker, counters: counters.clone(), seen: seen.clone(), own_cost_ns };
 
