@@ -144,7 +144,7 @@ pub fn add_service(
 }
 
 /// The connection counts of all slots, with the thresholds of these real servers.
-fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
+pub fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
     for rs in real_servers {
         let thresholds = Thresholds { upper: rs.upper_threshold, lower: rs.lower_threshold };
         counts[rs.slot as usize].set_thresholds(thresholds);
