@@ -213,7 +213,7 @@ impl Model {
                 132 => options.sloppy_sctp,
                 _ => true,
             };
-            let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 900 * 256);
+            let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
             assert!(went_to.is_none() || sent.opens || is_sloppy || is_adoptable, "midway of nothing");
             // Where there was no connection, the packet opens one to a real server that takes new ones, or none.
             assert!(went_to.is_none_or(|slot| self.has_weight(slot)));

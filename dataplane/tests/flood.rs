@@ -97,7 +97,7 @@ fn adoption_ends_with_the_time_that_a_connection_may_be_silent() {
     let syns = (0..200).map(flow).map(|(client, port)| tcp(client, port, SYN));
     offer(&mut rig, syns);
     assert_eq!(rig.stateless(CreationRate), 200 - BURST);
-    rig.hand.advance_seconds(899);
+    rig.hand.advance_seconds(959);
     assert!(rig.slot_for(&tcp(CLIENT, 1000, ACK)).is_some());
     assert!(rig.slot_for(&sctp(CLIENT, 1000, &chunk(0))).is_some(), "SCTP's too");
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, SYN | RST)), rig.slot_for(&tcp(CLIENT, 1000, ACK)));
@@ -105,6 +105,22 @@ fn adoption_ends_with_the_time_that_a_connection_may_be_silent() {
     rig.hand.advance_seconds(1);
     assert!(rig.slot_for(&tcp(CLIENT, 1002, ACK)).is_none());
     assert_eq!(rig.dropped(NoConnection), 2);
+    rig.assert_conservation();
+}
+
+#[test]
+fn connection_adopted_in_a_flood_stays_no_longer_than_a_syn_until_its_next_packet() {
+    let mut rig = Rig::with(1, 1, 1 << 16, limited(RATE));
+    offer(&mut rig, (0..200).map(flow).map(|(client, port)| tcp(client, port, SYN)));
+    rig.hand.advance_seconds(1);
+    let slots: Vec<_> = (0..2).map(|port| rig.slot_for(&tcp(CLIENT, 1000 + port, ACK))).collect();
+    assert_eq!((rig.state(1000), rig.counters[0].adopted.load()), ("ESTABLISHED", 2));
+    assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, ACK)), slots[0], "a second packet: not the flood's");
+    rig.advance_and_sweep(61);
+    assert_eq!((rig.state(1000), rig.state(1001)), ("ESTABLISHED", ""));
+    rig.advance_and_sweep(838);
+    assert_eq!(rig.state(1000), "ESTABLISHED");
+    assert_eq!(rig.slot_for(&tcp(CLIENT, 1001, ACK)), slots[1], "but the other is adopted again");
     rig.assert_conservation();
 }
 
