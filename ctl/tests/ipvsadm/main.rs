@@ -1,0 +1,5 @@
+//! `ipvsadm`: side by side with the real one, over a director in memory, and with whatever anybody may type.
+
+mod captures;
+mod memory;
+mod same_as_ipvsadm;
