@@ -24,8 +24,9 @@
 //! says no.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 mod check;
 pub mod command;
@@ -53,27 +54,17 @@ use run::Run;
 /// Where `-s` says nothing.
 pub(crate) const DEFAULT_SCHEDULER: &str = "wlc";
 
-/// Whether a program of this name (with or without its directory) is one of ipvsadm's: `ipvsadm`, `ipvsadm-save`,
-/// `ipvsadm-restore`.
-pub fn is_program_name(name: &Path) -> bool {
-    let name = name.file_name().unwrap_or_default();
-    ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"].iter().any(|known| name == *known)
-}
-
-/// Does what a command line says and returns the exit code. `arguments` starts with the name of the program, as the
-/// messages have it; `ipvsadm-save` and `ipvsadm-restore` behave like these scripts.
-pub fn run(
-    arguments: &[OsString],
-    socket: &Path,
-    stdin: &mut dyn Read,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
-) -> i32 {
+/// Does what a command line says, against the daemon at `socket`. `arguments` starts with the name of the program, as the
+/// messages have it: `ipvsadm`, or one of the scripts `ipvsadm-save` and `ipvsadm-restore`.
+pub fn run(arguments: Vec<OsString>, socket: &Path) -> ExitCode {
+    let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
     let mut daemon = Daemon::at(socket);
-    run_with(arguments, &mut daemon, &SystemNames::default(), stdin, stdout, stderr)
+    let names = SystemNames::default();
+    let code = run_with(&arguments, &mut daemon, &names, &mut stdin, &mut stdout, &mut stderr);
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// The same with another director and other names.
+/// The same with another director, other names and other streams; returns the exit code, 0 to 255.
 pub fn run_with(
     arguments: &[OsString],
     director: &mut dyn Director,
