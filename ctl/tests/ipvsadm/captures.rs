@@ -19,6 +19,8 @@ pub(crate) fn captures() -> Vec<Capture> {
     let mut captures: Vec<Capture> = entries
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "cmds"))
+        // One that is not recorded yet is its recorder's.
+        .filter(|path| path.with_extension("out").exists())
         .map(|path| {
             let commands = std::fs::read_to_string(&path).unwrap();
             let output = std::fs::read_to_string(path.with_extension("out")).unwrap();

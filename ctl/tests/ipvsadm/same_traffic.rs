@@ -107,7 +107,8 @@ fn real_server(address: IpAddr, port: u16, counters: Counters) -> RealServerRow 
 fn connections_are_printed_as_ipvsadm_printed_them() {
     for capture in captures() {
         let is_listing = capture.name.starts_with("list-traffic-Lc") || capture.name == "list-empty-Lcn";
-        if !is_listing {
+        // ipvsadm reads a line into 256 bytes and takes what is left for another connection.
+        if !is_listing || capture.name.contains("long-pe-data") {
             continue;
         }
         let rows: Vec<ConnectionRow> = capture.printed.stdout.lines().skip(2).map(connection).collect();
