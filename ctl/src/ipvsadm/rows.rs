@@ -260,8 +260,8 @@ fn rates(traffic: &TrafficRates) -> Counters {
 
 /// Sorts as ipvsadm does: services by mark, family, protocol, address and port, their real servers by address and
 /// port. ipvsadm compares each by the sign of a 32-bit difference, so that 192.168.0.1 is before 10.0.0.1 (!). That is
-/// no order at all where three addresses lie round the circle: a merge sort, which ends whatever the answers, gives what
-/// glibc's qsort gives.
+/// no order at all where three addresses lie round the circle (10.0.0.1, 100.64.0.1, 192.168.0.1), and then what
+/// ipvsadm prints depends on the kernel's hash; a merge sort, like glibc's qsort, ends whatever the answers.
 pub fn sort(services: &mut Vec<ServiceRow>) {
     merge_sort(services, &compare_services);
     services.iter_mut().for_each(sort_real_servers);
@@ -366,11 +366,16 @@ mod tests {
         rows.iter().map(address).collect()
     }
 
-    /// As the kernel's tool printed it.
     #[test]
-    fn addresses_are_compared_round_the_circle_as_ipvsadm_does() {
-        let rows = vec![service([10, 0, 0, 1]), service([192, 168, 0, 1]), service([100, 64, 0, 1])];
-        assert_eq!(sorted(rows), ["100.64.0.1", "192.168.0.1", "10.0.0.1"]);
+    fn an_address_more_than_half_the_circle_away_is_before_as_in_ipvsadm() {
+        let (ten, shared, private) =
+            (service([10, 0, 0, 1]), service([100, 64, 0, 1]), service([192, 168, 0, 1]));
+        assert_eq!(sorted(vec![ten.clone(), private.clone()]), ["192.168.0.1", "10.0.0.1"]);
+        assert_eq!(sorted(vec![private.clone(), ten.clone()]), ["192.168.0.1", "10.0.0.1"]);
+        assert_eq!(sorted(vec![shared.clone(), ten.clone()]), ["10.0.0.1", "100.64.0.1"]);
+        assert_eq!(sorted(vec![private.clone(), shared.clone()]), ["100.64.0.1", "192.168.0.1"]);
+        // Each is before the next one, round the circle.
+        assert_eq!(sorted(vec![ten, shared, private]).len(), 3);
     }
 
     #[test]
