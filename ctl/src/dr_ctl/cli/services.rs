@@ -65,7 +65,7 @@ fn named(matches: &ArgMatches) -> Result<Option<ServiceId>, clap::Error> {
 }
 
 fn invalid(message: String) -> clap::Error {
-    clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
+    clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 
 impl Args for ServiceArguments {
