@@ -25,9 +25,10 @@ pub struct Config {
     /// The ports, in the order of their numbers.
     #[serde(default)]
     pub ports: Vec<PortConfig>,
-    /// How connections are kept, for all services. What runs; may change at any time.
-    #[serde(default)]
-    pub connections: ConnectionsConfig,
+    /// How connections are kept, for all services. What runs; may change at any time. None: a start takes the defaults,
+    /// `apply` leaves what runs as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<ConnectionsConfig>,
     /// The virtual services. What runs; may change at any time.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,

@@ -253,18 +253,27 @@ impl Config {
 
 /// serde's derive takes a list for a struct, by position. Nobody means that in a configuration.
 fn first_list_for_a_table(root: &DeTable<'_>) -> Option<(std::ops::Range<usize>, String)> {
-    if let Some(director) = root.get("director").filter(|value| value.get_ref().is_array()) {
-        return Some((director.span(), "director".to_owned()));
+    for key in ["director", "connections"] {
+        if let Some(value) = root.get(key).filter(|value| value.get_ref().is_array()) {
+            return Some((value.span(), key.to_owned()));
+        }
     }
     for key in ["ports", "services"] {
         for (index, item) in items(root.get(key)) {
             let Some(table) = item.get_ref().as_table() else {
                 return is_list(item, || format!("{key}[{index}]"));
             };
-            for (number, item) in items(table.get("real_servers")) {
-                let found = is_list(item, || format!("{key}[{index}].real_servers[{number}]"));
-                if found.is_some() {
-                    return found;
+            for inner in ["persistence", "timeouts"] {
+                if let Some(value) = table.get(inner).filter(|value| value.get_ref().is_array()) {
+                    return Some((value.span(), format!("{key}[{index}].{inner}")));
+                }
+            }
+            for inner in ["members", "real_servers"] {
+                for (number, item) in items(table.get(inner)) {
+                    let found = is_list(item, || format!("{key}[{index}].{inner}[{number}]"));
+                    if found.is_some() {
+                        return found;
+                    }
                 }
             }
         }

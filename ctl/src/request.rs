@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::explain::{clip, explain};
 use crate::nearest::nearest;
-use crate::protocol::{Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION};
+use crate::protocol::{Batch, Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION};
 
 /// Every verb, as it goes over the socket.
 pub const VERBS: &[&str] = &[
@@ -123,7 +123,50 @@ pub fn parse_request(line: &[u8]) -> Result<Command, ErrorReply> {
         bad("verb: it is missing".to_owned()).with_help(format!("known verbs are {}", VERBS.join(", ")))
     })?;
     let verb: String = read("verb", verb.get())?;
-    read_command(&verb, envelope.arguments.map_or("{}", RawValue::get))
+    read_command("arguments", &verb, envelope.arguments.map_or("{}", RawValue::get))
+}
+
+/// Reads the commands of a batch, each with an error of its own place and index.
+fn read_batch(root: &str, arguments: &str) -> Result<Batch, ErrorReply> {
+    #[derive(Deserialize)]
+    #[serde(expecting = "a map", deny_unknown_fields)]
+    struct Arguments<'a> {
+        #[serde(borrow)]
+        commands: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    #[serde(expecting = "a map", deny_unknown_fields)]
+    struct Nested<'a> {
+        #[serde(borrow)]
+        verb: &'a RawValue,
+        #[serde(borrow)]
+        arguments: Option<&'a RawValue>,
+    }
+
+    check_object(root, arguments)?;
+    let Arguments { commands } = read(root, arguments)?;
+    let read_nested = |(index, command): (usize, &RawValue)| {
+        let root = format!("{root}.commands[{index}]");
+        let nested = || {
+            check_object(&root, command.get())?;
+            let Nested { verb, arguments } = read(&root, command.get())?;
+            let verb: String = read(&format!("{root}.verb"), verb.get())?;
+            if matches!(verb.as_str(), "batch" | "apply") {
+                let message = format!("{root}.verb: `{verb}` is none of a batch");
+                return Err(bad(message).with_help("send it by itself"));
+            }
+            let command =
+                read_command(&format!("{root}.arguments"), &verb, arguments.map_or("{}", RawValue::get))?;
+            if command.is_change() {
+                return Ok(command);
+            }
+            Err(bad(format!("{root}.verb: `{verb}` changes nothing")).with_help("send it by itself"))
+        };
+        // More than that are longer than a request can be.
+        nested().map_err(|error| ErrorReply { index: u32::try_from(index).ok(), ..error })
+    };
+    let commands = commands.into_iter().enumerate().map(read_nested).collect::<Result<_, _>>()?;
+    Ok(Batch { commands })
 }
 
 #[derive(Deserialize)]
@@ -162,32 +205,39 @@ fn check_version(text: &str) -> Result<(), ErrorReply> {
     Err(ErrorReply::new(ErrorCode::WrongVersion, message).with_help(help))
 }
 
-fn read_command(verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
+fn read_command(root: &str, verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
     Ok(match verb {
-        "add-vip" => Command::AddVip(read_arguments(arguments)?),
-        "set-vip" => Command::SetVip(read_arguments(arguments)?),
-        "del-vip" => Command::DelVip(read_arguments(arguments)?),
-        "add-rs" => Command::AddRs(read_arguments(arguments)?),
-        "set-rs" => Command::SetRs(read_arguments(arguments)?),
-        "del-rs" => Command::DelRs(read_arguments(arguments)?),
-        "drain-rs" => Command::DrainRs(read_arguments(arguments)?),
-        "show" => Command::Show(read_arguments(arguments)?),
-        "stats" => Command::Stats(read_arguments(arguments)?),
-        "connections" => Command::Connections(read_arguments(arguments)?),
-        "neighbours" => read_arguments::<None_>(arguments).map(|_| Command::Neighbours)?,
-        "status" => read_arguments::<None_>(arguments).map(|_| Command::Status)?,
+        "add-vip" => Command::AddVip(read_arguments(root, arguments)?),
+        "set-vip" => Command::SetVip(read_arguments(root, arguments)?),
+        "del-vip" => Command::DelVip(read_arguments(root, arguments)?),
+        "add-member" => Command::AddMember(read_arguments(root, arguments)?),
+        "del-member" => Command::DelMember(read_arguments(root, arguments)?),
+        "add-rs" => Command::AddRs(read_arguments(root, arguments)?),
+        "set-rs" => Command::SetRs(read_arguments(root, arguments)?),
+        "del-rs" => Command::DelRs(read_arguments(root, arguments)?),
+        "drain-rs" => Command::DrainRs(read_arguments(root, arguments)?),
+        "clear" => read_none(root, arguments, Command::Clear)?,
+        "batch" => Command::Batch(read_batch(root, arguments)?),
+        "set-options" => Command::SetOptions(read_arguments(root, arguments)?),
+        "zero" => Command::Zero(read_arguments(root, arguments)?),
+        "show" => Command::Show(read_arguments(root, arguments)?),
+        "stats" => Command::Stats(read_arguments(root, arguments)?),
+        "connections" => Command::Connections(read_arguments(root, arguments)?),
+        "neighbours" => read_none(root, arguments, Command::Neighbours)?,
+        "status" => read_none(root, arguments, Command::Status)?,
         "apply" => {
-            let apply = read_arguments(arguments)?;
+            let apply = read_arguments(root, arguments)?;
             check_names_services(arguments)?;
             Command::Apply(apply)
         }
-        "config" => read_arguments::<None_>(arguments).map(|_| Command::Config)?,
+        "config" => read_none(root, arguments, Command::Config)?,
         unknown => {
             let help = match nearest(unknown, VERBS.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`? Known verbs are {}", VERBS.join(", ")),
                 None => format!("known verbs are {}", VERBS.join(", ")),
             };
-            return Err(bad(format!("verb: unknown verb `{}`", clip(unknown))).with_help(help));
+            let place = root.strip_suffix("arguments").unwrap_or_default();
+            return Err(bad(format!("{place}verb: unknown verb `{}`", clip(unknown))).with_help(help));
         }
     })
 }
@@ -213,31 +263,53 @@ fn check_names_services(arguments: &str) -> Result<(), ErrorReply> {
     }
 }
 
-/// Arguments of a verb that has none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct None_ {}
+/// A verb that has no arguments.
+fn read_none(root: &str, arguments: &str, command: Command) -> Result<Command, ErrorReply> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    read_arguments::<Nothing>(root, arguments).map(|_| command)
+}
 
-/// `null` is as good as nothing; anything else but an object is not.
-fn read_arguments<T: DeserializeOwned>(arguments: &str) -> Result<T, ErrorReply> {
+fn read_arguments<T: DeserializeOwned>(root: &str, arguments: &str) -> Result<T, ErrorReply> {
     const WANTED: &str = "a table of keys and values is wanted here, not a list";
+    // `null` is as good as nothing; anything else but an object is not.
     let arguments = if arguments == "null" { "{}" } else { arguments };
-    if !arguments.starts_with('{') {
-        let message = "arguments: a table of keys and values is wanted here".to_owned();
-        return Err(bad(message).with_help("give an object: \"arguments\":{...}"));
-    }
+    check_object(root, arguments)?;
     // serde's derive takes a list for a struct, by position. Nobody means that in a request.
     let end = walk(arguments, arguments.len(), is_list_for_an_object);
     if end.is_stopped {
-        return Err(bad(format!("{}: {WANTED}", place("arguments", &end.steps))));
+        return Err(bad(format!("{}: {WANTED}", place(root, &end.steps))));
     }
-    read("arguments", arguments)
+    read(root, arguments)
+}
+
+fn check_object(place: &str, json: &str) -> Result<(), ErrorReply> {
+    if json.starts_with('{') {
+        return Ok(());
+    }
+    let key = place.rsplit('.').next().unwrap_or_default();
+    let message = format!("{place}: a table of keys and values is wanted here");
+    Err(bad(message).with_help(format!("give an object: \"{key}\":{{...}}")))
 }
 
 fn is_list_for_an_object(steps: &[Step<'_>]) -> bool {
     match steps {
-        [.., Step::Key(key)] => matches!(*key, "service" | "real_server" | "config" | "director"),
-        [.., Step::Key(key), Step::Index(_)] => matches!(*key, "services" | "real_servers" | "ports"),
+        [.., Step::Key(key)] => matches!(
+            *key,
+            "service"
+                | "real_server"
+                | "member"
+                | "config"
+                | "director"
+                | "connections"
+                | "timeouts"
+                | "persistence"
+                | "drain"
+        ),
+        [.., Step::Key(key), Step::Index(_)] => {
+            matches!(*key, "services" | "real_servers" | "ports" | "members")
+        }
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::Problem;
 use super::addresses::{Connected, not_unicast, role_in_network};
-use crate::config::{DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId};
+use crate::config::{DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId, VirtualAddress};
 use crate::mac::MacAddress;
 use crate::protocol::ErrorCode;
 
@@ -19,7 +19,9 @@ pub(super) fn check_all(
     let mut problems = check_capacities(director, services.len(), count_real_servers(services));
     let mut vips = HashMap::with_capacity(services.len());
     for service in services {
-        vips.entry(service.address).or_insert_with(|| service.id());
+        for member in service.addresses() {
+            vips.entry(member.address).or_insert_with(|| service.id());
+        }
     }
     let rules =
         Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
@@ -66,14 +68,18 @@ pub(super) fn check_new_service(
     let mut problems =
         check_capacities(director, running.len() + 1, count_real_servers(running) + new.real_servers.len());
     let vip = |address| {
-        let own = (address == new.address).then(|| new.id());
+        let own = serves(new, address).then(|| new.id());
         own.or_else(|| vip_of(running, address))
     };
     Rules { connected: &connected, networks: &networks, vip }.check_service("", new, &mut problems);
-    let is_rip = |service: &&ServiceConfig| service.real_servers.iter().any(|rs| rs.address == new.address);
-    if let Some(service) = running.iter().find(is_rip) {
-        let message = format!("{} is a real server of {}", new.address, service.id());
-        problems.push(Problem::invalid("address", message).help("give the VIP an address of its own"));
+    for (place, vip) in places_of_addresses("", new) {
+        let is_rip =
+            |service: &&ServiceConfig| service.real_servers.iter().any(|rs| rs.address == vip.address);
+        if let Some(service) = running.iter().find(is_rip) {
+            let message = format!("{} is a real server of {}", vip.address, service.id());
+            let problem = Problem::invalid(format!("{place}address"), message);
+            problems.push(problem.help("give the VIP an address of its own"));
+        }
     }
     problems
 }
@@ -111,7 +117,22 @@ pub(super) fn check_new_real_server(
 }
 
 fn vip_of(services: &[ServiceConfig], address: Ipv4Addr) -> Option<ServiceId> {
-    services.iter().find(|service| service.address == address).map(ServiceConfig::id)
+    services.iter().find(|service| serves(service, address)).map(ServiceConfig::id)
+}
+
+fn serves(service: &ServiceConfig, vip: Ipv4Addr) -> bool {
+    service.addresses().any(|member| member.address == vip)
+}
+
+/// What stands before the keys of every VIP:port of a service, and the VIP:port.
+fn places_of_addresses(prefix: &str, service: &ServiceConfig) -> Vec<(String, VirtualAddress)> {
+    match service.id {
+        ServiceId::Virtual(address) => vec![(prefix.to_owned(), address)],
+        ServiceId::Group(_) => {
+            let members = service.members.iter().enumerate();
+            members.map(|(index, member)| (format!("{prefix}members[{index}]."), *member)).collect()
+        }
+    }
 }
 
 fn count_real_servers(services: &[ServiceConfig]) -> usize {
@@ -143,10 +164,8 @@ struct Rules<'a, V> {
 
 impl<V: Fn(Ipv4Addr) -> Option<ServiceId>> Rules<'_, V> {
     fn check_service(&self, prefix: &str, service: &ServiceConfig, problems: &mut Vec<Problem>) {
-        problems.extend(self.check_vip(format!("{prefix}address"), service.address));
-        if service.port == 0 {
-            let problem = Problem::invalid(format!("{prefix}port"), "0 is under 1");
-            problems.push(problem.help("give a whole number from 1 to 65535"));
+        for (place, vip) in places_of_addresses(prefix, service) {
+            problems.extend(self.check_vip(format!("{place}address"), vip.address));
         }
         let mut first_at = HashMap::with_capacity(service.real_servers.len());
         for (index, real_server) in service.real_servers.iter().enumerate() {
