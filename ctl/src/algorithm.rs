@@ -21,7 +21,12 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Algorit
 
 /// The same where it may be absent.
 pub mod option {
+    use serde::Deserialize;
+
     use super::{Algorithm, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Name(#[serde(deserialize_with = "super::deserialize")] Algorithm);
 
     /// Writes LVS's name.
     pub fn serialize<S: Serializer>(algorithm: &Option<Algorithm>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -33,6 +38,6 @@ pub mod option {
 
     /// Reads LVS's name.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Algorithm>, D::Error> {
-        super::deserialize(deserializer).map(Some)
+        Ok(Option::<Name>::deserialize(deserializer)?.map(|Name(algorithm)| algorithm))
     }
 }

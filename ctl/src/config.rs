@@ -55,7 +55,7 @@ pub struct DirectorConfig {
     pub connection_capacity_per_worker: u32,
     /// Persistence templates that all workers together can hold.
     pub template_capacity: u32,
-    /// Virtual services that can be configured.
+    /// Virtual services that can be configured; every member of a group counts as one.
     pub service_capacity: u32,
     /// Real servers that can be configured, over all services; removed ones count until their connections are gone.
     pub real_server_capacity: u32,
@@ -157,7 +157,7 @@ macro_rules! timeouts {
     ($($field:ident = $default:literal,)+) => {
         /// Seconds without a packet after which a connection is gone, by protocol and state, 1 to 2,678,400 (31 days).
         /// An absent one is that of the next wider scope: service, `connections`, IPVS.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         #[expect(missing_docs, reason = "each is named for its state")]
         pub struct Timeouts {

@@ -214,10 +214,12 @@ impl Config {
             let span = error.span().unwrap_or(0..0);
             let explained = explain(error.message(), text.get(span.clone()));
             let mut place = SourceMap::new(text).place_at(&span);
-            if let Some(key) = &explained.missing_key {
+            if let Some(key) = &explained.key {
                 place = format!("{place}.{key}");
             }
-            text_error(text, file_name, span, place, &explained.message, explained.help)
+            let message = explained.message.clone();
+            let help = explained.help_at(&place);
+            text_error(text, file_name, span, place, &message, help)
         })
     }
 

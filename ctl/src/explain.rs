@@ -11,8 +11,11 @@ const QUOTED_CHARS_MAX: usize = 100;
 /// What serde said, in the operator's words.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Explained {
-    /// The key that is missing where the error points.
-    pub(crate) missing_key: Option<String>,
+    /// The key that it is about, in the table where the error points: one that is missing, or does not go with the
+    /// others.
+    pub(crate) key: Option<String>,
+    /// A number is not in the range of its type.
+    pub(crate) is_out_of_range: bool,
     /// What and why.
     pub(crate) message: String,
     /// What to do about it.
@@ -21,7 +24,7 @@ pub(crate) struct Explained {
 
 impl Explained {
     fn new(message: impl Into<String>, help: impl Into<Option<String>>) -> Explained {
-        Explained { missing_key: None, message: message.into(), help: help.into() }
+        Explained { key: None, is_out_of_range: false, message: message.into(), help: help.into() }
     }
 }
 
@@ -31,12 +34,28 @@ pub(crate) fn explain(raw: &str, value: Option<&str>) -> Explained {
     None.or_else(|| explain_unknown(raw, "unknown field ", "unknown key"))
         .or_else(|| explain_unknown(raw, "unknown variant ", "unknown value"))
         .or_else(|| explain_unknown(raw, "unknown scheduler ", "unknown scheduler"))
+        .or_else(|| explain_unknown(raw, "unknown scheduler flag ", "unknown scheduler flag"))
         .or_else(|| explain_missing(raw))
+        .or_else(|| explain_at_key(raw))
         .or_else(|| explain_number(raw))
         .or_else(|| explain_type(raw))
         .or_else(|| explain_address(raw, value))
         .unwrap_or_else(|| Explained::new(clip(raw), None))
 }
+
+impl Explained {
+    /// What to do about it, at the place where it was found.
+    pub(crate) fn help_at(self, place: &str) -> Option<String> {
+        if self.is_out_of_range && place.ends_with(".port") {
+            return Some(PORT_HELP.to_owned());
+        }
+        self.help
+    }
+}
+
+/// Which ports there are.
+pub(crate) const PORT_HELP: &str =
+    "give a port from 1 to 65535; a persistent service or a group may have 0, for every port";
 
 /// At most [`QUOTED_CHARS_MAX`] characters of a text, without control characters.
 pub(crate) fn clip(text: &str) -> String {
@@ -70,11 +89,20 @@ fn explain_unknown(raw: &str, start: &str, what: &str) -> Option<Explained> {
 
 fn explain_missing(raw: &str) -> Option<Explained> {
     let key = raw.strip_prefix("missing field `")?.strip_suffix('`')?;
-    Some(Explained {
-        missing_key: Some(key.to_owned()),
-        message: "it is missing".to_owned(),
-        help: Some(format!("add `{key}`")),
-    })
+    Some(Explained { key: Some(key.to_owned()), ..Explained::new("it is missing", format!("add `{key}`")) })
+}
+
+/// What [`at_key`] starts with.
+const AT_KEY: &str = "at key `";
+
+/// An error about one key of a table, found when the whole table had been read.
+pub(crate) fn at_key(key: &str, message: &str) -> String {
+    format!("{AT_KEY}{key}`: {message}")
+}
+
+fn explain_at_key(raw: &str) -> Option<Explained> {
+    let (key, message) = raw.strip_prefix(AT_KEY)?.split_once("`: ")?;
+    Some(Explained { key: Some(key.to_owned()), ..Explained::new(clip(message), None) })
 }
 
 /// ``invalid value: integer `70000`, expected u16``
@@ -88,7 +116,7 @@ fn explain_number(raw: &str) -> Option<Explained> {
     } else {
         format!("{number} is over {max}")
     };
-    Some(Explained::new(message, range))
+    Some(Explained { is_out_of_range: true, ..Explained::new(message, range) })
 }
 
 fn type_max(type_name: &str) -> Option<u64> {
@@ -111,6 +139,8 @@ fn explain_type(raw: &str) -> Option<Explained> {
     let wanted = match expected {
         "a string" => "text in quotes".to_owned(),
         "a boolean" => "true or false".to_owned(),
+        "a boolean or a map" => "true, false or a table of keys and values".to_owned(),
+        "`off` or a map" => "\"off\" or a table of keys and values".to_owned(),
         "a sequence" => "a list in [ ]".to_owned(),
         text if text.starts_with("struct ") || text == "a map" => "a table of keys and values".to_owned(),
         text => match type_max(text) {
@@ -191,7 +221,7 @@ mod tests {
             let explained = explain(raw, Some("\"1.2.3\""));
             assert_eq!((explained.message.as_str(), explained.help.as_deref()), (message, help), "{raw}");
         }
-        assert_eq!(explain("missing field `port`", None).missing_key.as_deref(), Some("port"));
+        assert_eq!(explain("missing field `port`", None).key.as_deref(), Some("port"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::str;
 
+use scheduler::Algorithm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::explain::{clip, explain};
 use crate::nearest::nearest;
 use crate::protocol::{Batch, Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION};
+use crate::scheduler_flags::FlagNames;
 
 /// Every verb, as it goes over the socket.
 pub const VERBS: &[&str] = &[
@@ -108,8 +110,8 @@ pub fn encode_request(command: &Command) -> Vec<u8> {
 /// Reads a request.
 ///
 /// # Errors
-/// `WrongVersion` where the version is absent or another one; otherwise `BadRequest` with the place
-/// (`arguments.real_server.weight: 70000 is over 65535`).
+/// `WrongVersion` where the version is absent or another one; `Invalid` where a number is out of its range, otherwise
+/// `BadRequest`, with the place (`arguments.real_server.weight: 70000 is over 65535`).
 pub fn parse_request(line: &[u8]) -> Result<Command, ErrorReply> {
     if line.len() > REQUEST_BYTES_MAX {
         let message = format!("the request is longer than {REQUEST_BYTES_MAX} bytes");
@@ -208,7 +210,11 @@ fn check_version(text: &str) -> Result<(), ErrorReply> {
 fn read_command(root: &str, verb: &str, arguments: &str) -> Result<Command, ErrorReply> {
     Ok(match verb {
         "add-vip" => Command::AddVip(read_arguments(root, arguments)?),
-        "set-vip" => Command::SetVip(read_arguments(root, arguments)?),
+        "set-vip" => {
+            let set = read_arguments(root, arguments)?;
+            check_flag_names(root, arguments)?;
+            Command::SetVip(set)
+        }
         "del-vip" => Command::DelVip(read_arguments(root, arguments)?),
         "add-member" => Command::AddMember(read_arguments(root, arguments)?),
         "del-member" => Command::DelMember(read_arguments(root, arguments)?),
@@ -240,6 +246,20 @@ fn read_command(root: &str, verb: &str, arguments: &str) -> Result<Command, Erro
             return Err(bad(format!("{place}verb: unknown verb `{}`", clip(unknown))).with_help(help));
         }
     })
+}
+
+/// A new scheduler has no flags of another one. Where the scheduler stays, which one it is knows the daemon, and names
+/// are as good as numbers.
+fn check_flag_names(root: &str, arguments: &str) -> Result<(), ErrorReply> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default, with = "crate::algorithm::option")]
+        scheduler: Option<Algorithm>,
+        scheduler_flags: Option<FlagNames>,
+    }
+    let named: Named = read(root, arguments)?;
+    let Some((scheduler, flags)) = named.scheduler.zip(named.scheduler_flags) else { return Ok(()) };
+    flags.flags_of(scheduler).map(|_| ()).map_err(|message| bad(format!("{root}.scheduler_flags: {message}")))
 }
 
 /// What is applied is all that runs afterwards: a configuration that does not name `services` is no order to remove them.
@@ -325,10 +345,13 @@ fn read<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, ErrorRep
         }
         let mut end = walk(json, offset, |_| false);
         let explained = explain(raw, json.get(end.value));
-        end.steps.extend(explained.missing_key.as_deref().map(Step::Key));
+        end.steps.extend(explained.key.as_deref().map(Step::Key));
         let place = place(root, &end.steps);
-        let prefix = if place.is_empty() { place } else { format!("{place}: ") };
-        ErrorReply { help: explained.help, ..bad(format!("{prefix}{}", explained.message)) }
+        // As good as one that a check finds later.
+        let code = if explained.is_out_of_range { ErrorCode::Invalid } else { ErrorCode::BadRequest };
+        let prefix = if place.is_empty() { String::new() } else { format!("{place}: ") };
+        let message = format!("{prefix}{}", explained.message);
+        ErrorReply { help: explained.help_at(&place), ..ErrorReply::new(code, message) }
     })
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use scheduler::{Algorithm, SchedulerFlags};
+use scheduler::Algorithm;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
     GroupName, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
 };
+use crate::explain::at_key;
+use crate::scheduler_flags::FlagNames;
 
 /// [`ServiceConfig`] in configuration and protocol.
 #[derive(Clone, Serialize, Deserialize)]
@@ -25,8 +27,8 @@ pub(crate) struct ServiceText {
     fwmark: Option<u32>,
     #[serde(default, with = "crate::algorithm")]
     scheduler: Algorithm,
-    #[serde(default, skip_serializing_if = "is_default", with = "crate::scheduler_flags")]
-    scheduler_flags: SchedulerFlags,
+    #[serde(default, skip_serializing_if = "is_default")]
+    scheduler_flags: FlagNames,
     #[serde(default, skip_serializing_if = "is_default")]
     slow_start_seconds: u32,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -67,7 +69,10 @@ impl TryFrom<ServiceIdText> for ServiceId {
         let ServiceIdText { protocol, address, port, group } = text;
         match (group, protocol, address, port) {
             (Some(group), None, None, None) => Ok(ServiceId::Group(group)),
-            (Some(_), ..) => Err("a group has no `protocol`, `address` and `port`, but `members`".to_owned()),
+            (Some(_), ..) => {
+                let message = "a service with `group` has no `protocol`, `address` and `port` of its own, but `members`";
+                Err(at_key("group", message))
+            }
             (None, Some(protocol), Some(address), Some(port)) => {
                 Ok(ServiceId::Virtual(VirtualAddress { protocol, address, port }))
             }
@@ -101,20 +106,17 @@ impl TryFrom<ServiceText> for ServiceConfig {
     fn try_from(text: ServiceText) -> Result<Self, String> {
         let ServiceText { protocol, address, port, group, .. } = text;
         let id = ServiceId::try_from(ServiceIdText { protocol, address, port, group })?;
-        if group.is_none() {
-            if text.fwmark.is_some() {
-                return Err("`fwmark` is of groups only: give `group` a name".to_owned());
-            }
-            if !text.members.is_empty() {
-                return Err("`members` are of groups only: give `group` a name".to_owned());
-            }
+        let of_groups = [("fwmark", text.fwmark.is_some()), ("members", !text.members.is_empty())];
+        if let (None, Some((key, _))) = (group, of_groups.into_iter().find(|(_, is_given)| *is_given)) {
+            return Err(at_key(key, "it is of service groups only, which have `group` instead of `address`"));
         }
+        let flags = text.scheduler_flags.flags_of(text.scheduler);
         Ok(ServiceConfig {
             id,
             members: text.members,
             fwmark: text.fwmark,
             scheduler: text.scheduler,
-            scheduler_flags: text.scheduler_flags,
+            scheduler_flags: flags.map_err(|message| at_key("scheduler_flags", &message))?,
             slow_start_seconds: text.slow_start_seconds,
             persistence: text.persistence,
             one_packet: text.one_packet,
@@ -134,7 +136,7 @@ impl From<ServiceConfig> for ServiceText {
             group,
             fwmark: service.fwmark,
             scheduler: service.scheduler,
-            scheduler_flags: service.scheduler_flags,
+            scheduler_flags: FlagNames::new(&service.scheduler_flags, service.scheduler),
             slow_start_seconds: service.slow_start_seconds,
             one_packet: service.one_packet,
             persistence: service.persistence,

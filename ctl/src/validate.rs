@@ -6,19 +6,26 @@
 
 use std::fmt;
 
-use crate::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId};
-use crate::protocol::ErrorCode;
+use crate::config::{
+    Config, ConnectionsConfig, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId,
+};
+use crate::protocol::{DrainRs, ErrorCode, OneMember};
 
 mod addresses;
+mod connections;
 mod director;
 mod ports;
+mod service;
 mod services;
 
+pub use connections::{CONN_REUSE_MODE, TIMEOUT_SECONDS};
 pub use director::{
     CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB,
-    REAL_SERVER_CAPACITY, SERVICE_CAPACITY, WORKERS_MAX,
+    REAL_SERVER_CAPACITY, SERVICE_CAPACITY, TEMPLATE_CAPACITY, WORKERS_MAX,
 };
 pub use ports::{ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX};
+pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, SLOW_START_SECONDS, THRESHOLD};
+pub use services::TIMEOUT_SETS_MAX;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +68,9 @@ impl Problem {
 pub fn validate(config: &Config) -> Result<(), Vec<Problem>> {
     let mut problems = validate_director(&config.director);
     problems.extend(validate_ports(&config.ports));
+    if let Some(connections) = &config.connections {
+        problems.extend(validate_connections("connections.", connections));
+    }
     problems.extend(validate_services(&config.director, &config.ports, &config.services));
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -88,6 +98,11 @@ pub fn validate_director(director: &DirectorConfig) -> Vec<Problem> {
 /// Checks `ports`.
 pub fn validate_ports(ports: &[PortConfig]) -> Vec<Problem> {
     ports::check(ports)
+}
+
+/// Checks `connections`; places start with `prefix`, which is `"connections."` for a file and empty for `set-options`.
+pub fn validate_connections(prefix: &str, connections: &ConnectionsConfig) -> Vec<Problem> {
+    connections::check(prefix, connections)
 }
 
 /// Checks `services` against each other, the ports' networks and the capacities. `ports` must be valid, or empty:
@@ -121,6 +136,40 @@ pub fn validate_new_real_server(
     new: &RealServerConfig,
 ) -> Vec<Problem> {
     services::check_new_real_server(director, ports, running, service, new)
+}
+
+/// Checks a service as `set-vip` leaves it, against those that run, itself as it was among them. Places are those of the
+/// verb's arguments: `persistence.timeout_seconds`.
+pub fn validate_changed_service(
+    director: &DirectorConfig,
+    running: &[ServiceConfig],
+    changed: &ServiceConfig,
+) -> Vec<Problem> {
+    services::check_changed_service(director, running, changed)
+}
+
+/// Checks a member that is to be added to a group that runs. Places are those of the verb's arguments:
+/// `member.address`.
+pub fn validate_new_member(
+    director: &DirectorConfig,
+    ports: &[PortConfig],
+    running: &[ServiceConfig],
+    new: &OneMember,
+) -> Vec<Problem> {
+    services::check_new_member(director, ports, running, new)
+}
+
+/// Checks a real server as `set-rs` leaves it, its MAC address apart. Places are those of the verb's arguments:
+/// `lower_threshold`.
+pub fn validate_changed_real_server(changed: &RealServerConfig) -> Vec<Problem> {
+    service::check_real_server("", changed)
+}
+
+/// Checks the arguments of `drain-rs`.
+pub fn validate_drain(drain: &DrainRs) -> Vec<Problem> {
+    let timeout = drain.timeout_seconds;
+    let problem = timeout.and_then(|seconds| range_problem("timeout_seconds", seconds, &TIMEOUT_SECONDS));
+    Vec::from_iter(problem)
 }
 
 /// A number out of its range.

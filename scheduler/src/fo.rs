@@ -15,3 +15,20 @@ pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
     }
     heaviest.map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Algorithm;
+    use crate::fixture::{picks_that_open, real_servers};
+
+    #[test]
+    fn fo_pick_is_the_heaviest_that_is_there_and_the_newest_of_equals() {
+        let mut list = real_servers(&[2, 7, 7, 65535]);
+        list[3].available = false;
+        assert_eq!(picks_that_open(Algorithm::Fo, &list, 3), [Some(1); 3]);
+        list[1].weight = 0;
+        assert_eq!(picks_that_open(Algorithm::Fo, &list, 3), [Some(2); 3]);
+        list[2].available = false;
+        assert_eq!(picks_that_open(Algorithm::Fo, &list, 3), [Some(0); 3]);
+    }
+}

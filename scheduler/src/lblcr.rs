@@ -12,7 +12,7 @@ use crate::lblc::{Locality, is_beyond_its_weight};
 use crate::{RealServer, Request, wlc};
 
 /// RSs that may serve one destination. The kernel's set has no limit; 1024 sets of 32 take 150 KiB a service.
-pub(crate) const MEMBERS_MAX: usize = 32;
+pub(crate) const MEMBERS_MAX: usize = if cfg!(loom) { 2 } else { 32 };
 
 impl Locality<MEMBERS_MAX> {
     /// Picks.

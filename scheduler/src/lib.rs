@@ -28,7 +28,11 @@
 //! totally ordered without a fence.
 
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod kernel_model;
 
 mod algorithm;
 mod connection_counts;

@@ -145,3 +145,58 @@ fn turns(members: &[&RealServer]) -> Vec<u32> {
     let shift = (u32::BITS - heaviest.leading_zeros()).saturating_sub(TURN_BITS);
     weights().map(|weight| ((weight / unit) >> shift).max(u32::from(weight > 0))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{real_server, real_servers};
+
+    fn slots(list: &[RealServer], least_slots: u32) -> Vec<u32> {
+        let slots = Slots::new(list, &ascending(list), least_slots);
+        (0..slots.count()).map(|slot| slots.at(slot).unwrap()).collect()
+    }
+
+    #[test]
+    fn primes_are_prime_and_ascend() {
+        for prime in PRIMES {
+            let root = f64::from(prime).sqrt() as u32;
+            assert!((2..=root).all(|divisor| prime % divisor != 0), "{prime}");
+        }
+        assert!(PRIMES.is_sorted());
+    }
+
+    /// Weights whose round does not fit into the kernel's table leave none without a slot.
+    #[test]
+    fn maglev_serves_every_real_server_whatever_the_weights() {
+        let cases: [(Vec<u32>, usize); 4] = [
+            (vec![1; 4093], 4093),
+            (vec![1; 4094], 8191),
+            ((0..300).map(|number| 1 + number % 63).collect(), 16_381),
+            (vec![65_535, 1, 1, 65_535, 7], 4093),
+        ];
+        for (weights, size) in cases {
+            let slots = slots(&real_servers(&weights), 4093);
+            assert_eq!(slots.len(), size);
+            let mut served = vec![0; weights.len()];
+            slots.iter().for_each(|&place| served[place as usize] += 1);
+            assert!(served.iter().all(|&slots| slots > 0));
+        }
+    }
+
+    #[test]
+    fn maglev_of_nobody_is_empty() {
+        assert!(slots(&[], 4093).is_empty());
+        let never_had_a_weight = RealServer { last_weight: 0, ..real_server(0, 0) };
+        assert!(slots(std::slice::from_ref(&never_had_a_weight), 4093).is_empty());
+        let only_one = [never_had_a_weight, real_server(1, 3)];
+        assert!(slots(&only_one, 251).iter().all(|&place| place == 1));
+    }
+
+    #[test]
+    fn maglev_numbers_over_sixteen_bits_are_kept_whole() {
+        let list: Vec<RealServer> = (0..65_537).map(|id| real_server(id, 1)).collect();
+        let slots = slots(&list, 0);
+        assert_eq!(slots.len(), 131_071);
+        assert!(slots.contains(&65_536));
+    }
+}

@@ -20,3 +20,23 @@ pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
     }
     heaviest.map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Algorithm;
+    use crate::fixture::pick_with_counts;
+
+    #[test]
+    fn ovf_pick_is_the_heaviest_that_is_not_beyond_its_weight() {
+        for (weights, counts, pick, case) in [
+            (&[2, 3][..], &[(0, 0), (3, 0)][..], Some(1), "as many as its weight: one more is admitted"),
+            (&[2, 3], &[(0, 0), (4, 0)], Some(0), "more than its weight: the next heaviest"),
+            (&[2, 3], &[(3, 0), (4, 0)], None, "all beyond"),
+            (&[3, 3], &[(1, 0), (0, 0)], Some(0), "equals: the newest"),
+            (&[2, 3], &[(0, 0), (0, 900)], Some(1), "inactive ones do not count"),
+            (&[0, 1], &[(0, 0), (2, 0)], None, "weight 0 takes nothing over"),
+        ] {
+            assert_eq!(pick_with_counts(Algorithm::Ovf, weights, counts), pick, "{case}");
+        }
+    }
+}

@@ -44,3 +44,29 @@ fn least(real_servers: &[RealServer]) -> Option<usize> {
     }
     least.map(|(index, ..)| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Algorithm;
+    use crate::fixture::{pick_with_counts, picks_that_open, real_servers};
+
+    #[test]
+    fn sed_pick_is_the_least_expected_delay_and_the_newest_of_equals() {
+        for (weights, counts, pick, case) in [
+            (&[1, 3][..], &[(0, 0), (0, 0)][..], 1, "idle: the heaviest, 1/3 is less than 1/1"),
+            (&[1, 3], &[(0, 0), (2, 0)], 0, "1/1 is equal to 3/3: the newest"),
+            (&[1, 3], &[(0, 0), (1, 0)], 1, "2/3 is less than 1/1"),
+            (&[2, 3], &[(1, 0), (1, 0)], 1, "2/3 is less than 2/2"),
+            (&[1, 1], &[(0, 900), (0, 0)], 0, "inactive ones do not count"),
+            (&[65535, 65535], &[(i32::MAX as u32, 0), (i32::MAX as u32 - 1, 0)], 1, "extremes"),
+        ] {
+            assert_eq!(pick_with_counts(Algorithm::Sed, weights, counts), Some(pick), "{case}");
+        }
+    }
+
+    #[test]
+    fn sed_over_udp_is_the_newest_of_the_heaviest() {
+        let list = real_servers(&[2, 3, 3, 1]);
+        assert_eq!(picks_that_open(Algorithm::Sed, &list, 3), [Some(1); 3]);
+    }
+}

@@ -56,3 +56,51 @@ impl Table {
         real_servers.get(index)?.is_eligible().then_some(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{real_servers, request};
+
+    const NONE: SchedulerFlags = SchedulerFlags { fallback: false, port: false, flag_3: false };
+    const PORT: SchedulerFlags = SchedulerFlags { port: true, ..NONE };
+    const FALLBACK: SchedulerFlags = SchedulerFlags { fallback: true, ..NONE };
+
+    fn from(client: &str) -> Request {
+        Request { client: client.parse().unwrap(), client_port: 40_000, ..request() }
+    }
+
+    /// Weights 3, 1, 2: six slots in turn, 0 0 0 1 2 2. The slots were worked out apart from this code: the product of
+    /// address (and port) and 0x61C88647, its high eight bits.
+    #[test]
+    fn sh_slot_is_the_hash_of_the_client_and_with_sh_port_of_its_port() {
+        let list = real_servers(&[3, 1, 2]);
+        let table = Table::new(&list);
+        let in_turn = [0, 0, 0, 1, 2, 2];
+        for (client, slot, slot_with_port) in
+            [("198.51.100.7", 171, 79), ("203.0.113.9", 64, 228), ("192.0.2.200", 53, 217)]
+        {
+            assert_eq!(table.schedule(&list, &from(client), NONE), Some(in_turn[slot % 6]), "{client}");
+            let with_port = Some(in_turn[slot_with_port % 6]);
+            assert_eq!(table.schedule(&list, &from(client), PORT), with_port, "{client} with its port");
+        }
+    }
+
+    #[test]
+    fn sh_weight_zero_has_one_slot_and_nobody_stands_in_without_sh_fallback() {
+        let list = real_servers(&[3, 0, 2]);
+        let table = Table::new(&list);
+        // Slot 171 is the fourth of six: the one of weight 0.
+        assert_eq!(table.schedule(&list, &from("198.51.100.7"), NONE), None);
+        // The first probe is twice the slot: 342 - 256 = 86, the third of six.
+        assert_eq!(table.schedule(&list, &from("198.51.100.7"), FALLBACK), Some(0));
+    }
+
+    #[test]
+    fn sh_weights_beyond_the_table_leave_no_slot_to_the_last() {
+        let list = real_servers(&[200, 200, 1]);
+        let counts =
+            [0, 1, 2].map(|index| Table::new(&list).slots.iter().filter(|&&slot| slot == index).count());
+        assert_eq!(counts, [200, 56, 0]);
+    }
+}

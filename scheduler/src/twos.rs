@@ -74,3 +74,45 @@ fn draw(choice: &mut Option<Choice>, lot: &mut u64, index: usize, real_server: &
         *lot -= weight;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{real_servers, request};
+
+    /// A request whose two lots are these, of weights that sum up to `sum`.
+    fn with_lots(lots: [u64; 2], sum: u64) -> Request {
+        let random_for = |lot: u64| (lot << 32).div_ceil(sum + 1);
+        let random = random_for(lots[0]) | random_for(lots[1]) << 32;
+        assert_eq!([random as u32, (random >> 32) as u32].map(|half| lot(half, sum)), lots);
+        Request { random, ..request() }
+    }
+
+    #[test]
+    fn twos_lots_fall_to_the_first_real_server_whose_weight_reaches_them() {
+        let list = real_servers(&[2, 0, 1, 3]);
+        for (drawn, pick) in [(0, 0), (1, 0), (2, 0), (3, 2), (4, 3), (5, 3), (6, 3)] {
+            assert_eq!(schedule(&list, &with_lots([drawn, drawn], 6)), Some(pick), "lot {drawn}");
+        }
+    }
+
+    #[test]
+    fn twos_pick_is_the_less_loaded_and_the_first_of_equals() {
+        let list = real_servers(&[1, 2]);
+        let both = |lots| schedule(&list, &with_lots(lots, 3));
+        assert_eq!((both([1, 2]), both([2, 1])), (Some(0), Some(1)), "both idle: the first lot's");
+        list[0].counts.open();
+        assert_eq!((both([1, 2]), both([2, 1])), (Some(1), Some(1)));
+        list[1].counts.open();
+        assert_eq!((both([1, 2]), both([2, 1])), (Some(1), Some(1)), "1/2 is less than 1/1");
+        list[1].counts.open();
+        assert_eq!((both([1, 2]), both([2, 1])), (Some(0), Some(1)), "2/2 is equal to 1/1");
+    }
+
+    #[test]
+    fn twos_lot_of_any_random_number_is_within_the_sum() {
+        for sum in [1, 6, 65_535 * 100] {
+            assert_eq!((lot(0, sum), lot(u32::MAX, sum)), (0, sum));
+        }
+    }
+}

@@ -19,7 +19,9 @@ pub const MBUF_COUNT: RangeInclusive<u32> = 512..=1 << 24;
 pub const MBUF_DATA_ROOM: RangeInclusive<u16> = 256..=u16::MAX;
 /// Connections of a worker: at 48 bytes each, the highest is 12 GiB.
 pub const CONNECTION_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
-/// Virtual services.
+/// Persistence templates of all workers.
+pub const TEMPLATE_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
+/// Virtual services, members of groups counted.
 pub const SERVICE_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
 /// Real servers.
 pub const REAL_SERVER_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
@@ -42,6 +44,7 @@ pub(super) fn check(director: &DirectorConfig) -> Vec<Problem> {
             director.connection_capacity_per_worker,
             CONNECTION_CAPACITY,
         ),
+        ("director.template_capacity", director.template_capacity, TEMPLATE_CAPACITY),
         ("director.service_capacity", director.service_capacity, SERVICE_CAPACITY),
         ("director.real_server_capacity", director.real_server_capacity, REAL_SERVER_CAPACITY),
     ];

@@ -1,0 +1,422 @@
+//! What a client asks for: every command and its arguments.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use scheduler::{Algorithm, SchedulerFlags};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::config::{
+    Config, GroupName, Persistence, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+};
+use crate::mac::{InvalidMac, MacAddress};
+
+/// What a client asks for: `verb` and `arguments` of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", content = "arguments", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "one command at a time, moved a few times and used up")]
+pub enum Command {
+    /// Adds a virtual service, with its real servers if any.
+    AddVip(ServiceConfig),
+    /// Changes a virtual service.
+    SetVip(SetVip),
+    /// Removes a virtual service and its real servers.
+    DelVip(OneService),
+    /// Adds a VIP:port to a service group.
+    AddMember(OneMember),
+    /// Removes a VIP:port from a service group.
+    DelMember(OneMember),
+    /// Adds a real server.
+    AddRs(AddRs),
+    /// Changes weight, MAC or drain of a real server.
+    SetRs(SetRs),
+    /// Removes a real server.
+    DelRs(OneRealServer),
+    /// Stops new connections to a real server and keeps the established ones; removes it in the end where asked to.
+    DrainRs(DrainRs),
+    /// Removes every virtual service (`ipvsadm -C`).
+    Clear,
+    /// Several changes, all or none.
+    Batch(Batch),
+    /// Changes how connections are kept, for all services.
+    SetOptions(SetOptions),
+    /// Lets counters of services and real servers start at 0 again (`ipvsadm -Z`).
+    Zero(Filter),
+    /// The virtual services and real servers that run.
+    Show(Filter),
+    /// Counters.
+    Stats(Filter),
+    /// Connections.
+    Connections(ConnectionsQuery),
+    /// What is known of the real servers' MAC addresses.
+    Neighbours,
+    /// Is it well, and what is it?
+    Status,
+    /// Makes `config.services` what runs.
+    Apply(Apply),
+    /// The configuration that runs, as `save` writes it.
+    Config,
+}
+
+/// Arguments that name a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneService {
+    /// The service.
+    pub service: ServiceId,
+}
+
+/// Arguments of `set-vip`: what is absent stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetVip {
+    /// The service.
+    pub service: ServiceId,
+    /// Its new scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::algorithm::option")]
+    pub scheduler: Option<Algorithm>,
+    /// Its new scheduler flags, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::scheduler_flags::option")]
+    pub scheduler_flags: Option<SchedulerFlags>,
+    /// Its new slow start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_seconds: Option<u32>,
+    /// Its new persistence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<PersistenceChange>,
+    /// Whether each UDP packet is scheduled for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_packet: Option<bool>,
+    /// Timeouts to change, those that it names; 0 takes back what the service says of one.
+    #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+    /// Its new number for `ipvsadm -f`, groups only; 0 takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fwmark: Option<u32>,
+}
+
+impl SetVip {
+    /// No change of `service`.
+    pub fn new(service: ServiceId) -> SetVip {
+        SetVip {
+            service,
+            scheduler: None,
+            scheduler_flags: None,
+            slow_start_seconds: None,
+            persistence: None,
+            one_packet: None,
+            timeouts: Timeouts::default(),
+            fwmark: None,
+        }
+    }
+}
+
+/// New persistence of a service: `"off"`, or a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersistenceChange {
+    /// None any more.
+    Off,
+    /// This one.
+    On(Persistence),
+}
+
+impl Serialize for PersistenceChange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            PersistenceChange::Off => serializer.serialize_str("off"),
+            PersistenceChange::On(persistence) => persistence.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PersistenceChange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PersistenceChangeVisitor)
+    }
+}
+
+/// serde's `untagged` would lose place and reason of an error in the table.
+struct PersistenceChangeVisitor;
+
+impl<'de> Visitor<'de> for PersistenceChangeVisitor {
+    type Value = PersistenceChange;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`off` or a map")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<PersistenceChange, E> {
+        match text {
+            "off" => Ok(PersistenceChange::Off),
+            other => Err(E::unknown_variant(other, &["off"])),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PersistenceChange, A::Error> {
+        Persistence::deserialize(MapAccessDeserializer::new(map)).map(PersistenceChange::On)
+    }
+}
+
+/// Arguments that name a member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneMember {
+    /// The group.
+    pub group: GroupName,
+    /// The VIP:port.
+    pub member: VirtualAddress,
+}
+
+/// Arguments of `drain-rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRs {
+    /// The service.
+    pub service: ServiceId,
+    /// The RIP.
+    pub address: Ipv4Addr,
+    /// It is removed when its last connection is gone, and after so many seconds at the latest. None: it stays,
+    /// drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// Clients that persistence keeps on it still open new connections there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_persistent: bool,
+}
+
+/// Arguments of `batch`. An error says in `index` which command it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Changes, in their order; no `batch` and no `apply` among them.
+    pub commands: Vec<Command>,
+}
+
+/// Arguments of `set-options`: what is absent stays. See [`ConnectionsConfig`](crate::config::ConnectionsConfig).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "ConnectionsConfig says what each is")]
+pub struct SetOptions {
+    /// Those to change; 0 takes back what is said of one.
+    #[serde(skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sloppy_tcp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sloppy_sctp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_tcp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conn_reuse_mode: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_nodest_conn: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_quiescent_template: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lblc_expiration_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_rate_per_worker: Option<u32>,
+}
+
+/// Arguments of `add-rs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRs {
+    /// The service.
+    pub service: ServiceId,
+    /// The real server to add.
+    pub real_server: RealServerConfig,
+}
+
+/// Arguments that name a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneRealServer {
+    /// The service.
+    pub service: ServiceId,
+    /// The RIP.
+    pub address: Ipv4Addr,
+}
+
+/// Arguments of `set-rs`: what is absent stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRs {
+    /// The service.
+    pub service: ServiceId,
+    /// The RIP.
+    pub address: Ipv4Addr,
+    /// New weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// New source of the MAC address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacSource>,
+    /// Start or end draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<bool>,
+    /// New upper threshold, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// New lower threshold, 0 for three quarters of the upper one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
+}
+
+impl SetRs {
+    /// No change of this real server.
+    pub fn new(service: ServiceId, address: Ipv4Addr) -> SetRs {
+        SetRs {
+            service,
+            address,
+            weight: None,
+            mac: None,
+            drain: None,
+            upper_threshold: None,
+            lower_threshold: None,
+        }
+    }
+}
+
+/// Where a real server's MAC address comes from: `"arp"`, or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacSource {
+    /// Asked by ARP.
+    Arp,
+    /// Given.
+    Static(MacAddress),
+}
+
+impl FromStr for MacSource {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        if text == "arp" {
+            return Ok(MacSource::Arp);
+        }
+        text.parse().map(MacSource::Static)
+    }
+}
+
+impl fmt::Display for MacSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MacSource::Arp => f.write_str("arp"),
+            MacSource::Static(mac) => mac.fmt(f),
+        }
+    }
+}
+
+impl Serialize for MacSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize(deserializer, str::parse)
+    }
+}
+
+/// Narrows a listing; what is absent matches all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    /// Only this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
+}
+
+/// Arguments of `connections`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionsQuery {
+    /// Only of this service or group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
+    /// Only of clients in this network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ipnet::Ipv4Net>,
+    /// Only to this VIP, on any port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip: Option<Ipv4Addr>,
+    /// Only to this real server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub real_server: Option<Ipv4Addr>,
+    /// Only in this state, by IPVS's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Persistence templates instead of connections, or both, as `ipvsadm -Lc` shows.
+    pub kind: EntryKind,
+    /// Order of the rows.
+    pub sort: ConnectionOrder,
+    /// Reverses the order.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub descending: bool,
+    /// Rows to leave out at the front; with `limit` at most 1,000,000.
+    pub offset: u32,
+    /// Rows at most in the answer; all matching ones are counted.
+    pub limit: u32,
+}
+
+impl Default for ConnectionsQuery {
+    fn default() -> Self {
+        ConnectionsQuery {
+            service: None,
+            client: None,
+            vip: None,
+            real_server: None,
+            state: None,
+            kind: EntryKind::default(),
+            sort: ConnectionOrder::default(),
+            descending: false,
+            offset: 0,
+            limit: 1000,
+        }
+    }
+}
+
+/// What is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// Connections.
+    #[default]
+    Connections,
+    /// Persistence templates.
+    Templates,
+    /// Both.
+    All,
+}
+
+/// By what a listing of connections is sorted; ties by client, VIP and protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionOrder {
+    /// CIP, then client's port.
+    #[default]
+    Client,
+    /// Protocol, VIP, then port.
+    Service,
+    /// RIP.
+    RealServer,
+    /// IPVS's name of the state.
+    State,
+    /// Seconds until it expires.
+    Expires,
+}
+
+/// Arguments of `apply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// The whole file; `director` and `ports` must be what runs or absent.
+    pub config: Config,
+    /// Say what would change, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
