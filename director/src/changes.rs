@@ -3,7 +3,7 @@
 //! Pure: what runs goes in, what is to run comes out. A command is edited in (`draft.rs`), then checked; a batch is
 //! checked once, and where that finds something the command that brought it in is searched by halving.
 
-use ctl::config::Config;
+use ctl::config::{Config, ServiceConfig, ServiceId};
 use ctl::protocol::{Apply, Batch, Command, ErrorReply};
 use ctl::validate::{self, Problem};
 
@@ -11,12 +11,14 @@ use crate::draft::{Draft, Settings};
 use crate::fixed_sections;
 
 /// What changes are checked against and counted from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Circumstances<'a> {
     /// `director` and `ports` that run.
     pub fixed: &'a Config,
     /// The wall clock, in seconds since 1970.
     pub unix_now: u64,
+    /// What only this host can tell of valid settings.
+    pub is_acceptable: &'a dyn Fn(&Settings) -> Result<(), ErrorReply>,
 }
 
 /// The settings that `command` asks for where `running` run, checked; none where it is no change.
@@ -43,44 +45,80 @@ fn single(
     running: &Settings,
     command: &Command,
 ) -> Result<Settings, ErrorReply> {
-    // These name the place within their arguments.
-    check(match command {
-        Command::AddVip(new) => {
-            let Config { director, ports, .. } = circumstances.fixed;
-            validate::validate_new_service(director, ports, &running.services, new)
-        }
-        Command::AddRs(new) => {
-            let Config { director, ports, .. } = circumstances.fixed;
-            let (service, real_server) = (new.service, &new.real_server);
-            validate::validate_new_real_server(director, ports, &running.services, service, real_server)
-        }
-        _ => Vec::new(),
-    })?;
+    check(problems_of_new(circumstances, running, command))?;
     let mut draft = Draft::new(running);
-    draft.edit(command, circumstances.unix_now)?;
+    edit(&mut draft, circumstances, command)?;
     let candidate = draft.finish();
-    if can_be_invalid(command) {
-        check(problems(circumstances, &candidate))?;
-    }
+    check(problems_of_changed(circumstances, running, &candidate, command))?;
+    (circumstances.is_acceptable)(&candidate)?;
     Ok(candidate)
 }
 
-/// Whether the whole is to be checked again: what only takes away, and a weight or drain, cannot break a rule.
-fn can_be_invalid(command: &Command) -> bool {
+/// An edit, its own arguments checked.
+fn edit(draft: &mut Draft, circumstances: &Circumstances<'_>, command: &Command) -> Result<(), ErrorReply> {
+    if let Command::DrainRs(drain) = command {
+        check(validate::validate_drain(drain))?;
+    }
+    draft.edit(command, circumstances.unix_now)
+}
+
+/// What is wrong with what a command adds. Places are those of its arguments.
+fn problems_of_new(circumstances: &Circumstances<'_>, running: &Settings, command: &Command) -> Vec<Problem> {
+    let Config { director, ports, .. } = circumstances.fixed;
+    let services = &running.services;
     match command {
-        Command::SetVip(_) | Command::AddMember(_) | Command::SetOptions(_) => true,
-        Command::SetRs(set) => {
-            set.mac.is_some() || set.upper_threshold.is_some() || set.lower_threshold.is_some()
+        Command::AddVip(new) => validate::validate_new_service(director, ports, services, new),
+        Command::AddMember(new) => validate::validate_new_member(director, ports, services, new),
+        Command::AddRs(new) => {
+            let (service, real_server) = (new.service, &new.real_server);
+            validate::validate_new_real_server(director, ports, services, service, real_server)
         }
-        _ => false,
+        _ => Vec::new(),
     }
 }
 
-fn problems(circumstances: &Circumstances<'_>, candidate: &Settings) -> Vec<Problem> {
+/// What is wrong with what a command leaves. What only takes away, and a weight or drain, cannot break a rule.
+fn problems_of_changed(
+    circumstances: &Circumstances<'_>,
+    running: &Settings,
+    candidate: &Settings,
+    command: &Command,
+) -> Vec<Problem> {
     let Config { director, ports, .. } = circumstances.fixed;
-    let mut problems = validate::validate_connections(&candidate.connections);
+    match command {
+        Command::SetVip(set) => {
+            let changed = find(candidate, set.service);
+            changed.map_or(Vec::new(), |changed| {
+                validate::validate_changed_service(director, &running.services, changed)
+            })
+        }
+        Command::SetRs(set) => {
+            let services = find(candidate, set.service).into_iter();
+            let mut real_servers = services.flat_map(|service| &service.real_servers);
+            let changed = real_servers.find(|real_server| real_server.address == set.address);
+            let mut problems = changed.map_or(Vec::new(), validate::validate_changed_real_server);
+            // Whose MAC that is depends on all others.
+            if set.mac.is_some() {
+                problems.extend(validate::validate_services(director, ports, &candidate.services));
+            }
+            problems
+        }
+        Command::SetOptions(_) => validate::validate_connections("", &candidate.connections),
+        _ => Vec::new(),
+    }
+}
+
+fn find(settings: &Settings, id: ServiceId) -> Option<&ServiceConfig> {
+    settings.services.iter().find(|service| service.id == id)
+}
+
+/// Checks the whole. Places are those of the configuration.
+fn check_all(circumstances: &Circumstances<'_>, candidate: &Settings) -> Result<(), ErrorReply> {
+    let Config { director, ports, .. } = circumstances.fixed;
+    let mut problems = validate::validate_connections("connections.", &candidate.connections);
     problems.extend(validate::validate_services(director, ports, &candidate.services));
-    problems
+    check(problems)?;
+    (circumstances.is_acceptable)(candidate)
 }
 
 fn check(problems: Vec<Problem>) -> Result<(), ErrorReply> {
@@ -93,25 +131,21 @@ fn applied(circumstances: &Circumstances<'_>, running: &Settings, apply: &Apply)
         connections: apply.config.connections.clone().unwrap_or_else(|| running.connections.clone()),
         services: apply.config.services.clone(),
     };
-    check(problems(circumstances, &candidate))?;
+    check_all(circumstances, &candidate)?;
     Ok(candidate)
 }
 
 fn batched(circumstances: &Circumstances<'_>, running: &Settings, batch: &Batch) -> Result<Settings, ErrorReply> {
-    let commands = &batch.commands[..];
-    let (outcome, refused) = edited(circumstances, running, commands);
-    let problems = problems(circumstances, &outcome);
-    let Some((count, error)) = refused else {
-        return match problems.is_empty() {
-            true => Ok(outcome),
-            false => Err(blame(circumstances, running, commands, &problems)),
-        };
-    };
-    // The commands before it come first.
-    Err(match problems.is_empty() {
-        true => at(count, error),
-        false => blame(circumstances, running, &commands[..count], &problems),
-    })
+    let (outcome, refused) = edited(circumstances, running, &batch.commands);
+    let count = refused.as_ref().map_or(batch.commands.len(), |(count, _)| *count);
+    // What is wrong with the commands before it comes first.
+    if let Err(error) = check_all(circumstances, &outcome) {
+        return Err(blame(circumstances, running, &batch.commands[..count], error));
+    }
+    match refused {
+        None => Ok(outcome),
+        Some((count, error)) => Err(at(count, error)),
+    }
 }
 
 /// The outcome of `commands` up to the first that is refused, and which that is.
@@ -121,31 +155,32 @@ fn edited(
     commands: &[Command],
 ) -> (Settings, Option<(usize, ErrorReply)>) {
     let mut draft = Draft::new(running);
-    let mut edits = commands.iter().map(|command| draft.edit(command, circumstances.unix_now)).enumerate();
+    let mut edits = commands.iter().map(|command| edit(&mut draft, circumstances, command)).enumerate();
     let refused = edits.find_map(|(place, result)| Some((place, result.err()?)));
     (draft.finish(), refused)
 }
 
-/// The error of the command that made a valid outcome of its predecessors invalid. `commands` as a whole are invalid,
-/// for `problems`; what runs is valid.
+/// The error of the command that made something invalid of what its predecessors left valid. `commands` as a whole are
+/// refused with `error`; what runs is valid.
 fn blame(
     circumstances: &Circumstances<'_>,
     running: &Settings,
     commands: &[Command],
-    problems_of_all: &[Problem],
+    error: ErrorReply,
 ) -> ErrorReply {
     let outcome = |count: usize| edited(circumstances, running, &commands[..count]).0;
     let (mut valid, mut invalid) = (0, commands.len());
     while invalid - valid > 1 {
         let middle = valid + (invalid - valid) / 2;
-        match problems(circumstances, &outcome(middle)).is_empty() {
+        match check_all(circumstances, &outcome(middle)).is_ok() {
             true => valid = middle,
             false => invalid = middle,
         }
     }
+    let Some(command) = commands.get(valid) else { return error };
     // Alone, it is explained within its own arguments.
-    let error = single(circumstances, &outcome(valid), &commands[valid]).err();
-    at(valid, error.unwrap_or_else(|| ErrorReply::from_problems(problems_of_all)))
+    let explained = single(circumstances, &outcome(valid), command).err();
+    at(valid, explained.unwrap_or(error))
 }
 
 fn at(index: usize, error: ErrorReply) -> ErrorReply {

@@ -144,11 +144,6 @@ impl Services {
 
     /// Every real server of `candidate` would get a slot.
     pub fn check_room(&self, candidate: &Settings) -> Result<(), ErrorReply> {
-        if !timeouts::fit(candidate) {
-            let message = format!("more than {} different sets of timeouts", timeouts::CAPACITY);
-            let help = "give services the same timeouts, or put them under connections.timeouts";
-            return Err(ErrorReply::new(ErrorCode::Full, message).with_help(help));
-        }
         let new = owners(&candidate.services).filter(|owner| !self.slots.holds(*owner)).count();
         let (vacant, capacity) = (self.slots.vacant(), self.slots.capacity());
         if new <= vacant {

@@ -1,23 +1,9 @@
 //! The timeouts of a snapshot: everybody's first, then each different set that services have of their own, once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use ctl::config::Timeouts;
 use dataplane::connection::StateTimeouts;
-
-use crate::draft::Settings;
-
-/// Sets of timeouts that a snapshot can hold.
-pub(super) const CAPACITY: usize = 1 << 16;
-
-/// Whether all that these settings say fits.
-pub(super) fn fit(settings: &Settings) -> bool {
-    let own = settings.services.iter().filter(|service| !service.timeouts.is_empty());
-    if own.clone().count() < CAPACITY {
-        return true;
-    }
-    own.map(|service| service.timeouts.values()).collect::<HashSet<_>>().len() < CAPACITY
-}
 
 /// See the module.
 pub(super) struct TimeoutTable {
@@ -39,7 +25,7 @@ impl TimeoutTable {
         if all == self.everybody {
             return 0;
         }
-        let next = u16::try_from(self.entries.len()).expect("`fit` was asked");
+        let next = u16::try_from(self.entries.len()).expect("validation bounds their number");
         let place = *self.places.entry(all.values()).or_insert(next);
         if place == next {
             self.entries.push(compiled(&all));
