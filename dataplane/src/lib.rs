@@ -8,12 +8,11 @@
 //! | [`packet`] | views of Ethernet, ARP, IPv4, TCP, UDP and ICMP headers |
 //! | [`snapshot`] | the configuration as workers read it |
 //! | [`mailbox`] | how a snapshot reaches the workers |
-//! | [`connection`] | the connection table, the TCP states, expiry |
+//! | [`connection`] | the connection table, the TCP states, expiry, how others read it |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
-//! | [`listing`] | connections, listed for the control thread |
 //! | [`clock`] | time in the data plane |
 //! | [`worker`] | the loop |
 
@@ -23,7 +22,6 @@ pub mod counters;
 pub mod direct_routing;
 pub mod dpdk;
 pub mod host;
-pub mod listing;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;

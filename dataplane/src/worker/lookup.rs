@@ -2,8 +2,8 @@
 
 use super::{Packet, Step, WorkerParts, close, schedule};
 use crate::clock::Ticks;
-use crate::connection::ConnectionTable;
 use crate::connection::table::ConnectionId;
+use crate::connection::{Connection, ConnectionTable};
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
 use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
@@ -71,7 +71,7 @@ fn pass<Q: QueuePair>(
         return reopen(packet, id, port, now, parts);
     }
     way?;
-    update(packet, id, now, parts);
+    update(packet, id, &connection, now, parts);
     Ok(slot)
 }
 
@@ -106,18 +106,17 @@ fn reopen<Q: QueuePair>(
 
 /// Moves the state and re-arms the timer, as every packet of the client does.
 #[inline(always)]
-fn update<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &mut WorkerParts<Q>) {
-    let connection = parts.connections.connection_mut(id);
-    let before = connection.state;
-    let after = before.after(packet.flags);
-    connection.expires = now.after(after.timeout_ticks());
-    if before == after {
-        return;
-    }
-    connection.state = after;
+fn update<Q: QueuePair>(
+    packet: &Packet,
+    id: ConnectionId,
+    connection: &Connection,
+    now: Ticks,
+    parts: &mut WorkerParts<Q>,
+) {
+    let (before, after) = (connection.state, connection.state.after(packet.flags));
+    parts.connections.update(id, after, now.after(after.timeout_ticks()));
     if before.is_active() != after.is_active() {
-        let slot = connection.destination;
-        flip(&parts.counts, slot, after.is_active());
+        flip(&parts.counts, connection.destination, after.is_active());
     }
 }
 

@@ -29,16 +29,12 @@ use crate::connection::table::ConnectionId;
 use crate::connection::{ConnectionTable, FlowKey};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
-use crate::listing::{ConnectionRow, Listing};
 use crate::mailbox::MailboxReader;
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 use transmit::TxLane;
-
-/// Connections copied for a listing in one round, at most.
-const LISTED_PER_ROUND: u32 = 64;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -57,8 +53,6 @@ pub struct WorkerParts<Q: QueuePair> {
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
-    /// Where it lists its connections.
-    pub listing: Arc<Listing>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -74,7 +68,6 @@ pub struct Worker<Q: QueuePair> {
     tx: Vec<TxLane<Q::Frame>>,
     /// Frames of the control thread taken so far.
     outgoing_taken: u64,
-    listing: ListingProgress,
 }
 
 /// What the passes know of one packet of the burst.
@@ -100,12 +93,6 @@ enum Step {
     Done(Verdict),
 }
 
-#[derive(Debug, Default)]
-struct ListingProgress {
-    number: u64,
-    next: u32,
-}
-
 impl Packet {
     const EMPTY: Packet = Packet {
         step: Step::Done(Verdict::Drop(DropReason::Truncated)),
@@ -129,7 +116,6 @@ impl<Q: QueuePair> Worker<Q> {
             dropped: Burst::new(),
             tx: (0..ports).map(|_| TxLane::default()).collect(),
             outgoing_taken: 0,
-            listing: ListingProgress::default(),
         }
     }
 
@@ -140,7 +126,7 @@ impl<Q: QueuePair> Worker<Q> {
         }
     }
 
-    /// One round: a burst from every port, then a bounded share of expiry, listing and the control thread's frames.
+    /// One round: a burst from every port, then a bounded share of expiry and of the control thread's frames.
     #[inline]
     pub fn poll(&mut self) {
         self.parts.mailbox.refresh();
@@ -156,9 +142,6 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
-        if self.parts.listing.requested() != self.listing.number {
-            self.list(now);
-        }
         if self.parts.index == 0 && self.parts.host.outgoing_queued() != self.outgoing_taken {
             self.send_for_control();
         }
@@ -184,33 +167,6 @@ impl<Q: QueuePair> Worker<Q> {
         });
         parts.counters.connections_expired.add(expired);
         parts.counters.connections.set(u64::from(parts.connections.len()));
-    }
-
-    #[cold]
-    fn list(&mut self, now: Ticks) {
-        let listing = &self.parts.listing;
-        if listing.free_rows() < LISTED_PER_ROUND as usize {
-            return;
-        }
-        let (connections, next) = self.parts.connections.range(self.listing.next, LISTED_PER_ROUND);
-        for connection in connections.filter(|connection| !connection.expires.is_past(now)) {
-            let service = connection.key.service();
-            listing.push(ConnectionRow {
-                client_address: connection.key.client_address(),
-                client_port: connection.key.client_port(),
-                virtual_address: service.address,
-                virtual_port: service.port,
-                protocol: service.protocol,
-                state: connection.state.name(),
-                expires_seconds: connection.expires.since(now).div_ceil(crate::clock::TICKS_PER_SECOND),
-                destination: connection.destination,
-            });
-        }
-        self.listing.next = next.unwrap_or(0);
-        if next.is_none() {
-            self.listing.number += 1;
-            listing.complete(self.listing.number);
-        }
     }
 }
 

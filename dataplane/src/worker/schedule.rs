@@ -2,7 +2,7 @@
 
 use super::{Packet, WorkerParts, lookup, parse};
 use crate::clock::Ticks;
-use crate::connection::ConnectionState;
+use crate::connection::{Connection, ConnectionFlags, ConnectionState};
 use crate::packet::tcp::{RST, SYN};
 use crate::port::{PortId, QueuePair};
 use crate::snapshot::Protocol;
@@ -36,11 +36,15 @@ pub(super) fn open<Q: QueuePair>(
     let chosen = service.scheduler.schedule(&service.real_servers).ok_or(DropReason::NoRealServer)?;
     let real_server = service.real_servers.get(chosen).ok_or(DropReason::NoRealServer)?;
     lookup::way_to(snapshot, real_server.id, packet.ip_length)?;
-    let expires = now.after(first_state.timeout_ticks());
-    parts
-        .connections
-        .insert(packet.key, packet.hash, first_state, expires, real_server.id)
-        .map_err(|_| DropReason::ConnectionTableFull)?;
+    let connection = Connection {
+        key: packet.key,
+        state: first_state,
+        flags: ConnectionFlags::NONE,
+        expires: now.after(first_state.timeout_ticks()),
+        destination: real_server.id,
+        template: None,
+    };
+    parts.connections.insert(connection, packet.hash).map_err(|_| DropReason::ConnectionTableFull)?;
     real_server.counts.open();
     if first_state.is_active() {
         real_server.counts.activate();

@@ -5,11 +5,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
-use dataplane::connection::ConnectionTable;
+use dataplane::connection::{ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
-use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
 use dataplane::port::PortId;
@@ -59,7 +58,7 @@ pub struct Rig {
     pub publisher: Publisher<Snapshot>,
     pub counts: SharedCounts,
     pub counters: Vec<Arc<WorkerCounters>>,
-    pub listings: Vec<Arc<Listing>>,
+    pub connections: Vec<TableReader>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
 }
@@ -125,26 +124,28 @@ impl Rig {
         let host_queues = HostQueues::new();
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
-        let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
+        let tables: Vec<_> =
+            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let connections = tables.iter().map(ConnectionTable::reader).collect();
         let workers = queues
             .into_iter()
             .zip(readers)
+            .zip(tables)
             .enumerate()
-            .map(|(index, (queues, mailbox))| {
+            .map(|(index, ((queues, mailbox), connections))| {
                 Worker::new(WorkerParts {
                     index: index as u32,
                     queues,
                     mailbox,
-                    connections: ConnectionTable::new(capacity, Pages::Any).unwrap(),
+                    connections,
                     counts: counts.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
-                    listing: listings[index].clone(),
                     clock: clock.clone(),
                 })
             })
             .collect();
-        Rig { ports: memory_ports, workers, publisher, counts, counters, listings, host, hand }
+        Rig { ports: memory_ports, workers, publisher, counts, counters, connections, host, hand }
     }
 
     /// One worker, one port, real servers 0, 1, 2 of weight 1, newest first 2, 1, 0.
