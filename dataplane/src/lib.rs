@@ -5,10 +5,11 @@
 //! | [`port`] | what a port is to the data plane: traits |
 //! | [`dpdk`] | real ports, and all unsafe code of the workspace |
 //! | [`memory`] | ports in memory, for tests and for building without DPDK |
-//! | [`packet`] | views of Ethernet, ARP, IPv4, TCP, UDP and ICMP headers |
+//! | [`packet`] | views of Ethernet, ARP, IPv4, TCP, UDP, SCTP, SIP and ICMP |
 //! | [`snapshot`] | the configuration as workers read it |
 //! | [`mailbox`] | how a snapshot reaches the workers |
-//! | [`connection`] | the connection table, the TCP states, expiry, how others read it |
+//! | [`connection`] | the connection table, the states, expiry, how others read it |
+//! | [`persistence`] | the templates that keep clients on their real servers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
@@ -25,6 +26,7 @@ pub mod host;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;
+pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod verdict;

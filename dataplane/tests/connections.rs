@@ -3,6 +3,7 @@
 mod rig;
 
 use dataplane::verdict::DropReason::*;
+use dataplane::verdict::StatelessReason;
 use rig::*;
 use scheduler::Algorithm;
 
@@ -178,37 +179,38 @@ fn unresolved_real_server_gets_no_connections() {
 }
 
 #[test]
-fn full_table_refuses_new_connections_and_keeps_the_old() {
+fn full_table_forwards_new_connections_by_the_ring_and_keeps_the_old() {
     let mut rig = Rig::new(1, 1, 8, Algorithm::Rr, &[Rs::new(0)]);
     for port in 0..8 {
         assert_eq!(rig.slot_for(&tcp(CLIENT, port, SYN)), Some(0));
     }
     for port in 100..200 {
-        assert_eq!(rig.slot_for(&tcp(CLIENT, port, SYN)), None);
+        assert_eq!(rig.slot_for(&tcp(CLIENT, port, SYN)), Some(0));
     }
-    assert_eq!(rig.dropped(ConnectionTableFull), 100);
+    assert_eq!(rig.stateless(StatelessReason::TableFull), 100);
     assert_eq!(counts(&rig, 0), (8, 0));
     for port in 0..8 {
         assert_eq!(rig.slot_for(&tcp(CLIENT, port, ACK)), Some(0));
     }
+    assert_eq!(rig.stateless(StatelessReason::TableFull), 100);
     rig.assert_conservation();
 }
 
 #[test]
 fn reader_shows_every_connection_once() {
     let mut rig = Rig::simple(Algorithm::Rr);
-    for port in 0..500 {
+    for port in 1000..1500 {
         rig.pass(&tcp(CLIENT, port, SYN));
     }
-    rig.pass(&tcp(CLIENT, 7, ACK));
+    rig.pass(&tcp(CLIENT, 1007, ACK));
     let reader = &rig.connections[0];
     let connections: Vec<_> =
         (0..reader.used_bound()).step_by(64).flat_map(|from| reader.read(from, 64)).collect();
     assert_eq!(connections.len(), 500);
     let mut ports: Vec<_> = connections.iter().map(|connection| connection.key.client_port()).collect();
     ports.sort_unstable();
-    assert_eq!(ports, (0..500).collect::<Vec<_>>());
-    let connection = connections.iter().find(|connection| connection.key.client_port() == 7).unwrap();
+    assert_eq!(ports, (1000..1500).collect::<Vec<_>>());
+    let connection = connections.iter().find(|connection| connection.key.client_port() == 1007).unwrap();
     assert_eq!((connection.state.name(), connection.destination), ("ESTABLISHED", 1));
     assert_eq!(connection.expires.0, 900 * dataplane::clock::TICKS_PER_SECOND);
     let service = connection.key.service();

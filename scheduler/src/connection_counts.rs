@@ -318,4 +318,82 @@ mod tests {
         });
         assert_eq!(counts.load(), Counts { active: 0, inactive: THREADS as u32 * ROUNDS });
     }
+
+    fn with_thresholds(upper: u32, lower: u32) -> ConnectionCounts {
+        let counts = ConnectionCounts::new();
+        counts.set_thresholds(Thresholds { upper, lower });
+        counts
+    }
+
+    /// At how many connections the flag comes on the way up, and goes on the way down.
+    #[test]
+    fn thresholds_set_the_flag_at_the_upper_and_clear_it_below_the_lower() {
+        for (upper, lower, cleared_at) in [
+            (8, 3, 2),
+            (8, 8, 7),
+            (8, 1, 0),
+            (8, 0, 5),
+            (7, 0, 5),
+            (6, 0, 4),
+            (5, 0, 3),
+            (4, 0, 2),
+            (3, 0, 2),
+            (2, 0, 1),
+            (1, 0, 0),
+        ] {
+            let counts = with_thresholds(upper, lower);
+            for total in 1..=upper + 2 {
+                counts.open();
+                if total % 2 == 0 {
+                    counts.activate();
+                }
+                assert_eq!(counts.is_overloaded(), total >= upper, "{upper} {lower}: up at {total}");
+            }
+            for total in (0..upper + 2).rev() {
+                counts.close(counts.load().active > 0);
+                assert_eq!(counts.is_overloaded(), total > cleared_at, "{upper} {lower}: down at {total}");
+            }
+            assert_eq!(counts.load(), Counts::default());
+        }
+    }
+
+    #[test]
+    fn thresholds_edited_judge_the_connections_that_are_there() {
+        let counts = ConnectionCounts::with(3, 2);
+        for (upper, lower, is_overloaded, case) in [
+            (5, 0, true, "reached"),
+            (6, 5, true, "between them: as it was"),
+            (6, 0, true, "between them: as it was"),
+            (9, 0, false, "below three quarters"),
+            (6, 5, false, "between them: as it was"),
+            (3, 0, true, "passed"),
+            (0, 0, false, "removed"),
+        ] {
+            counts.set_thresholds(Thresholds { upper, lower });
+            assert_eq!(counts.is_overloaded(), is_overloaded, "{upper} {lower}: {case}");
+            assert_eq!(counts.load(), Counts { active: 3, inactive: 2 });
+        }
+    }
+
+    #[test]
+    fn thresholds_at_their_extremes_neither_wrap_nor_mix() {
+        let max = i32::MAX as u32;
+        let counts = ConnectionCounts::with(max, max);
+        assert_eq!(counts.load(), Counts { active: max, inactive: max });
+        counts.set_thresholds(Thresholds { upper: u32::MAX, lower: u32::MAX });
+        assert!(!counts.is_overloaded());
+        counts.set_thresholds(Thresholds { upper: max, lower: 1 });
+        assert!(counts.is_overloaded());
+        assert_eq!(counts.load(), Counts { active: max, inactive: max });
+    }
+
+    #[test]
+    fn templates_count_towards_nothing_else() {
+        let counts = with_thresholds(1, 0);
+        counts.open_template();
+        counts.open_template();
+        assert!(!counts.is_overloaded());
+        counts.close_template();
+        assert_eq!((counts.templates(), counts.load()), (1, Counts::default()));
+    }
 }

@@ -259,3 +259,116 @@ impl Incarnations {
         self.indices.get(place).map(|&(_, index)| index as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{real_servers, request, without};
+
+    fn to(vip: u32, now_seconds: u32) -> Request {
+        Request { vip: std::net::Ipv4Addr::from_bits(vip).into(), now_seconds, ..request() }
+    }
+
+    fn set_of<const N: usize>(members: &[u32]) -> Set<N> {
+        let mut set = Set::empty(0);
+        members.iter().rev().for_each(|&member| assert!(set.insert(member)));
+        set
+    }
+
+    fn remember(cache: &Cache<4>, request: &Request, members: &[u32]) {
+        cache.find(request, 60).0.unwrap().write(request, &set_of(members));
+    }
+
+    fn remembered(cache: &Cache<4>, request: &Request) -> Option<Vec<u32>> {
+        cache.find(request, 60).1.map(|set| set.members().to_vec())
+    }
+
+    #[test]
+    fn set_keeps_its_order_and_its_bound() {
+        let mut set: Set<3> = set_of(&[5, 6, 7]);
+        assert_eq!(set.members(), [5, 6, 7]);
+        assert!(!set.insert(8));
+        set.retain(|member| member != 6);
+        assert_eq!(set.members(), [5, 7]);
+        assert!(set.insert(8));
+        assert_eq!(set.members(), [8, 5, 7]);
+    }
+
+    #[test]
+    fn cache_remembers_each_destination_until_it_expires() {
+        let cache = Cache::new();
+        assert_eq!(remembered(&cache, &to(1, 0)), None);
+        remember(&cache, &to(1, 0), &[5, 6]);
+        remember(&cache, &to(2, 0), &[7]);
+        assert_eq!(remembered(&cache, &to(1, 59)), Some(vec![5, 6]));
+        assert_eq!(remembered(&cache, &to(2, 59)), Some(vec![7]));
+        assert_eq!(remembered(&cache, &to(3, 59)), None);
+        cache.find(&to(1, 59), 60).0.unwrap().touch(&to(1, 59));
+        assert_eq!(remembered(&cache, &to(1, 60)), Some(vec![5, 6]), "touched");
+        assert_eq!(remembered(&cache, &to(2, 60)), None, "not touched");
+        assert_eq!(remembered(&cache, &to(1, 58)), Some(vec![5, 6]), "a clock that is behind");
+    }
+
+    #[test]
+    fn cache_tells_ipv4_from_ipv6_of_the_same_hash() {
+        let cache = Cache::new();
+        let v6 = Request { vip: "::102:304".parse().unwrap(), ..request() };
+        remember(&cache, &to(0x0102_0304, 0), &[1]);
+        remember(&cache, &v6, &[2]);
+        assert_eq!(remembered(&cache, &to(0x0102_0304, 0)), Some(vec![1]));
+        assert_eq!(remembered(&cache, &v6), Some(vec![2]));
+    }
+
+    #[test]
+    fn cache_that_is_full_forgets_the_idlest_of_eight() {
+        let cache = Cache::new();
+        let home = |vip: u32| hash_32(vip, BITS);
+        let same: Vec<u32> = (1..).filter(|&vip| home(vip) == home(1)).take(PROBES + 1).collect();
+        for (second, &vip) in same[..PROBES].iter().enumerate() {
+            remember(&cache, &to(vip, 10 - second as u32), &[vip]);
+        }
+        assert!(same[..PROBES].iter().all(|&vip| remembered(&cache, &to(vip, 20)).is_some()));
+        remember(&cache, &to(same[PROBES], 20), &[99]);
+        assert_eq!(remembered(&cache, &to(same[PROBES], 20)), Some(vec![99]));
+        let forgotten: Vec<_> =
+            same[..PROBES].iter().filter(|&&vip| remembered(&cache, &to(vip, 20)).is_none()).collect();
+        assert_eq!(forgotten, [&same[PROBES - 1]]);
+    }
+
+    #[test]
+    fn cache_entry_that_changed_since_it_was_found_is_left_alone() {
+        let cache = Cache::new();
+        remember(&cache, &to(1, 0), &[1]);
+        let late = cache.find(&to(1, 0), 60).0.unwrap();
+        remember(&cache, &to(1, 0), &[2]);
+        late.write(&to(1, 0), &set_of(&[3]));
+        assert_eq!(remembered(&cache, &to(1, 0)), Some(vec![2]));
+    }
+
+    #[test]
+    fn cache_entry_that_is_being_written_is_passed_over() {
+        let cache = Cache::new();
+        remember(&cache, &to(1, 0), &[1]);
+        let place = cache.find(&to(1, 0), 60).0.unwrap();
+        place.entry.version.store(place.version + 1, Relaxed);
+        let (place, set) = cache.find(&to(1, 0), 60);
+        assert!(place.is_none() && set.is_none());
+    }
+
+    #[test]
+    fn incarnation_of_a_survivor_stays_and_a_newcomer_in_its_slot_has_another() {
+        let cache = Cache::<1>::new();
+        let old = real_servers(&[1, 1, 1]);
+        let first = Incarnations::new(&cache, &old);
+        let shorter = without(&old, &[1]);
+        let second = first.carried_over(&cache, &old, &shorter);
+        assert_eq!([second.of(0), second.of(1), second.of(2)], [first.of(0), first.of(2), None]);
+        let mut again = old.clone();
+        again[1].address = IpAddr::from([10, 9, 9, 9]);
+        let third = second.carried_over(&cache, &shorter, &again);
+        assert_eq!(third.of(0), first.of(0));
+        assert_ne!(third.of(1), first.of(1));
+        assert_eq!(third.index_of(first.of(1).unwrap()), None);
+        assert_eq!(third.index_of(third.of(1).unwrap()), Some(1));
+    }
+}

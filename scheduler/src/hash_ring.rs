@@ -112,3 +112,107 @@ fn members(list: &[RealServer]) -> Box<[Member]> {
     };
     ascending(list).into_iter().map(member).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Thresholds;
+    use crate::fixture::{real_server, real_servers};
+
+    fn client(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0xc633_6400 + number).into()
+    }
+
+    fn ids(ring: &HashRing, list: &[RealServer]) -> Vec<Option<u32>> {
+        let pick = |number| ring.pick(list, client(number), 40_000).map(|index| list[index].id);
+        (0..500).map(pick).collect()
+    }
+
+    #[test]
+    fn hash_ring_is_small_and_grows_with_the_number_of_real_servers() {
+        for (count, slots) in
+            [(0, 0), (1, 251), (2, 251), (3, 509), (10, 1021), (100, 16_381), (2000, 131_071)]
+        {
+            let ring = HashRing::new(&real_servers(&vec![1; count]));
+            assert_eq!(ring.slots.count(), slots, "{count} RSs");
+        }
+    }
+
+    #[test]
+    fn hash_ring_does_not_depend_on_the_order_of_the_list() {
+        let list = real_servers(&[1, 2, 3, 4]);
+        let ring = HashRing::new(&list);
+        let mut reversed = list.clone();
+        reversed.reverse();
+        assert_eq!(ids(&HashRing::new(&reversed), &reversed), ids(&ring, &list));
+        assert!(ring.is_for(&reversed));
+        assert_eq!(ids(&ring, &reversed), ids(&ring, &list), "made for one order, asked with the other");
+    }
+
+    #[test]
+    fn hash_ring_is_for_the_same_members_and_weights_only() {
+        let list = real_servers(&[1, 2, 3]);
+        let ring = HashRing::new(&list);
+        let mut drained = list.clone();
+        drained[1].weight = 0;
+        drained[2].available = false;
+        assert!(ring.is_for(&list) && ring.is_for(&drained));
+        let mut heavier = list.clone();
+        heavier[0].weight = 9;
+        let mut replaced = list.clone();
+        replaced[0].address = client(1);
+        for other in [&list[1..], &heavier, &replaced, &[]] {
+            assert!(!ring.is_for(other));
+        }
+    }
+
+    #[test]
+    fn hash_ring_passes_over_ineligible_real_servers_and_moves_nobody_else() {
+        let list = real_servers(&[1; 5]);
+        let ring = HashRing::new(&list);
+        let before = ids(&ring, &list);
+        for is_weight in [true, false] {
+            let mut drained = list.clone();
+            if is_weight {
+                drained[2].weight = 0
+            } else {
+                drained[2].available = false
+            }
+            let gone = Some(drained[2].id);
+            for (before, after) in before.iter().zip(ids(&ring, &drained)) {
+                assert_ne!(after, gone);
+                assert!(*before == gone || *before == after);
+            }
+        }
+        let mut only_one = list.clone();
+        only_one.iter_mut().skip(1).for_each(|real_server| real_server.weight = 0);
+        assert_eq!(ids(&ring, &only_one), vec![Some(list[0].id); 500]);
+        only_one[0].available = false;
+        assert_eq!(ids(&ring, &only_one), vec![None; 500]);
+        assert_eq!(ids(&HashRing::new(&[]), &[]), vec![None; 500]);
+    }
+
+    #[test]
+    fn hash_ring_takes_overloaded_real_servers_only_where_there_are_no_others() {
+        let mut list = real_servers(&[1, 1, 1]);
+        let ring = HashRing::new(&list);
+        for index in [0, 1] {
+            list[index].has_threshold = true;
+            list[index].counts.set_thresholds(Thresholds { upper: 1, lower: 0 });
+            list[index].counts.open();
+        }
+        assert_eq!(ids(&ring, &list), vec![Some(list[2].id); 500]);
+        list[2].weight = 0;
+        let picked = ids(&ring, &list);
+        assert!(picked.contains(&Some(list[0].id)) && picked.contains(&Some(list[1].id)));
+        assert!(!picked.contains(&None) && !picked.contains(&Some(list[2].id)));
+    }
+
+    #[test]
+    fn hash_ring_with_a_foreign_list_stays_inside_it() {
+        let ring = HashRing::new(&real_servers(&[1; 9]));
+        for foreign in [real_servers(&[1; 3]), vec![real_server(77, 1)], Vec::new()] {
+            ids(&ring, &foreign);
+        }
+    }
+}

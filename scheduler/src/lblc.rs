@@ -70,3 +70,46 @@ pub(crate) fn is_beyond_its_weight(real_server: &RealServer, real_servers: &[Rea
     active(real_server) > real_server.weight.into()
         && real_servers.iter().any(|other| active(other) * 2 < other.weight.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::{real_servers, request, scheduler};
+    use crate::{Algorithm, ConnectionCounts, Request, Thresholds};
+
+    #[test]
+    fn lblc_keeps_a_destination_until_its_real_server_is_beyond_its_weight() {
+        let mut list = real_servers(&[2, 2]);
+        let scheduler = scheduler(Algorithm::Lblc, &list);
+        let to = |last: u8| Request { vip: [192, 0, 2, last].into(), ..request() };
+        assert_eq!(scheduler.schedule(&list, &to(1)), Some(0));
+        list[0].counts = ConnectionCounts::with(2, 9).into();
+        assert_eq!(scheduler.schedule(&list, &to(1)), Some(0), "as many active ones as its weight");
+        assert_eq!(scheduler.schedule(&list, &to(2)), Some(1), "another destination: wlc");
+        list[0].counts = ConnectionCounts::with(3, 9).into();
+        assert_eq!(scheduler.schedule(&list, &to(1)), Some(1), "more, and the other has fewer than half");
+        list[0].counts = ConnectionCounts::with(0, 0).into();
+        assert_eq!(scheduler.schedule(&list, &to(1)), Some(1), "remembered");
+    }
+
+    #[test]
+    fn lblc_stays_beyond_its_weight_where_nobody_has_less_than_half() {
+        let mut list = real_servers(&[2, 2]);
+        let scheduler = scheduler(Algorithm::Lblc, &list);
+        assert_eq!(scheduler.schedule(&list, &request()), Some(0));
+        list[0].counts = ConnectionCounts::with(9, 0).into();
+        list[1].counts = ConnectionCounts::with(1, 0).into();
+        assert_eq!(scheduler.schedule(&list, &request()), Some(0));
+    }
+
+    /// Where the kernel would go on using it.
+    #[test]
+    fn lblc_does_not_use_a_remembered_real_server_over_its_threshold() {
+        let mut list = real_servers(&[1, 1]);
+        let scheduler = scheduler(Algorithm::Lblc, &list);
+        assert_eq!(scheduler.schedule(&list, &request()), Some(0));
+        list[0].has_threshold = true;
+        list[0].counts.set_thresholds(Thresholds { upper: 1, lower: 0 });
+        list[0].counts.open();
+        assert_eq!(scheduler.schedule(&list, &request()), Some(1));
+    }
+}

@@ -110,3 +110,51 @@ impl Locality<MEMBERS_MAX> {
         set.modified_seconds = request.now_seconds;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::{config, real_server, real_servers, request};
+    use crate::{Algorithm, ConnectionCounts, RealServer, Request, Scheduler, SchedulerConfig};
+
+    use super::MEMBERS_MAX;
+
+    fn lblcr(list: &[RealServer]) -> Scheduler {
+        Scheduler::new(SchedulerConfig { lblc_expiration_seconds: 60, ..config(Algorithm::Lblcr) }, list)
+    }
+
+    fn at(now_seconds: u32) -> Request {
+        Request { now_seconds, ..request() }
+    }
+
+    #[test]
+    fn lblcr_adds_a_real_server_when_the_least_loaded_is_beyond_its_weight_and_drops_the_most_loaded_later() {
+        let mut list = real_servers(&[2, 2, 2]);
+        let scheduler = lblcr(&list);
+        assert_eq!(scheduler.schedule(&list, &at(0)), Some(0));
+        list[0].counts = ConnectionCounts::with(3, 0).into();
+        assert_eq!(scheduler.schedule(&list, &at(1)), Some(1), "the second joins");
+        list[2].counts = ConnectionCounts::with(0, 1).into();
+        list[1].counts = ConnectionCounts::with(0, 2).into();
+        assert_eq!(scheduler.schedule(&list, &at(30)), Some(1), "wlc would take the third");
+        assert_eq!(scheduler.schedule(&list, &at(61)), Some(1), "60 s after the last change: not yet");
+        assert_eq!(scheduler.schedule(&list, &at(62)), Some(1), "the first, most loaded, leaves");
+        list[0].counts = ConnectionCounts::with(0, 0).into();
+        assert_eq!(scheduler.schedule(&list, &at(63)), Some(1), "it would be the least loaded");
+    }
+
+    #[test]
+    fn lblcr_set_that_is_full_makes_room_by_its_most_loaded() {
+        let count = MEMBERS_MAX as u32 + 1;
+        let mut list: Vec<RealServer> = (0..count).map(|id| real_server(id, 1)).collect();
+        let scheduler = lblcr(&list);
+        for index in 0..list.len() {
+            assert_eq!(scheduler.schedule(&list, &at(0)), Some(index));
+            // Beyond its weight, the earlier the more.
+            list[index].counts = ConnectionCounts::with(2 + count - index as u32, 0).into();
+            list.iter_mut().skip(index + 1).for_each(|idle| idle.counts = Default::default());
+        }
+        list[0].counts = Default::default();
+        list[count as usize - 1].counts = ConnectionCounts::with(1, 0).into();
+        assert_eq!(scheduler.schedule(&list, &at(0)), Some(count as usize - 1), "the first has left the set");
+    }
+}

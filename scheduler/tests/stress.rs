@@ -146,7 +146,7 @@ fn twelve_threads_under_every_scheduler_keep_counts_exact_and_thresholds_within_
             opened.fetch_add(churn(&scheduler, &list, seed, judge), Relaxed);
         });
         assert_nothing_is_left(&list, algorithm);
-        assert!(opened.into_inner() > ROUNDS, "{algorithm}");
+        assert!(opened.into_inner() > 1000, "{algorithm}");
         assert!(reached.into_inner() > 0, "{algorithm} never reached a threshold");
     }
 }

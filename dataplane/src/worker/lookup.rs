@@ -1,12 +1,11 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
-use super::{Packet, Step, WorkerParts, close, schedule};
+use super::{Packet, Round, Step, open, reuse};
 use crate::clock::Ticks;
 use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionTable};
-use crate::packet::tcp::{RST, SYN};
-use crate::port::{PortId, QueuePair};
-use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
+use crate::connection::{Connection, ConnectionTable, StateTimeouts};
+use crate::port::QueuePair;
+use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 /// Pass 2: hashes the keys and starts loading the buckets. A loop of its own, so short that many packets' chains of
@@ -31,15 +30,10 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
 
 /// Pass 4: finds or opens each packet's connection. What is dropped here has touched neither state nor timer.
 #[inline(always)]
-pub(super) fn resolve<Q: QueuePair>(
-    packets: &mut [Packet],
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) {
-    for packet in packets {
+pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>) {
+    for (index, packet) in packets.iter_mut().enumerate() {
         if packet.step == Step::Flow {
-            packet.step = Step::Done(match pass(packet, port, now, parts) {
+            packet.step = Step::Done(match pass(packet, index, &mut round) {
                 Ok(slot) => Verdict::Forward(slot),
                 Err(reason) => Verdict::Drop(reason),
             });
@@ -47,41 +41,36 @@ pub(super) fn resolve<Q: QueuePair>(
     }
 }
 
-/// The destination slot of a packet's connection.
+/// The destination slot of a packet's connection. A packet that neither opens one nor finds its own over nor its real
+/// server gone does nothing else.
 #[inline(always)]
-fn pass<Q: QueuePair>(
-    packet: &Packet,
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) -> Result<u32, DropReason> {
+fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
+    let parts = &mut *round.parts;
     let Some(id) = parts.connections.find(&packet.key, packet.hash, packet.candidate) else {
-        return schedule::open(packet, port, now, parts);
+        return open::open(packet, index, round);
     };
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
+    let snapshot = parts.mailbox.current();
     let connection = parts.connections.connection(id);
-    let slot = connection.destination;
-    let way = way_to(parts.mailbox.current(), slot, packet.ip_length);
-    // A SYN is a new connection where the old one is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
-    let may_reopen = packet.flags & (SYN | RST) == SYN;
-    let is_over = connection.state.is_over() || way == Err(DropReason::RealServerRemoved);
-    if connection.expires.is_past(now) || (may_reopen && is_over) {
-        return reopen(packet, id, port, now, parts);
+    match way_to(snapshot, connection.destination, packet.ip_length) {
+        Ok(destination) if !packet.event.opens() && !connection.expires.is_past(round.now) => {
+            let timeouts = timeouts_of(snapshot, destination.timeouts);
+            follow(packet, id, &connection, timeouts, round.now, &mut parts.connections, &parts.counts);
+            Ok(connection.destination)
+        }
+        _ => reuse::judge(packet, index, id, round),
     }
-    way?;
-    update(packet, id, &connection, now, parts);
-    Ok(slot)
 }
 
-/// Whether a packet of this length can be sent to the real server in this slot, and if not, why. A removed one's
+/// The real server in this slot, where a packet of this length can be sent to it, and if not, why. A removed one's
 /// connections are dropped without re-arming their timers, as IPVS does, so that they end and the slot with them.
 #[inline(always)]
-pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<(), DropReason> {
+pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<&Destination, DropReason> {
     match snapshot.destinations.get(slot as usize) {
         Some(destination) if destination.state == DestinationState::Forwarding => {
-            if ip_length <= destination.mtu { Ok(()) } else { Err(DropReason::TooBig) }
+            if ip_length <= destination.mtu { Ok(destination) } else { Err(DropReason::TooBig) }
         }
         Some(destination) if destination.state == DestinationState::Unresolved => {
             Err(DropReason::NoRealServer)
@@ -90,33 +79,28 @@ pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<(
     }
 }
 
-#[cold]
-fn reopen<Q: QueuePair>(
-    packet: &Packet,
-    id: ConnectionId,
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) -> Result<u32, DropReason> {
-    let gone = parts.connections.remove(id);
-    close(&parts.counts, gone.destination, gone.state.is_active());
-    parts.counters.connections_expired.add(1);
-    schedule::open(packet, port, now, parts)
+/// The timeouts of this index; IPVS's where the control thread gave none.
+#[inline(always)]
+pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
+    static IPVS: StateTimeouts = StateTimeouts::IPVS;
+    snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
 /// Moves the state and re-arms the timer, as every packet of the client does.
 #[inline(always)]
-fn update<Q: QueuePair>(
+pub(super) fn follow(
     packet: &Packet,
     id: ConnectionId,
     connection: &Connection,
+    timeouts: &StateTimeouts,
     now: Ticks,
-    parts: &mut WorkerParts<Q>,
+    connections: &mut ConnectionTable,
+    counts: &SharedCounts,
 ) {
-    let (before, after) = (connection.state, connection.state.after(packet.flags));
-    parts.connections.update(id, after, now.after(after.timeout_ticks()));
+    let (before, after) = (connection.state, connection.state.after(packet.event));
+    connections.update(id, after, now.after(timeouts.ticks(after)));
     if before.is_active() != after.is_active() {
-        flip(&parts.counts, connection.destination, after.is_active());
+        flip(counts, connection.destination, after.is_active());
     }
 }
 

@@ -8,7 +8,7 @@
 //! | 1. parse | [`parse`] | headers checked, flow key read | the headers' cache line |
 //! | 2. hash | [`lookup`] | key hashed, bucket prefetched | nothing |
 //! | 3. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
-//! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`schedule`]) | the entry's line |
+//! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`open`]) | the entry's line |
 //! | 5. rewrite | [`transmit`] | MACs and TTL | nothing |
 //! | 6. sort | [`transmit`] | only where a burst does not leave whole by one port: frames to their port's lane, control thread or drop | nothing |
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
@@ -16,9 +16,12 @@
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
 //! Between two rounds `received = forwarded + punted + dropped` holds exactly.
 
+mod admission;
 mod lookup;
+mod open;
 mod parse;
-mod schedule;
+mod persist;
+mod reuse;
 mod transmit;
 
 use std::sync::Arc;
@@ -26,14 +29,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
-use crate::connection::{ConnectionTable, FlowKey};
+use crate::connection::{Connection, ConnectionState, ConnectionTable, Event, FlowKey};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
+use crate::persistence::TemplateTable;
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
+use admission::Admission;
 use transmit::TxLane;
 
 /// What a worker is made of.
@@ -41,12 +46,16 @@ use transmit::TxLane;
 pub struct WorkerParts<Q: QueuePair> {
     /// Number of the worker; worker 0 sends the control thread's frames.
     pub index: u32,
+    /// How many workers there are: each ages its share of the templates.
+    pub workers: u32,
     /// Its queues, by [`PortId`].
     pub queues: Vec<Q>,
     /// Where its configuration comes from.
     pub mailbox: MailboxReader<Snapshot>,
     /// Its connections.
     pub connections: ConnectionTable,
+    /// The templates of all workers.
+    pub templates: Arc<TemplateTable>,
     /// Connection counts of all destination slots.
     pub counts: SharedCounts,
     /// Its numbers.
@@ -61,6 +70,7 @@ pub struct WorkerParts<Q: QueuePair> {
 #[derive(Debug)]
 pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
+    admission: Admission,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
     dropped: Burst<Q::Frame>,
@@ -77,8 +87,7 @@ struct Packet {
     key: FlowKey,
     hash: u64,
     candidate: Option<ConnectionId>,
-    /// TCP flags; 0 for UDP.
-    flags: u8,
+    event: Event,
     ttl: u8,
     /// IP total length, in bytes.
     ip_length: u16,
@@ -93,13 +102,22 @@ enum Step {
     Done(Verdict),
 }
 
+/// What pass 4 works with.
+struct Round<'a, Q: QueuePair> {
+    parts: &'a mut WorkerParts<Q>,
+    admission: &'a mut Admission,
+    frames: &'a Burst<Q::Frame>,
+    port: PortId,
+    now: Ticks,
+}
+
 impl Packet {
     const EMPTY: Packet = Packet {
         step: Step::Done(Verdict::Drop(DropReason::Truncated)),
         key: FlowKey::EMPTY,
         hash: 0,
         candidate: None,
-        flags: 0,
+        event: Event::UDP,
         ttl: 0,
         ip_length: 0,
     };
@@ -110,6 +128,7 @@ impl<Q: QueuePair> Worker<Q> {
     pub fn new(parts: WorkerParts<Q>) -> Self {
         let ports = parts.queues.len();
         Worker {
+            admission: Admission::new(parts.clock.now()),
             parts,
             rx: Burst::new(),
             packets: Box::new([Packet::EMPTY; BURST]),
@@ -126,7 +145,7 @@ impl<Q: QueuePair> Worker<Q> {
         }
     }
 
-    /// One round: a burst from every port, then a bounded share of expiry and of the control thread's frames.
+    /// One round: a burst from every port, then a bounded share of expiry and the control thread's frames.
     #[inline]
     pub fn poll(&mut self) {
         self.parts.mailbox.refresh();
@@ -153,26 +172,43 @@ impl<Q: QueuePair> Worker<Q> {
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
-        lookup::resolve(packets, port, now, &mut self.parts);
+        let round = Round {
+            parts: &mut self.parts,
+            admission: &mut self.admission,
+            frames: &self.rx,
+            port,
+            now,
+        };
+        lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(port);
     }
 
     fn expire(&mut self, now: Ticks) {
-        let parts = &mut self.parts;
-        let mut expired = 0;
-        parts.connections.expire(now, |connection| {
-            close(&parts.counts, connection.destination, connection.state.is_active());
-            expired += 1;
-        });
-        parts.counters.connections_expired.add(expired);
-        parts.counters.connections.set(u64::from(parts.connections.len()));
+        let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
+        let snapshot = mailbox.current();
+        if self.admission.is_remembering() {
+            let established = lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established);
+            self.admission.forget_after(established, now);
+        }
+        connections.expire(now, |gone| close(gone, now, counts, templates, counters));
+        counters.connections.set(u64::from(connections.len()));
     }
 }
 
-/// A connection is gone: its real server has one less.
-fn close(counts: &SharedCounts, destination: u32, was_active: bool) {
-    if let Some(counts) = counts.get(destination as usize) {
-        counts.close(was_active);
+/// A connection is gone: its real server has one less, and its template one less to keep.
+fn close(
+    gone: &Connection,
+    now: Ticks,
+    counts: &SharedCounts,
+    templates: &TemplateTable,
+    counters: &WorkerCounters,
+) {
+    if let Some(counts) = counts.get(gone.destination as usize) {
+        counts.close(gone.state.is_active());
     }
+    if let Some(template) = gone.template {
+        templates.release(template, now);
+    }
+    counters.connections_expired.add(1);
 }
