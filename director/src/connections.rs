@@ -16,14 +16,14 @@ use ctl::protocol::{
 };
 use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
 use dataplane::connection::{Connection, ConnectionState, TableReader};
-use dataplane::snapshot::{self, PersistenceScope};
-use dataplane::persistence::{Template, TemplateReader};
+use dataplane::snapshot;
 use tokio::sync::Semaphore;
 
 use crate::control::{Control, SharedControl};
 use crate::draft::no_service;
 use crate::selection::Selection;
 use crate::slots::Owner;
+use crate::templates_stub::TemplateReader;
 
 /// What `offset` and `limit` may reach together: rows that one listing holds.
 pub const REACH_MAX: u32 = 1_000_000;
@@ -47,13 +47,15 @@ pub struct Tables {
     pub workers: Vec<TableReader>,
     /// The templates of all workers.
     pub templates: TemplateReader,
+    /// Buckets of all connection tables together.
+    pub buckets: u64,
     turns: Arc<Semaphore>,
 }
 
 impl Tables {
     /// Tables that nobody reads yet.
-    pub fn new(workers: Vec<TableReader>, templates: TemplateReader) -> Self {
-        Tables { workers, templates, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn new(workers: Vec<TableReader>, templates: TemplateReader, buckets: u64) -> Self {
+        Tables { workers, templates, buckets, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -233,19 +235,7 @@ impl Listing {
         self.ordered(row)
     }
 
-    fn read_templates(&self, see: &mut impl FnMut(Row)) {
-        let mut from = 0;
-        while from < self.tables.templates.used_bound() {
-            let now = self.clock.now();
-            for template in self.tables.templates.read(from, ENTRIES_AT_ONCE) {
-                if !template.expires.is_past(now) && self.filter.admits_template(&template) {
-                    see(self.template_row(&template, now));
-                }
-            }
-            from += ENTRIES_AT_ONCE;
-            std::thread::yield_now();
-        }
-    }
+    fn read_templates(&self, _see: &mut impl FnMut(Row)) {}
 
     fn view(&self, row: Row) -> ConnectionView {
         let is_template = row.template.is_some();

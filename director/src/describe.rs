@@ -18,10 +18,6 @@ use crate::utc;
 
 /// What changes from `old` to `new`.
 pub fn describe(old: &Settings, new: &Settings) -> Vec<String> {
-    let by_id = |settings| -> HashMap<ServiceId, &ServiceConfig> {
-        let Settings { services, .. } = settings;
-        services.iter().map(|service: &ServiceConfig| (service.id, service)).collect()
-    };
     let (old_by_id, new_by_id) = (by_id(old), by_id(new));
     let mut lines = Vec::new();
     connections(&old.connections, &new.connections, &mut lines);
@@ -40,6 +36,14 @@ pub fn describe(old: &Settings, new: &Settings) -> Vec<String> {
         }
     }
     lines
+}
+
+fn by_id(settings: &Settings) -> HashMap<ServiceId, &ServiceConfig> {
+    settings.services.iter().map(|service| (service.id, service)).collect()
+}
+
+fn by_address(service: &ServiceConfig) -> HashMap<Ipv4Addr, &RealServerConfig> {
+    service.real_servers.iter().map(|real_server| (real_server.address, real_server)).collect()
 }
 
 /// `VIP tcp 192.0.2.10:80`, `group web`.
@@ -142,10 +146,6 @@ fn members(id: ServiceId, old: &[VirtualAddress], new: &[VirtualAddress], lines:
 
 fn real_servers(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
     let id = new.id;
-    let by_address = |service| -> HashMap<Ipv4Addr, &RealServerConfig> {
-        let ServiceConfig { real_servers, .. } = service;
-        real_servers.iter().map(|real_server: &RealServerConfig| (real_server.address, real_server)).collect()
-    };
     let (old_ones, new_ones) = (by_address(old), by_address(new));
     for gone in old.real_servers.iter().filter(|real_server| !new_ones.contains_key(&real_server.address)) {
         lines.push(format!("removed real server {} from {id}", gone.address));

@@ -223,7 +223,7 @@ impl Control {
             real_servers: real_servers as u32,
             real_servers_up: real_servers_up as u32,
             connections: self.counters.iter().map(|counters| counters.connections.load()).sum(),
-            connection_buckets: self.tables.workers.iter().map(|table| u64::from(table.buckets())).sum(),
+            connection_buckets: self.tables.buckets,
             templates: u64::from(self.tables.templates.len()),
             template_capacity: u64::from(self.tables.templates.capacity()),
             connection_options: self.connection_options(),
