@@ -188,6 +188,12 @@ impl Scheduler {
         self.config
     }
 
+    /// The same scheduler, cursor and cache included, with other settings of the same algorithm.
+    pub fn with_config(self, config: SchedulerConfig) -> Scheduler {
+        debug_assert_eq!(self.config.algorithm, config.algorithm);
+        Scheduler { config, ..self }
+    }
+
     /// Index into `list` of the RS for a new connection; `None` when no RS takes it.
     ///
     /// `list` is the list that the scheduler was made for, newest first, for IPVS inserts at the head and its first

@@ -122,6 +122,11 @@ impl ConnectionTable {
         self.len == self.capacity()
     }
 
+    /// Buckets that its connections hash into.
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.buckets) + size_of_val(&*self.entries.slots)
