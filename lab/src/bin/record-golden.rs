@@ -5,27 +5,31 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use lab::Network;
+use lab::differential::collection;
 use lab::differential::kernel::{self, Kernel};
-use lab::differential::{collection, run};
+use lab::differential::run::Run;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: record-golden OUTPUT_DIRECTORY [NAME_PREFIX...]";
+    let usage = "usage: record-golden OUTPUT_DIRECTORY PART PARTS [NAME_PREFIX...]";
     let output = PathBuf::from(arguments.next().context(usage)?);
+    let part: usize = arguments.next().context(usage)?.parse()?;
+    let parts: usize = arguments.next().context(usage)?.parse()?;
     let prefixes: Vec<String> = arguments.collect();
     kernel::load_modules()?;
     let network = Network::new()?;
     let far_end = network.add_host("far-end")?;
     let mut failed = 0;
-    for (number, (name, steps)) in collection::scenarios()?.into_iter().enumerate() {
-        if !prefixes.is_empty() && !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-            continue;
-        }
+    let mut scenarios: Vec<_> = collection::scenarios()?.into_iter().collect();
+    if !prefixes.is_empty() {
+        scenarios.retain(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    }
+    for (number, (name, steps)) in scenarios.into_iter().enumerate().filter(|(n, _)| n % parts == part) {
         let mut kernel = Kernel::set_up(&network, &far_end, number)?;
-        match run::run(&steps, &mut kernel) {
+        match Run::new(steps).finish(&mut kernel).with_context(|| name.clone()) {
             Ok(transcript) => fs::write(output.join(&name), transcript.to_string())?,
             Err(error) => {
-                println!("{name}: {error:#}");
+                println!("{error:#}");
                 failed += 1;
             }
         }

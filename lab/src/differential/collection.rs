@@ -56,7 +56,8 @@ fn read(name: &str, text: &str) -> Result<Vec<Step>> {
 /// The VIPs' network of a scenario: one of 32,768 in 10.128.0.0/9.
 pub fn vip_network(name: &str) -> String {
     // FNV-1a, 32 bits, folded.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let [_, _, high, low] = (hash ^ (hash >> 16)).to_be_bytes();
     format!("10.{}.{low}.", 128 | high)
 }
@@ -70,4 +71,35 @@ fn files(directory: &Path) -> Result<Vec<(String, String)>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_read_and_its_marks_are_its_own() {
+        let mut marks: BTreeMap<u32, String> = BTreeMap::new();
+        for (name, steps) in scenarios().unwrap() {
+            let own: BTreeSet<u32> = steps
+                .iter()
+                .filter_map(|step| if let Step::Member { mark, .. } = step { Some(*mark) } else { None })
+                .collect();
+            for mark in own {
+                let other = marks.insert(mark, name.clone());
+                assert_eq!(other, None, "mark {mark} of {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn golden_files_are_of_the_scenarios_that_there_are() {
+        let (scenarios, golden) = (scenarios().unwrap(), golden().unwrap());
+        assert!(scenarios.keys().eq(golden.keys()), "run scripts/golden");
+        for (name, transcript) in golden {
+            assert!(transcript.steps() == scenarios[&name], "{name} has changed: run scripts/golden");
+        }
+    }
 }

@@ -164,8 +164,10 @@ impl fmt::Display for Frame {
             Payload::Sip(call_id) => write!(f, "sip {way} {}", call_id.as_deref().unwrap_or("-"))?,
             Payload::Sctp(chunks) => {
                 let name = |chunk: &u8| SCTP_CHUNKS.iter().find(|(_, number)| number == chunk);
-                let names: Vec<String> =
-                    chunks.iter().map(|chunk| name(chunk).map_or(chunk.to_string(), |n| n.0.into())).collect();
+                let names: Vec<String> = chunks
+                    .iter()
+                    .map(|chunk| name(chunk).map_or(chunk.to_string(), |n| n.0.into()))
+                    .collect();
                 write!(f, "sctp {way} {}", names.join(","))?;
             }
         }
@@ -309,7 +311,8 @@ mod tests {
 
     #[test]
     fn checksums_are_right_and_the_number_is_read_back() {
-        let tcp = Frame::parse("tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN").unwrap()[0].bytes(7, [1; 6], [2; 6]);
+        let tcp =
+            Frame::parse("tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN").unwrap()[0].bytes(7, [1; 6], [2; 6]);
         assert_eq!(internet_sum(&tcp[14..34], 0), 0xffff);
         assert_eq!(read_forwarded(&tcp), Some((7, [2; 6])));
         // RFC 3720 appendix B.4: 32 bytes of zeroes.

@@ -201,7 +201,8 @@ impl Generator {
         };
         self.options += *self.random.pick(&flags);
         if !by_destination && self.random.percent(30) {
-            self.options += *self.random.pick(&[" -p 300", " -p 600 -M 255.255.255.0", " -p 60 -M 255.255.255.252"]);
+            self.options +=
+                *self.random.pick(&[" -p 300", " -p 600 -M 255.255.255.0", " -p 60 -M 255.255.255.252"]);
             if self.random.percent(30) {
                 self.line("sysctl expire_quiescent_template=1");
             }
@@ -217,14 +218,14 @@ impl Generator {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..42 => self.open(),
-            42..72 => self.go_on(),
-            72..78 => self.open_again(),
-            78..80 => self.miss(),
-            80..87 => self.edit_real_server(),
-            87..91 => self.remove_real_server(),
-            91..97 => self.add_real_server(),
-            97 => self.edit_service(),
+            0..45 => self.open(),
+            45..74 => self.go_on(),
+            74..81 => self.open_again(),
+            81 => self.miss(),
+            82..89 => self.edit_real_server(),
+            89..91 => self.remove_real_server(),
+            91..95 => self.add_real_server(),
+            95..97 => self.edit_service(),
             _ => self.quiesce_or_revive(),
         }
     }
@@ -272,7 +273,8 @@ impl Generator {
 
     fn open_again(&mut self) {
         let removals = self.removals;
-        let whole: Vec<Tuple> = self.tuples.iter().filter(|tuple| tuple.removals == removals).copied().collect();
+        let whole: Vec<Tuple> =
+            self.tuples.iter().filter(|tuple| tuple.removals == removals).copied().collect();
         if whole.is_empty() {
             return self.open();
         }
@@ -295,8 +297,8 @@ impl Generator {
 
     fn weight(&mut self) -> u32 {
         match self.scheduler {
-            "ovf" => *self.random.pick(&[0, 1, 2, 2, 3, 4, 5]),
-            _ => *self.random.pick(&[0, 1, 1, 1, 2, 2, 3, 4, 5, 7, 10, 100]),
+            "ovf" => *self.random.pick(&[0, 1, 2, 2, 3, 4, 5, 6]),
+            _ => *self.random.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 10, 100]),
         }
     }
 

@@ -39,7 +39,8 @@ impl Kernel {
         let host = network.add_host(&format!("kernel{number}"))?;
         let far_interface = format!("to-kernel{number}");
         network.add_cable((&host, "eth0"), (far_end, &far_interface))?;
-        let mut batch = format!("link set eth0 address {}\naddress add 10.0.0.1/24 dev eth0\n", mac_text(DIRECTOR_MAC));
+        let mut batch =
+            format!("link set eth0 address {}\naddress add 10.0.0.1/24 dev eth0\n", mac_text(DIRECTOR_MAC));
         let neighbours = REAL_SERVERS.chain([BARRIER_REAL_SERVER]).map(|octet| (octet, mac_of(octet)));
         for (octet, mac) in neighbours.chain([(ROUTER, ROUTER_MAC)]) {
             batch += &format!("neighbour add {} lladdr {} dev eth0\n", address_of(octet), mac_text(mac));

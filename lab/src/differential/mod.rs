@@ -16,8 +16,12 @@
 //! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
 //! | [`run`] | a scenario through either of the two |
 //! | [`kernel`] | the kernel's IPVS in a namespace |
+//! | [`director`] | dr-director in a namespace |
+//! | [`comparison`] | differences, and the stated deviations |
 
 pub mod collection;
+pub mod comparison;
+pub mod director;
 pub mod frame;
 pub mod generator;
 pub mod kernel;

@@ -1,6 +1,8 @@
-//! A scenario through either of the two directors, into a transcript.
+//! A scenario through either of the two directors, into a transcript, step by step: who runs several of them need not sleep
+//! while one waits.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -14,7 +16,7 @@ pub trait Subject {
     fn ipvsadm(&mut self, commands: &[&str]) -> Result<()>;
     /// Sets one of net.ipv4.vs.
     fn set(&mut self, name: &str, value: &str) -> Result<()>;
-    /// Gives frames a firewall mark.
+    /// Gives frames a firewall mark; port 0 is every port.
     fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()>;
     /// The listing, its rows as [`super::listing`] makes them.
     fn list(&mut self) -> Result<Vec<String>>;
@@ -24,19 +26,75 @@ pub trait Subject {
     fn wire(&mut self) -> &mut Wire;
 }
 
-/// Runs a scenario.
-pub fn run(steps: &[Step], subject: &mut impl Subject) -> Result<Transcript> {
-    let mut transcript = Transcript::default();
-    let mut rest = steps;
-    while let Some(first) = rest.first() {
-        // Frames go in together, and so do commands, until something else comes.
-        let together = rest.iter().take_while(|step| are_together(first, step)).count().max(1);
-        let (now, later) = rest.split_at(together);
-        let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
-        transcript.lines.extend(now.iter().cloned().zip(answers));
-        rest = later;
+/// Where a scenario is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It goes on at once.
+    Ready,
+    /// It goes on then.
+    WaitsUntil(Instant),
+    /// It is over.
+    Over,
+}
+
+/// A scenario that runs.
+pub struct Run {
+    steps: Vec<Step>,
+    /// What came of the steps so far.
+    pub transcript: Transcript,
+    state: State,
+}
+
+impl Run {
+    /// A scenario before its first step.
+    pub fn new(steps: Vec<Step>) -> Run {
+        Run { steps, transcript: Transcript::default(), state: State::Ready }
     }
-    Ok(transcript)
+
+    /// Where it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When it goes on, if it waits.
+    pub fn due(&self) -> Option<Instant> {
+        if let State::WaitsUntil(time) = self.state { Some(time) } else { None }
+    }
+
+    /// Sleeps as long as it waits.
+    pub fn sleep(&mut self) {
+        if let State::WaitsUntil(time) = self.state {
+            std::thread::sleep(time.saturating_duration_since(Instant::now()));
+            self.state = State::Ready;
+        }
+    }
+
+    /// Takes the next steps: as many frames, or as many commands, as follow each other.
+    pub fn advance(&mut self, subject: &mut impl Subject) -> Result<()> {
+        let rest = &self.steps[self.transcript.lines.len()..];
+        let Some(first) = rest.first() else {
+            self.state = State::Over;
+            return Ok(());
+        };
+        let together = rest.iter().take_while(|step| are_together(first, step)).count().max(1);
+        let now = &rest[..together];
+        let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
+        self.state = match first {
+            Step::Wait(time) => State::WaitsUntil(Instant::now() + *time),
+            _ => State::Ready,
+        };
+        self.transcript.lines.extend(now.iter().cloned().zip(answers));
+        Ok(())
+    }
+
+    /// Runs it to its end, by itself.
+    pub fn finish(mut self, subject: &mut impl Subject) -> Result<Transcript> {
+        while self.state != State::Over {
+            self.sleep();
+            self.advance(subject)?;
+        }
+        Ok(self.transcript)
+    }
 }
 
 fn are_together(first: &Step, other: &Step) -> bool {
@@ -57,10 +115,9 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
         Step::Member { mark, protocol, destination } => {
             subject.add_member(*mark, protocol, *destination.ip(), destination.port())?;
         }
-        Step::Wait(time) => std::thread::sleep(*time),
         Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
         Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
-        Step::Shares => {}
+        Step::Wait(_) | Step::Shares => {}
     }
     Ok(vec![Answer::Silent; steps.len()])
 }
