@@ -239,7 +239,7 @@ impl Subject for Director {
     fn list(&mut self) -> Result<Vec<String>> {
         let list = self.process.ctl(&["ipvsadm", "-Ln"])?;
         let persistent = self.process.ctl(&["ipvsadm", "-Ln", "--persistent-conn"])?;
-        let connections = self.process.ctl(&["ipvsadm", "-Lcn"])?;
+        let connections = self.process.ctl(&["ipvsadm", "-Lcn", "--persistent-conn"])?;
         let is_ours = |service: &str| self.scenario.has(service);
         let mut lines = listing::services(&list, &persistent, is_ours)?;
         lines.extend(listing::connections(&connections, is_ours)?);

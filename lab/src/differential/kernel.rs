@@ -118,7 +118,7 @@ impl Subject for Kernel {
     fn list(&mut self) -> Result<Vec<String>> {
         let (list, persistent) = (self.show(&["-Ln"])?, self.show(&["-Ln", "--persistent-conn"])?);
         let mut lines = listing::services(&list, &persistent, is_ours())?;
-        lines.extend(listing::connections(&self.show(&["-Lcn"])?, is_ours())?);
+        lines.extend(listing::connections(&self.show(&["-Lcn", "--persistent-conn"])?, is_ours())?);
         Ok(lines)
     }
 

@@ -5,9 +5,7 @@
 //! |---|---|---|
 //! | service | `-Ln` | as it stands |
 //! | RS | `-Ln` and `-Ln --persistent-conn` | `-> address forward weight active inactive persistent` |
-//! | connection | `-Lcn` | `protocol state source virtual destination [pe data]` |
-
-use std::collections::BTreeSet;
+//! | connection | `-Lcn --persistent-conn` | `protocol state source virtual destination [pe data]` |
 
 use anyhow::{Context, Result, ensure};
 
@@ -37,18 +35,19 @@ pub fn services(list: &str, persistent: &str, is_ours: impl Filter) -> Result<Ve
     Ok(lines)
 }
 
-/// Connections of `-Lcn`, sorted. `is_ours` is asked for the virtual address.
+/// Connections of `-Lcn --persistent-conn`, sorted. `is_ours` is asked for the virtual address.
 pub fn connections(list: &str, is_ours: impl Filter) -> Result<Vec<String>> {
-    let mut lines = BTreeSet::new();
+    let mut lines = Vec::new();
     for row in rows(list, 2)? {
         let mut words: Vec<&str> = row.split(' ').collect();
         ensure!(words.len() >= 6, "not a connection: `{row}`");
         words.remove(1);
         if is_ours(words[3]) {
-            ensure!(lines.insert(words.join(" ")), "listed twice: {row}");
+            lines.push(words.join(" "));
         }
     }
-    Ok(lines.into_iter().collect())
+    lines.sort();
+    Ok(lines)
 }
 
 /// Counters of `-Ln --stats --exact`.
