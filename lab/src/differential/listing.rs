@@ -35,7 +35,7 @@ pub fn services(list: &str, persistent: &str, is_ours: impl Filter) -> Result<Ve
     Ok(lines)
 }
 
-/// Connections of `-Lcn --persistent-conn`, sorted. `is_ours` is asked for the virtual address.
+/// Connections of `-Lcn --persistent-conn`, sorted by all but the source first. `is_ours` is asked for the virtual address.
 pub fn connections(list: &str, is_ours: impl Filter) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for row in rows(list, 2)? {
@@ -46,7 +46,12 @@ pub fn connections(list: &str, is_ours: impl Filter) -> Result<Vec<String>> {
             lines.push(words.join(" "));
         }
     }
-    lines.sort();
+    // By source last, so that those of one RS stand together.
+    lines.sort_by_cached_key(|line| {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let source = words.remove(2);
+        (words, source)
+    });
     Ok(lines)
 }
 

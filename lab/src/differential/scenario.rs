@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A transcript is the same with the answers: `= 10.0.0.11` (the RS that got it) or `= -` (nobody did) after a frame, `| ...`
-//! lines after a listing. Golden files are transcripts.
+//! lines after a listing. Golden files are transcripts. `| ^ 198.51.100.8:40000` is the row above, of another source.
 
 use std::fmt;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub enum Step {
 pub enum Answer {
     /// A step that has none.
     Silent,
-    /// The RS that got the frame, by the last octet of its address's name on the wire; none if it was not forwarded.
+    /// The RS that got the frame; none if it was not forwarded.
     Forwarded(Option<std::net::Ipv4Addr>),
     /// Lines of a listing.
     Listed(Vec<String>),
@@ -66,6 +66,15 @@ pub enum Answer {
 pub struct Transcript {
     /// Steps with their answers.
     pub lines: Vec<(Step, Answer)>,
+}
+
+/// What stands for all of the row above but its source.
+const ANOTHER_SOURCE: &str = "^ ";
+
+/// A connection's row with another source.
+fn with_source(row: &str, source: &str) -> String {
+    let words = row.split(' ').enumerate().map(|(place, word)| if place == 2 { source } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Reads a scenario.
@@ -144,7 +153,11 @@ impl Transcript {
             let Some((_, Answer::Listed(lines))) = self.lines.last_mut() else {
                 bail!("`{line}` is not below a listing");
             };
-            lines.push(listed.to_owned());
+            let row = match listed.strip_prefix(ANOTHER_SOURCE) {
+                Some(source) => with_source(lines.last().context("no row above")?, source),
+                None => listed.to_owned(),
+            };
+            lines.push(row);
             return Ok(());
         }
         let (text, answer) = match line.rsplit_once(" = ") {
@@ -178,7 +191,16 @@ impl fmt::Display for Transcript {
                 Answer::Forwarded(None) => writeln!(f, "{step} = -")?,
                 Answer::Listed(lines) => {
                     writeln!(f, "{step}")?;
-                    lines.iter().try_for_each(|line| writeln!(f, "| {line}"))?;
+                    let mut above = "";
+                    for line in lines {
+                        // Rows of real servers have their count there, not a source.
+                        let source = line.split(' ').nth(2).filter(|source| source.contains(':'));
+                        match source.filter(|source| with_source(above, source) == *line) {
+                            Some(source) => writeln!(f, "| {ANOTHER_SOURCE}{source}")?,
+                            None => writeln!(f, "| {line}")?,
+                        }
+                        above = line;
+                    }
                 }
             }
         }
@@ -195,10 +217,13 @@ mod tests {
         let text = "ipvsadm -A -t 192.0.2.10:80 -s rr\nsysctl expire_nodest_conn=1\nmember 7 tcp 192.0.2.10:0\n\
                     tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN = 10.0.0.11\n\
                     tcp 198.51.100.7:40000 > 192.0.2.11:80 SYN = -\nwait 2.5s\nlist\n| TCP 192.0.2.10:80 rr\n\
-                    statistics\nshares\n";
+                    | -> 10.0.0.11:80 Route 1 1 0 0\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.11:80\n\
+                    | ^ 198.51.100.7:40001\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.12:80\nstatistics\nshares\n";
         let transcript = Transcript::parse(text).unwrap();
         assert_eq!(transcript.to_string(), text);
         assert_eq!(transcript.steps().len(), 9);
+        let Answer::Listed(rows) = &transcript.lines[6].1 else { panic!("no listing") };
+        assert_eq!(rows[3], "UDP UDP 198.51.100.7:40001 192.0.2.10:80 10.0.0.11:80");
     }
 
     #[test]

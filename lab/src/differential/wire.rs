@@ -84,7 +84,7 @@ impl Wire {
         Ok(Wire { socket: open(host, interface)?, next_number: 1 })
     }
 
-    /// Sends frames and returns what came of each: the last octet's address of the RS that got it, or nothing.
+    /// Sends frames and returns what came of each: the RS that got it, or nothing.
     pub fn send(&mut self, frames: &[&Frame]) -> Result<Vec<Option<Ipv4Addr>>> {
         let mut outcomes = Vec::with_capacity(frames.len());
         for batch in frames.chunks(BATCH) {
