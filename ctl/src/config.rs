@@ -429,6 +429,20 @@ impl ServiceConfig {
     }
 }
 
+impl RealServerConfig {
+    /// A real server of weight 1 whose MAC address is asked by ARP.
+    pub fn new(address: Ipv4Addr) -> RealServerConfig {
+        RealServerConfig {
+            address,
+            weight: default_weight(),
+            mac: None,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            drain: None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for ServiceConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         crate::text::deserialize_table::<_, ServiceText, _>(deserializer)

@@ -78,12 +78,29 @@ impl Clock {
             Clock::Manual(hand) => Ticks(hand.0.load(Ordering::Relaxed)),
         }
     }
+
+    /// Seconds since tick 0, which unlike ticks go on for 136 years.
+    pub fn seconds(&self) -> u32 {
+        match self {
+            Clock::Tsc { start, scale } => {
+                let counts = tsc::now().wrapping_sub(*start);
+                let ticks = (u128::from(counts) * u128::from(*scale)) >> 64;
+                (ticks / u128::from(TICKS_PER_SECOND)) as u32
+            }
+            Clock::Manual(hand) => hand.0.load(Ordering::Relaxed) / TICKS_PER_SECOND,
+        }
+    }
 }
 
 impl ManualClock {
     /// Moves on.
     pub fn advance_seconds(&self, seconds: u32) {
-        self.0.fetch_add(seconds * TICKS_PER_SECOND, Ordering::Relaxed);
+        self.advance_ticks(seconds * TICKS_PER_SECOND);
+    }
+
+    /// Moves on by so many ticks.
+    pub fn advance_ticks(&self, ticks: u32) {
+        self.0.fetch_add(ticks, Ordering::Relaxed);
     }
 }
 

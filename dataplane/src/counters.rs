@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, StatelessReason};
 
 /// A number that only one thread changes.
 #[derive(Debug, Default)]
@@ -57,6 +57,11 @@ pub struct WorkerCounters {
     pub punted: Counter,
     /// Frames dropped, by [`DropReason`].
     pub dropped: [Counter; DropReason::COUNT],
+    /// Packets among those for real servers that went there by consistent hash, without a connection, by
+    /// [`StatelessReason`].
+    pub stateless: [Counter; StatelessReason::COUNT],
+    /// Connections among those opened whose first packets were forwarded without one.
+    pub adopted: Counter,
     /// Frames of the control thread that a port took.
     pub control_sent: Counter,
     /// Frames of the control thread that a port refused.
@@ -83,6 +88,8 @@ impl WorkerCounters {
             forwarded: Counter::default(),
             punted: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
+            stateless: std::array::from_fn(|_| Counter::default()),
+            adopted: Counter::default(),
             control_sent: Counter::default(),
             control_not_sent: Counter::default(),
             rounds: Counter::default(),
@@ -97,6 +104,16 @@ impl WorkerCounters {
     /// Frames dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize].load()
+    }
+
+    /// Packets forwarded without a connection for `reason`.
+    pub fn stateless(&self, reason: StatelessReason) -> u64 {
+        self.stateless[reason as usize].load()
+    }
+
+    /// Packets forwarded without a connection for any reason.
+    pub fn stateless_total(&self) -> u64 {
+        self.stateless.iter().map(Counter::load).sum()
     }
 
     /// Frames dropped for any reason.

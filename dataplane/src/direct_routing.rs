@@ -40,8 +40,13 @@ mod tests {
             .unwrap();
         let before = frame.clone();
         let macs = *b"\x02\0\0\0\0\x0b\x02\0\0\0\0\x01";
-        let destination =
-            Destination { macs, port: PortId(0), state: DestinationState::Forwarding, mtu: 1500 };
+        let destination = Destination {
+            macs,
+            port: PortId(0),
+            state: DestinationState::Forwarding,
+            mtu: 1500,
+            ..Destination::default()
+        };
         rewrite(&mut frame, &destination);
         assert_eq!(frame[..12], macs);
         assert_eq!(frame[TTL], 1);

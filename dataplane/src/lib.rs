@@ -5,15 +5,15 @@
 //! | [`port`] | what a port is to the data plane: traits |
 //! | [`dpdk`] | real ports, and all unsafe code of the workspace |
 //! | [`memory`] | ports in memory, for tests and for building without DPDK |
-//! | [`packet`] | views of Ethernet, ARP, IPv4, TCP, UDP and ICMP headers |
+//! | [`packet`] | views of Ethernet, ARP, IPv4, TCP, UDP, SCTP, SIP and ICMP |
 //! | [`snapshot`] | the configuration as workers read it |
 //! | [`mailbox`] | how a snapshot reaches the workers |
-//! | [`connection`] | the connection table, the TCP states, expiry |
+//! | [`connection`] | the connection table, the states, expiry, how others read it |
+//! | [`persistence`] | the templates that keep clients on their real servers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
-//! | [`listing`] | connections, listed for the control thread |
 //! | [`clock`] | time in the data plane |
 //! | [`worker`] | the loop |
 
@@ -23,10 +23,10 @@ pub mod counters;
 pub mod direct_routing;
 pub mod dpdk;
 pub mod host;
-pub mod listing;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;
+pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod verdict;

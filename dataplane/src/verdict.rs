@@ -1,4 +1,4 @@
-//! What becomes of a packet, and by which reason one is dropped.
+//! What becomes of a packet, and by which reason one is dropped or forwarded without a connection.
 
 /// Every received packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,76 +20,89 @@ pub enum PuntQueue {
     Echo,
 }
 
-macro_rules! drop_reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// Why a packet was dropped. The set is closed: every reason has a counter and is exported even at 0.
+macro_rules! reasons {
+    ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+        $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
 
-        impl DropReason {
+        impl $name {
             /// All reasons, in the order of their numbers.
-            pub const ALL: &[DropReason] = &[$(DropReason::$variant,)+];
+            pub const ALL: &[$name] = &[$($name::$variant,)+];
+
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
 
             /// The reason's name in metrics and `dr-ctl`.
             pub fn name(self) -> &'static str {
-                match self { $(DropReason::$variant => $name,)+ }
+                match self { $($name::$variant => $text,)+ }
             }
 
             /// One sentence for people.
             pub fn description(self) -> &'static str {
-                match self { $(DropReason::$variant => concat!($($doc),+).trim_ascii(),)+ }
+                match self { $($name::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
         }
     };
 }
 
-drop_reasons! {
-    /// The frame ends before its Ethernet, ARP, IPv4, TCP or UDP header does.
-    Truncated = "truncated",
-    /// The frame lies in several segments or in a buffer that is shared.
-    NotContiguous = "not_contiguous",
-    /// The destination MAC is neither the port's own nor a broadcast that the director answers.
-    WrongMac = "wrong_mac",
-    /// The EtherType is neither IPv4 nor ARP.
-    UnknownEtherType = "unknown_ethertype",
-    /// An ARP packet that concerns no VIP, DIP or real server of this port, or is no Ethernet/IPv4 ARP.
-    ArpIgnored = "arp_ignored",
-    /// IPv4 header: version, header length or total length impossible.
-    BadIpHeader = "bad_ip_header",
-    /// IPv4 header checksum wrong.
-    BadIpChecksum = "bad_ip_checksum",
-    /// Source address that no host may use (RFC 1812 section 5.3.7), or equal to the destination.
-    BadSource = "bad_source",
-    /// IPv4 fragment.
-    Fragment = "fragment",
-    /// Destination address is neither a VIP nor a DIP.
-    NotLocal = "not_local",
-    /// TTL too low to be forwarded (RFC 1812 section 5.3.1).
-    TtlExpired = "ttl_expired",
-    /// TCP data offset or UDP length impossible.
-    BadTransportHeader = "bad_transport_header",
-    /// For a VIP or DIP, but no virtual service has this protocol and port.
-    NoService = "no_service",
-    /// TCP packet that belongs to no connection and may not open one.
-    NoConnection = "no_connection",
-    /// The virtual service has no real server that may get a new connection.
-    NoRealServer = "no_real_server",
-    /// The connection's real server was removed.
-    RealServerRemoved = "real_server_removed",
-    /// No room for a new connection.
-    ConnectionTableFull = "connection_table_full",
-    /// Packet larger than the MTU of the port towards the real server.
-    TooBig = "too_big",
-    /// The port did not take the frame for sending.
-    TxFull = "tx_full",
-    /// The control thread's queue is full.
-    PuntQueueFull = "punt_queue_full",
+reasons! {
+    /// Why a packet was dropped. The set is closed: every reason has a counter and is exported even at 0.
+    DropReason {
+        /// The frame ends before its Ethernet, ARP, IPv4, TCP or UDP header does.
+        Truncated = "truncated",
+        /// The frame lies in several segments or in a buffer that is shared.
+        NotContiguous = "not_contiguous",
+        /// The destination MAC is neither the port's own nor a broadcast that the director answers.
+        WrongMac = "wrong_mac",
+        /// The EtherType is neither IPv4 nor ARP.
+        UnknownEtherType = "unknown_ethertype",
+        /// An ARP packet that concerns no VIP, DIP or real server of this port, or is no Ethernet/IPv4 ARP.
+        ArpIgnored = "arp_ignored",
+        /// IPv4 header: version, header length or total length impossible.
+        BadIpHeader = "bad_ip_header",
+        /// IPv4 header checksum wrong.
+        BadIpChecksum = "bad_ip_checksum",
+        /// Source address that no host may use (RFC 1812 section 5.3.7), or equal to the destination.
+        BadSource = "bad_source",
+        /// IPv4 fragment.
+        Fragment = "fragment",
+        /// Destination address is neither a VIP nor a DIP.
+        NotLocal = "not_local",
+        /// TTL too low to be forwarded (RFC 1812 section 5.3.1).
+        TtlExpired = "ttl_expired",
+        /// TCP data offset, UDP length or length of SCTP's first chunk impossible.
+        BadTransportHeader = "bad_transport_header",
+        /// A packet to a service that knows its clients by SIP's Call-ID, without a proper one.
+        BadSip = "bad_sip",
+        /// For a VIP or DIP, but no virtual service has this protocol and port.
+        NoService = "no_service",
+        /// Packet that belongs to no connection and may not open one.
+        NoConnection = "no_connection",
+        /// The virtual service has no real server that may get a new connection.
+        NoRealServer = "no_real_server",
+        /// The connection's real server was removed.
+        RealServerRemoved = "real_server_removed",
+        /// Packet larger than the MTU of the port towards the real server.
+        TooBig = "too_big",
+        /// The port did not take the frame for sending.
+        TxFull = "tx_full",
+        /// The control thread's queue is full.
+        PuntQueueFull = "punt_queue_full",
+    }
 }
 
-impl DropReason {
-    /// How many reasons there are.
-    pub const COUNT: usize = Self::ALL.len();
+reasons! {
+    /// Why a packet was forwarded by consistent hash, without a connection. The set is closed, as that of the drops.
+    StatelessReason {
+        /// The worker had opened as many connections as it may at once.
+        CreationRate = "creation_rate",
+        /// The worker's connection table is full.
+        TableFull = "table_full",
+        /// The table of persistence templates is full.
+        TemplateTableFull = "template_table_full",
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +113,11 @@ mod tests {
     fn reasons_are_numbered_by_their_place_and_named_once() {
         let mut names = std::collections::HashSet::new();
         for (place, &reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason as usize, place);
+            assert!(names.insert(reason.name()));
+            assert!(reason.description().ends_with('.'));
+        }
+        for (place, &reason) in StatelessReason::ALL.iter().enumerate() {
             assert_eq!(reason as usize, place);
             assert!(names.insert(reason.name()));
             assert!(reason.description().ends_with('.'));

@@ -52,7 +52,6 @@ fn is_hot(name: &str) -> bool {
             "dpdk/lanes.rs",
             "dpdk/prefetch.rs",
             "host.rs",
-            "listing.rs",
             "mailbox.rs",
             "snapshot.rs",
         ])

@@ -15,7 +15,7 @@ fn traffic() -> Vec<Vec<u8>> {
             frames.push(tcp([198, 51, high, low], 1024 + flow, flags));
         }
     }
-    frames.extend((0..300).map(|flow| udp(CLIENT, flow, b"question")));
+    frames.extend((0..300).map(|flow| udp(CLIENT, 1024 + flow, b"question")));
     frames.extend((0..20).map(|flow| tcp(CLIENT, flow, 0x10)));
     frames
 }
@@ -73,7 +73,7 @@ fn workers_on_threads_keep_weighted_shares_exact() {
             scope.spawn(move || worker.run(stop));
         }
         for flow in 0..6000_u16 {
-            let frame = tcp([198, 51, 100, (flow % 250) as u8], flow, 0x02);
+            let frame = tcp([198, 51, 100, (flow % 250) as u8], 1024 + flow, 0x02);
             // Never more in flight than the rings hold.
             while usize::from(flow) >= sent + 256 {
                 sent += rig.ports[0].take_transmitted().len();

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use ctl::config::{Config, DirectorConfig, Hugepages};
 use dataplane::clock::Clock;
 use dataplane::connection::ConnectionTable;
+use dataplane::persistence::TemplateTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
 use dataplane::host::{HostEnd, HostQueues};
-use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
 use dataplane::port::{FramePool, PortStatus, QueuePair};
 use dataplane::snapshot::shared_counts;
 use dataplane::worker::{Worker, WorkerParts};
 
+use crate::connections::Tables;
 use crate::control::{Control, ControlParts, Platform};
+use crate::draft::Settings;
 use crate::neighbours::Neighbours;
 use crate::services::Services;
 use crate::slots::Slots;
+use crate::templates_stub::TemplateReader;
 use crate::topology::Topology;
 
 /// Started ports, and what belongs to them.
@@ -78,28 +81,35 @@ where
     let topology = Topology::new(&config.ports, &started.ports);
     let mut services = Services::new(Slots::new(counts.clone(), counters.clone()));
     topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
-    services.check_room(&config.services).map_err(AssemblyError::Refused)?;
-    services.adopt(config.services.clone(), 1);
+    let settings = Settings {
+        connections: config.connections.clone().unwrap_or_default(),
+        services: config.services.clone(),
+    };
+    services.check_room(&settings).map_err(AssemblyError::Refused)?;
+    services.adopt(settings, 1, clock.seconds());
     let mut neighbours = Neighbours::default();
     neighbours.retain_wanted(services.wanted_neighbours(&topology), std::time::Duration::ZERO);
-    services.compile(&neighbours);
+    services.compile(&neighbours, clock.seconds());
     let first = Arc::new(services.snapshot(&topology, &neighbours));
     let (publisher, mailboxes) = Publisher::new(first, workers);
     let host = HostQueues::new();
-    let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
+    let templates = Arc::new(TemplateTable::default());
     let tables = connection_tables(&worker_cpus, &config.director)?;
     let platform = with_tables(platform, &tables, config.director.hugepages);
+    let buckets = tables.iter().map(|table| table.buckets() as u64).sum();
+    let readers = tables.iter().map(ConnectionTable::reader).collect();
     let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
     let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
         Worker::new(WorkerParts {
             index: index as u32,
+            workers: workers as u32,
             queues,
             mailbox,
             connections,
+            templates: templates.clone(),
             counts: counts.clone(),
             counters: counters[index].clone(),
             host: host.clone(),
-            listing: listings[index].clone(),
             clock: clock.clone(),
         })
     });
@@ -111,7 +121,8 @@ where
         host: Box::new(HostEnd::new(host, started.pool)),
         publisher,
         counters,
-        listings,
+        tables: Tables::new(readers, TemplateReader, buckets),
+        clock: clock.clone(),
         worker_cpus,
         services,
         neighbours,

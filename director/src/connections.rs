@@ -1,136 +1,338 @@
-//! `dr-ctl connections`: every worker's connections, read while it goes on forwarding.
+//! `dr-ctl connections`: the connections of all workers and the persistence templates, filtered, sorted, a page of them.
 //!
-//! Rows are taken as the workers put them, a bounded number at a time, so that the control thread goes on with ARP
-//! meanwhile. One listing at a time; others wait for it. One that was given up is drained before the next.
+//! A listing runs on a thread of its own, on the control thread's CPUs, and reads the tables as they are: workers do
+//! nothing for it and ARP does not wait for it. Its memory is bounded by the page that is asked for, its time by the
+//! tables' size. At most [`AT_ONCE`] run; others wait.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl::config::Protocol;
-use ctl::protocol::{ConnectionView, Connections, ConnectionsQuery, ErrorCode, ErrorReply};
-use dataplane::listing::{ConnectionRow, Listing};
+use ctl::config::{GroupName, Protocol, ServiceId};
+use ctl::protocol::{
+    ConnectionOrder, ConnectionView, Connections, ConnectionsQuery, EntryKind, ErrorCode, ErrorReply,
+};
+use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
+use dataplane::connection::{Connection, ConnectionState, TableReader};
 use dataplane::snapshot;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
-use crate::control::{SharedControl, TICK};
-use crate::services::wire_protocol;
+use crate::control::{Control, SharedControl};
+use crate::draft::no_service;
+use crate::selection::Selection;
 use crate::slots::Owner;
+use crate::templates_stub::TemplateReader;
 
-/// Rows in one answer, whatever the client asks for: 100,000 are 20 MB of JSON.
-pub const ROWS_MAX: u32 = 100_000;
-/// Rows taken from one worker before other tasks have their turn.
-const ROWS_AT_ONCE: usize = 2048;
-/// A worker that has not put a row in this time, nor finished, is stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What `offset` and `limit` may reach together: rows that one listing holds.
+pub const REACH_MAX: u32 = 1_000_000;
+/// Rows in one answer, whatever the client asks for: about 100 MB of JSON, within what clients take.
+pub const ROWS_MAX: u32 = 500_000;
+/// Listings that run at once.
+pub const AT_ONCE: usize = 2;
 /// How long a listing may wait for others.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
+/// Entries read before the thread offers its CPU to the control thread, and the clock is read again.
+const ENTRIES_AT_ONCE: u32 = 16_384;
 
-/// The workers' listings, and which of them are under way.
-#[derive(Debug)]
-pub struct Lister {
-    listings: Vec<Arc<Listing>>,
-    /// Number of the listing asked for, by worker, until all its rows are taken.
-    outstanding: Vec<Option<u64>>,
+/// Name of an assured template's state; others are `NONE`.
+const ASSURED: &str = "ASSURED";
+const NOT_ASSURED: &str = "NONE";
+
+/// What listings read.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// The connections of each worker.
+    pub workers: Vec<TableReader>,
+    /// The templates of all workers.
+    pub templates: TemplateReader,
+    /// Buckets of all connection tables together.
+    pub buckets: u64,
+    turns: Arc<Semaphore>,
 }
 
-impl Lister {
-    /// Nothing under way.
-    pub fn new(listings: Vec<Arc<Listing>>) -> Self {
-        let outstanding = vec![None; listings.len()];
-        Lister { listings, outstanding }
-    }
-
-    fn request(&mut self) {
-        for (listing, outstanding) in self.listings.iter().zip(&mut self.outstanding) {
-            *outstanding = Some(listing.request());
-        }
-    }
-
-    /// Shows all rows of what is under way to `see`.
-    async fn drain(&mut self, mut see: impl FnMut(u32, &ConnectionRow)) -> Result<(), ErrorReply> {
-        let mut progress = Instant::now();
-        while self.outstanding.iter().any(Option::is_some) {
-            let mut taken = 0;
-            for (worker, listing) in self.listings.iter().enumerate() {
-                let Some(number) = self.outstanding[worker] else { continue };
-                // Asked before the queue is emptied: a row put later would be missed.
-                let is_complete = listing.is_complete(number);
-                let rows = std::iter::from_fn(|| listing.next_row()).take(ROWS_AT_ONCE);
-                let count = rows.inspect(|row| see(worker as u32, row)).count();
-                taken += count;
-                if is_complete && count < ROWS_AT_ONCE {
-                    self.outstanding[worker] = None;
-                    taken += 1;
-                }
-            }
-            if taken > 0 {
-                progress = Instant::now();
-                tokio::task::yield_now().await;
-            } else if progress.elapsed() < PATIENCE {
-                tokio::time::sleep(TICK).await;
-            } else {
-                return Err(self.describe_silence());
-            }
-        }
-        Ok(())
-    }
-
-    fn describe_silence(&self) -> ErrorReply {
-        let silent = self.outstanding.iter().enumerate().filter(|(_, outstanding)| outstanding.is_some());
-        let silent: Vec<_> = silent.map(|(worker, _)| worker.to_string()).collect();
-        let message =
-            format!("no connections from worker {} within {} s", silent.join(", "), PATIENCE.as_secs());
-        ErrorReply::new(ErrorCode::Timeout, message)
-            .with_help("try again; a worker that makes no progress needs a restart of dr-director")
+impl Tables {
+    /// Tables that nobody reads yet.
+    pub fn new(workers: Vec<TableReader>, templates: TemplateReader, buckets: u64) -> Self {
+        Tables { workers, templates, buckets, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
 /// Lists connections.
-pub async fn list(
-    control: &SharedControl,
-    lister: &Mutex<Lister>,
-    query: &ConnectionsQuery,
-) -> Result<Connections, ErrorReply> {
-    let busy = || ErrorReply::new(ErrorCode::Timeout, "another listing of connections is still under way");
-    let mut lister = tokio::time::timeout(QUEUE_PATIENCE, lister.lock()).await.map_err(|_| busy())?;
-    lister.drain(|_, _| {}).await?;
-    lister.request();
-    let limit = query.limit.min(ROWS_MAX) as usize;
-    let mut answer = Connections { matching: 0, connections: Vec::new() };
-    let collect = |worker: u32, row: &ConnectionRow| {
-        let Some(view) = view(control, worker, row).filter(|view| matches(query, view)) else { return };
-        answer.matching += 1;
-        if answer.connections.len() < limit {
-            answer.connections.push(view);
-        }
+pub async fn list(control: &SharedControl, query: &ConnectionsQuery) -> Result<Connections, ErrorReply> {
+    check(query)?;
+    let turns = control.borrow().tables.turns.clone();
+    let busy = || {
+        let message = format!("{AT_ONCE} listings of connections are still under way");
+        ErrorReply::new(ErrorCode::Timeout, message).with_help("try again in a moment")
     };
-    lister.drain(collect).await?;
-    Ok(answer)
-}
-
-/// A row in words; none where its slot led nowhere ever.
-fn view(control: &SharedControl, worker: u32, row: &ConnectionRow) -> Option<ConnectionView> {
-    let Owner { address, .. } = control.borrow().services.slots().owner(row.destination)?;
-    Some(ConnectionView {
-        protocol: if row.protocol == snapshot::Protocol::UDP { Protocol::Udp } else { Protocol::Tcp },
-        state: row.state.to_owned(),
-        expires_seconds: row.expires_seconds,
-        client_address: row.client_address,
-        client_port: row.client_port,
-        virtual_address: row.virtual_address,
-        virtual_port: row.virtual_port,
-        real_server: address,
-        worker,
+    let turn = tokio::time::timeout(QUEUE_PATIENCE, turns.acquire_owned()).await.map_err(|_| busy())?;
+    let listing = Listing::new(&control.borrow(), query)?;
+    // The turn goes with the thread: one whose client has left still runs to its end.
+    let run = move || {
+        let _turn = turn;
+        listing.run()
+    };
+    tokio::task::spawn_blocking(run).await.map_err(|_| {
+        ErrorReply::new(ErrorCode::Internal, "the listing crashed a thread of the director; its log says more")
     })
 }
 
-fn matches(query: &ConnectionsQuery, view: &ConnectionView) -> bool {
-    let is_of_service = |service: ctl::config::ServiceId| {
-        (service.address, service.port) == (view.virtual_address, view.virtual_port)
-            && wire_protocol(service.protocol) == wire_protocol(view.protocol)
+fn check(query: &ConnectionsQuery) -> Result<(), ErrorReply> {
+    let reach = query.offset.checked_add(query.limit).filter(|reach| *reach <= REACH_MAX);
+    if reach.is_none() {
+        let (offset, limit) = (query.offset, query.limit);
+        let message = format!("offset {offset} and limit {limit} are over {REACH_MAX} together");
+        return Err(ErrorReply::new(ErrorCode::Invalid, message)
+            .with_help("narrow the listing by service, client, VIP, real server or state"));
+    }
+    let Some(state) = &query.state else { return Ok(()) };
+    let mut names = state_names();
+    if names.iter().any(|name| name.eq_ignore_ascii_case(state)) {
+        return Ok(());
+    }
+    names.sort_unstable();
+    Err(ErrorReply::new(ErrorCode::Invalid, format!("state: {state:?} is no state of a connection"))
+        .with_help(format!("known are {}", names.join(", "))))
+}
+
+fn state_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = ConnectionState::ALL.iter().map(|state| state.name()).chain([ASSURED]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// A listing, with all that it needs of the control thread's state.
+struct Listing {
+    tables: Tables,
+    clock: Clock,
+    filter: Filter,
+    owners: Vec<Option<Owner>>,
+    /// Names of the groups by the number of their templates.
+    groups: HashMap<u32, GroupName>,
+    sort: ConnectionOrder,
+    descending: bool,
+    offset: usize,
+    limit: usize,
+}
+
+/// A query against what tables hold.
+struct Filter {
+    kind: EntryKind,
+    /// By slot; none: all.
+    slots: Option<Vec<bool>>,
+    client: Option<ipnet::Ipv4Net>,
+    vip: Option<Ipv4Addr>,
+    state: Option<String>,
+    /// By number of the state.
+    states: [bool; 256],
+}
+
+/// A row while it is sorted.
+#[derive(Clone, Debug)]
+struct Row {
+    /// What the listing is sorted by.
+    order: u64,
+    client: Ipv4Addr,
+    client_port: u16,
+    virtual_port: u16,
+    vip: Ipv4Addr,
+    /// None of a group.
+    protocol: Option<Protocol>,
+    worker: Option<u16>,
+    slot: u32,
+    expires_ticks: u32,
+    state: &'static str,
+    template: Option<Box<TemplateFacts>>,
+}
+
+/// What only templates have.
+#[derive(Clone, Debug)]
+struct TemplateFacts {
+    group: Option<GroupName>,
+    engine_data: Option<String>,
+}
+
+impl Listing {
+    fn new(control: &Control, query: &ConnectionsQuery) -> Result<Self, ErrorReply> {
+        let services = &control.services;
+        if let Some(id) = query.service.filter(|id| services.find(*id).is_none()) {
+            return Err(no_service(id));
+        }
+        let owners = services.slots().owners();
+        let named = |service: &ctl::config::ServiceConfig| match service.id {
+            ServiceId::Group(name) => Some((services.group_number(service.id)?, name)),
+            ServiceId::Virtual(_) => None,
+        };
+        Ok(Listing {
+            tables: control.tables.clone(),
+            clock: control.clock.clone(),
+            filter: Filter::new(query, &owners),
+            groups: services.configured().iter().filter_map(named).collect(),
+            owners,
+            sort: query.sort,
+            descending: query.descending,
+            offset: query.offset as usize,
+            limit: query.limit.min(ROWS_MAX) as usize,
+        })
+    }
+
+    fn run(self) -> Connections {
+        let descending = self.descending;
+        let compare = move |a: &Row, b: &Row| {
+            let ordering = compare(a, b);
+            if descending { ordering.reverse() } else { ordering }
+        };
+        let mut selection = Selection::new(self.offset + self.limit, compare);
+        let mut matching = 0;
+        let mut see = |row: Row| {
+            matching += 1;
+            selection.add(row);
+        };
+        if self.filter.kind != EntryKind::Templates {
+            for (worker, table) in self.tables.workers.iter().enumerate() {
+                self.read_connections(worker as u16, table, &mut see);
+            }
+        }
+        if self.filter.kind != EntryKind::Connections {
+            self.read_templates(&mut see);
+        }
+        let rows = selection.finish(self.offset);
+        Connections { matching, connections: rows.into_iter().map(|row| self.view(row)).collect() }
+    }
+
+    fn read_connections(&self, worker: u16, table: &TableReader, see: &mut impl FnMut(Row)) {
+        let mut from = 0;
+        while from < table.used_bound() {
+            let now = self.clock.now();
+            for connection in table.read(from, ENTRIES_AT_ONCE) {
+                if self.filter.admits(&connection, now) {
+                    see(self.row(worker, &connection, now));
+                }
+            }
+            from += ENTRIES_AT_ONCE;
+            std::thread::yield_now();
+        }
+    }
+
+    fn row(&self, worker: u16, connection: &Connection, now: Ticks) -> Row {
+        let (key, service) = (&connection.key, connection.key.service());
+        let row = Row {
+            order: 0,
+            client: key.client_address(),
+            client_port: key.client_port(),
+            virtual_port: service.port,
+            vip: service.address,
+            protocol: protocol(service.protocol),
+            worker: Some(worker),
+            slot: connection.destination,
+            expires_ticks: connection.expires.since(now),
+            state: connection.state.name(),
+            template: None,
+        };
+        self.ordered(row)
+    }
+
+    fn read_templates(&self, _see: &mut impl FnMut(Row)) {}
+
+    fn view(&self, row: Row) -> ConnectionView {
+        let is_template = row.template.is_some();
+        let facts = row.template.map_or(TemplateFacts { group: None, engine_data: None }, |facts| *facts);
+        ConnectionView {
+            protocol: row.protocol,
+            is_template,
+            engine_data: facts.engine_data,
+            group: facts.group,
+            state: row.state.to_owned(),
+            expires_seconds: row.expires_ticks.div_ceil(TICKS_PER_SECOND),
+            client_address: row.client,
+            client_port: row.client_port,
+            virtual_address: row.vip,
+            virtual_port: row.virtual_port,
+            real_server: self.real_server(row.slot),
+            worker: row.worker.map(u32::from),
+        }
+    }
+
+    /// A slot that never led anywhere is in no table.
+    fn real_server(&self, slot: u32) -> Ipv4Addr {
+        let owner = self.owners.get(slot as usize).copied().flatten();
+        owner.map_or(Ipv4Addr::UNSPECIFIED, |owner| owner.address)
+    }
+
+    fn ordered(&self, row: Row) -> Row {
+        let order = match self.sort {
+            ConnectionOrder::Client => 0,
+            ConnectionOrder::Service => {
+                let protocol = row.protocol.map_or(0, |protocol| 1 + protocol as u64);
+                protocol << 48 | u64::from(row.vip.to_bits()) << 16 | u64::from(row.virtual_port)
+            }
+            ConnectionOrder::RealServer => u64::from(self.real_server(row.slot).to_bits()),
+            ConnectionOrder::State => first_bytes(row.state),
+            ConnectionOrder::Expires => u64::from(row.expires_ticks),
+        };
+        Row { order, ..row }
+    }
+}
+
+/// Names of states differ within their first eight letters, or sort by them well enough.
+fn first_bytes(name: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let count = name.len().min(bytes.len());
+    bytes[..count].copy_from_slice(&name.as_bytes()[..count]);
+    u64::from_be_bytes(bytes)
+}
+
+fn compare(a: &Row, b: &Row) -> Ordering {
+    let key = |row: &Row| {
+        (row.order, row.client, row.client_port, row.vip, row.virtual_port, row.protocol, row.worker, row.slot)
     };
-    query.service.is_none_or(is_of_service)
-        && query.client.is_none_or(|client| client == view.client_address)
-        && query.real_server.is_none_or(|real_server| real_server == view.real_server)
+    key(a).cmp(&key(b))
+}
+
+fn protocol(protocol: snapshot::Protocol) -> Option<Protocol> {
+    match protocol {
+        snapshot::Protocol::TCP => Some(Protocol::Tcp),
+        snapshot::Protocol::UDP => Some(Protocol::Udp),
+        snapshot::Protocol::SCTP => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+impl Filter {
+    fn new(query: &ConnectionsQuery, owners: &[Option<Owner>]) -> Self {
+        let is_wanted = |owner: &Owner| {
+            query.service.is_none_or(|id| id == owner.service)
+                && query.real_server.is_none_or(|address| address == owner.address)
+        };
+        let slots = || owners.iter().map(|owner| owner.as_ref().is_some_and(is_wanted)).collect();
+        let mut states = [query.state.is_none(); 256];
+        for &state in ConnectionState::ALL {
+            states[state as usize] |=
+                query.state.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(state.name()));
+        }
+        Filter {
+            kind: query.kind,
+            slots: (query.service.is_some() || query.real_server.is_some()).then(slots),
+            client: query.client,
+            vip: query.vip,
+            state: query.state.clone(),
+            states,
+        }
+    }
+
+    fn admits(&self, connection: &Connection, now: Ticks) -> bool {
+        // Over, and not swept yet.
+        !connection.expires.is_past(now)
+            && self.states[connection.state as usize]
+            && self.admits_slot(connection.destination)
+            && self.client.is_none_or(|network| network.contains(&connection.key.client_address()))
+            && self.vip.is_none_or(|vip| vip == connection.key.service().address)
+    }
+
+    fn admits_slot(&self, slot: u32) -> bool {
+        self.slots.as_ref().is_none_or(|slots| slots.get(slot as usize).copied().unwrap_or_default())
+    }
 }

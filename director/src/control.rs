@@ -1,5 +1,5 @@
-//! The owner of all state of the control thread: executes commands, publishes snapshots, and looks every millisecond
-//! at what the workers punted, whom to ask by ARP and which slots are free again.
+//! The owner of all state of the control thread: makes changes, publishes snapshots, and looks every millisecond at what
+//! the workers punted, whom to ask by ARP, which drains are over and which slots are free again.
 //!
 //! Control thread only, shared by its tasks through a `RefCell` that is never borrowed across an await. Commands are
 //! executed one after the other; only the wait for the workers overlaps, and a later generation implies the earlier.
@@ -12,14 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ctl::config::{Config, ServiceConfig};
 use ctl::mac::MacAddress;
-use ctl::protocol::{
-    Changed, Command, Connections, ErrorCode, ErrorReply, Neighbours as NeighboursAnswer, Response, Show,
-    Stats, Status,
-};
+use ctl::protocol::{Changed, Command, ErrorReply, Filter, OneRealServer};
 use ctl::request::VERBS;
+use dataplane::clock::Clock;
 use dataplane::counters::WorkerCounters;
 use dataplane::host::HostPath;
-use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
 use dataplane::packet::arp::ArpPacket;
 use dataplane::packet::icmp;
@@ -28,12 +25,17 @@ use dataplane::snapshot::Snapshot;
 use dataplane::verdict::PuntQueue;
 
 use crate::arp::{self, ArpResponder};
-use crate::changes;
-use crate::connections::{self, Lister};
+use crate::changes::{self, Circumstances};
+use crate::connections::Tables;
+use crate::describe::describe;
+use crate::drain::{Drains, Ended, Moment};
+use crate::draft::{Draft, Settings};
 use crate::neighbours::{Heard, Neighbours};
 use crate::rate::RateLimit;
+use crate::rates::Rates;
 use crate::services::Services;
 use crate::topology::Topology;
+use crate::utc;
 
 /// How often [`Control::tick`] is to be called.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -49,8 +51,9 @@ const NEIGHBOUR_SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
 const NEIGHBOUR_SNAPSHOT_SHARE: u32 = 4;
 /// How often slots and old snapshots are looked at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
-/// A change that the workers have not taken by then is answered as late. A worker looks once a round.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Drains that end at once and are named in the log; the rest is counted.
+const ENDED_DRAINS_LOGGED: usize = 8;
 
 /// The control thread's state as its tasks share it.
 pub type SharedControl = Rc<RefCell<Control>>;
@@ -68,7 +71,7 @@ pub struct Platform {
 
 /// What [`Control`] is made of.
 pub struct ControlParts {
-    /// `director` and `ports` that run; its `services` are those that `services` was made with.
+    /// `director` and `ports` that run; the rest is what `services` was made with.
     pub config: Config,
     /// The ports, started.
     pub ports: Vec<Box<dyn PortStatus>>,
@@ -80,8 +83,10 @@ pub struct ControlParts {
     pub publisher: Publisher<Snapshot>,
     /// Numbers of each worker.
     pub counters: Vec<Arc<WorkerCounters>>,
-    /// Connections of each worker.
-    pub listings: Vec<Arc<Listing>>,
+    /// Connections and templates of all workers.
+    pub tables: Tables,
+    /// The workers' clock.
+    pub clock: Clock,
     /// CPU of each worker.
     pub worker_cpus: Vec<usize>,
     /// The services of the first snapshot.
@@ -111,7 +116,10 @@ pub struct Control {
     pub(crate) clients: usize,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    lister: Rc<tokio::sync::Mutex<Lister>>,
+    pub(crate) tables: Tables,
+    pub(crate) clock: Clock,
+    pub(crate) rates: Rates,
+    pub(crate) drains: Drains,
     punted: Vec<u8>,
     /// The snapshot lags behind the neighbours.
     neighbours_changed: bool,
@@ -119,77 +127,6 @@ pub struct Control {
     neighbours_pause_ends: Duration,
     collected: Duration,
     log_limit: RateLimit,
-}
-
-/// The result of a command.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// Of every change.
-    Changed(Changed),
-    /// Of `show`.
-    Show(Show),
-    /// Of `stats`.
-    Stats(Stats),
-    /// Of `connections`.
-    Connections(Connections),
-    /// Of `neighbours`.
-    Neighbours(NeighboursAnswer),
-    /// Of `status`.
-    Status(Status),
-    /// Of `config`.
-    Config(Config),
-}
-
-/// A command executed.
-#[derive(Clone, Debug)]
-pub struct Executed {
-    /// The generation that every worker runs.
-    pub generation: u64,
-    /// The result.
-    pub answer: Answer,
-}
-
-impl Executed {
-    /// As the protocol has it.
-    pub fn to_response(&self) -> Response {
-        let generation = self.generation;
-        match &self.answer {
-            Answer::Changed(result) => Response::ok(generation, result),
-            Answer::Show(result) => Response::ok(generation, result),
-            Answer::Stats(result) => Response::ok(generation, result),
-            Answer::Connections(result) => Response::ok(generation, result),
-            Answer::Neighbours(result) => Response::ok(generation, result),
-            Answer::Status(result) => Response::ok(generation, result),
-            Answer::Config(result) => Response::ok(generation, result),
-        }
-    }
-
-    /// What was changed, in words.
-    pub fn changes(&self) -> &[String] {
-        match &self.answer {
-            Answer::Changed(changed) => &changed.changes,
-            _ => &[],
-        }
-    }
-
-    /// Rows in the result, roughly: how long it takes to write.
-    pub fn rows(&self) -> usize {
-        match &self.answer {
-            Answer::Changed(result) => result.changes.len(),
-            Answer::Show(result) => {
-                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
-            }
-            Answer::Stats(result) => {
-                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
-            }
-            Answer::Connections(result) => result.connections.len(),
-            Answer::Neighbours(result) => result.neighbours.len(),
-            Answer::Status(_) => 1,
-            Answer::Config(result) => {
-                result.services.iter().map(|service| 1 + service.real_servers.len()).sum()
-            }
-        }
-    }
 }
 
 /// A change that was published, or that there was nothing to publish for.
@@ -204,8 +141,9 @@ pub struct Published {
 impl Control {
     /// A control thread that has sent nothing yet. VIPs are announced and RSs asked for from the first tick on.
     pub fn new(parts: ControlParts) -> Self {
+        let rates = Rates::new(parts.services.slots().capacity());
         let mut control = Control {
-            config: Config { services: Vec::new(), ..parts.config },
+            config: Config { connections: None, services: Vec::new(), ..parts.config },
             ports: parts.ports,
             topology: parts.topology,
             host: parts.host,
@@ -220,7 +158,10 @@ impl Control {
             clients: 0,
             started: Instant::now(),
             started_at: SystemTime::now(),
-            lister: Rc::new(tokio::sync::Mutex::new(Lister::new(parts.listings))),
+            tables: parts.tables,
+            clock: parts.clock,
+            rates,
+            drains: Drains::default(),
             punted: Vec::new(),
             neighbours_changed: false,
             neighbours_pause_ends: Duration::ZERO,
@@ -228,6 +169,8 @@ impl Control {
             log_limit: RateLimit::new(1, 10),
         };
         control.announce_new_vips(Duration::ZERO);
+        let moment = Moment { now: Duration::ZERO, unix_now: utc::now() };
+        control.drains.follow(control.services.configured(), control.publisher.generation(), moment);
         control
     }
 
@@ -253,27 +196,59 @@ impl Control {
 
     /// The configuration that runs.
     pub fn running_config(&self) -> Config {
-        Config { services: self.services.configured().to_vec(), ..self.config.clone() }
+        let Settings { connections, services } = self.services.settings().clone();
+        Config { connections: Some(connections), services, ..self.config.clone() }
     }
 
     /// Publishes what a command changes, all or nothing; none where it is no change.
     pub fn change(&mut self, command: &Command) -> Result<Option<Published>, ErrorReply> {
-        let running = self.services.configured();
-        let Some(candidate) = changes::candidate(&self.config, running, command)? else { return Ok(None) };
-        self.topology.check_macs(&candidate)?;
         self.services.collect(self.oldest_running());
-        self.services.check_room(&candidate)?;
-        let changes = changes::describe(self.services.configured(), &candidate);
+        let is_acceptable = |candidate: &Settings| {
+            self.topology.check_macs(&candidate.services)?;
+            self.services.check_room(candidate)
+        };
+        let circumstances =
+            Circumstances { fixed: &self.config, unix_now: utc::now(), is_acceptable: &is_acceptable };
+        let running = self.services.settings();
+        let Some(candidate) = changes::candidate(&circumstances, running, command)? else { return Ok(None) };
+        let mut changes = describe(running, &candidate);
         let is_dry = matches!(command, Command::Apply(apply) if apply.dry_run);
         if !is_dry && !changes.is_empty() {
             self.adopt(candidate);
         }
+        match command {
+            Command::Zero(filter) => changes.push(self.zero(filter)),
+            Command::Batch(batch) => {
+                let zeroed = batch.commands.iter().filter_map(|command| match command {
+                    Command::Zero(filter) => Some(self.zero(filter)),
+                    _ => None,
+                });
+                changes.extend(zeroed);
+            }
+            _ => {}
+        }
         Ok(Some(Published { generation: self.publisher.generation(), changed: Changed { changes } }))
     }
 
-    fn adopt(&mut self, candidate: Vec<ServiceConfig>) {
+    /// Lets counters and rates start at 0 again; in words. The workers have no part in it.
+    fn zero(&mut self, filter: &Filter) -> String {
         let now = self.now();
-        self.services.adopt(candidate, self.publisher.generation() + 1);
+        let zeroed = self.services.zero(filter.service);
+        let count = zeroed.len();
+        for (service, slots) in zeroed {
+            self.rates.reset(service, slots.into_iter(), self.services.slots(), now);
+        }
+        match filter.service {
+            Some(service) => format!("counters of {service} start at 0"),
+            None => format!("counters of all {count} virtual services start at 0"),
+        }
+    }
+
+    fn adopt(&mut self, candidate: Settings) {
+        let now = self.now();
+        let generation = self.publisher.generation() + 1;
+        self.drains.follow(&candidate.services, generation, Moment { now, unix_now: utc::now() });
+        self.services.adopt(candidate, generation, self.clock.seconds());
         let wanted = self.services.wanted_neighbours(&self.topology);
         self.neighbours.retain_wanted(wanted, now);
         self.announce_new_vips(now);
@@ -282,13 +257,35 @@ impl Control {
         self.send_arp(now);
     }
 
+    /// Removes real servers that are drained.
+    fn end_drains(&mut self, now: Duration) {
+        let ended = self.drains.ended(&self.services, self.oldest_running(), now);
+        if ended.is_empty() {
+            return;
+        }
+        let mut draft = Draft::new(self.services.settings());
+        for (number, Ended { owner, reason }) in ended.iter().enumerate() {
+            let remove = Command::DelRs(OneRealServer { service: owner.service, address: owner.address });
+            // It is configured: `ended` found its slot.
+            let _ = draft.edit(&remove, 0);
+            if number < ENDED_DRAINS_LOGGED {
+                tracing::info!("removed drained real server {} from {}: {reason}", owner.address, owner.service);
+            }
+        }
+        if let Some(more) = ended.len().checked_sub(ENDED_DRAINS_LOGGED).filter(|&more| more > 0) {
+            tracing::info!("removed {more} more drained real servers");
+        }
+        self.adopt(draft.finish());
+    }
+
     fn announce_new_vips(&mut self, now: Duration) {
-        let vips = self.services.configured().iter().map(|service| service.address).collect();
+        let addresses = self.services.configured().iter().flat_map(ServiceConfig::addresses);
+        let vips = addresses.map(|address| address.address).collect();
         self.responder.set_vips(vips, now);
     }
 
     fn publish(&mut self, now: Duration) {
-        self.services.compile(&self.neighbours);
+        self.services.compile(&self.neighbours, self.clock.seconds());
         let snapshot = self.services.snapshot(&self.topology, &self.neighbours);
         self.publisher.publish(Arc::new(snapshot));
         self.neighbours_changed = false;
@@ -308,7 +305,11 @@ impl Control {
             self.collected = now;
             self.publisher.reclaim();
             self.services.collect(self.oldest_running());
+            if !self.drains.is_empty() {
+                self.end_drains(now);
+            }
         }
+        self.rates.tick(self.services.slots(), now);
     }
 
     fn take_punted(&mut self, now: Duration) {
@@ -413,80 +414,4 @@ impl Control {
     pub fn count_request(&mut self, verb: &'static str, outcome: &'static str) {
         *self.requests.entry((verb, outcome)).or_default() += 1;
     }
-
-    fn query(&self, command: &Command) -> Result<Answer, ErrorReply> {
-        Ok(match command {
-            Command::Show(filter) => Answer::Show(self.show(filter)?),
-            Command::Stats(filter) => Answer::Stats(self.stats(filter)?),
-            Command::Neighbours => Answer::Neighbours(self.neighbours_view()),
-            Command::Status => Answer::Status(self.status()),
-            Command::Config => Answer::Config(self.running_config()),
-            _ => {
-                return Err(ErrorReply::new(
-                    ErrorCode::Internal,
-                    format!("`{}` is no query", command.verb()),
-                ));
-            }
-        })
-    }
-
-    /// Which worker runs what, for an error.
-    fn describe_lag(&self, generation: u64) -> ErrorReply {
-        let late = self.publisher.running().enumerate().filter(|(_, running)| *running < generation);
-        let late: Vec<_> = late
-            .map(|(worker, running)| format!("worker {worker} still runs generation {running}"))
-            .collect();
-        let message = format!(
-            "the change is generation {generation} and not in force everywhere after {} s: {}",
-            APPLY_TIMEOUT.as_secs(),
-            late.join(", ")
-        );
-        ErrorReply::new(ErrorCode::Timeout, message).with_help(
-            "the change stays queued and takes effect when the worker looks again; `dr-ctl stats` shows each \
-             worker's generation, and a worker that makes no progress needs a restart of dr-director",
-        )
-    }
-}
-
-/// Executes a command; a change is answered when every worker runs it.
-pub async fn execute(control: &SharedControl, command: &Command) -> Result<Executed, ErrorReply> {
-    if let Command::Connections(query) = command {
-        let lister = control.borrow().lister.clone();
-        let connections = connections::list(control, &lister, query).await?;
-        let generation = control.borrow().oldest_running();
-        return Ok(Executed { generation, answer: Answer::Connections(connections) });
-    }
-    // Its own statement: the borrow must have ended before the wait.
-    let published = control.borrow_mut().change(command)?;
-    if let Some(published) = published {
-        // A change of nothing waits as well: the last one may still be on its way.
-        wait_until_running(control, published.generation).await?;
-        let answer = Answer::Changed(published.changed);
-        return Ok(Executed { generation: published.generation, answer });
-    }
-    let control = control.borrow();
-    Ok(Executed { generation: control.oldest_running(), answer: control.query(command)? })
-}
-
-/// Workers take a snapshot within a round, microseconds, unless the system has taken their CPU away: so first ask
-/// again at once, then leave the CPU for longer and longer.
-async fn wait_until_running(control: &SharedControl, generation: u64) -> Result<(), ErrorReply> {
-    const AT_ONCE: u32 = 32;
-    const LONGEST_PAUSE: Duration = Duration::from_millis(8);
-    let deadline = tokio::time::Instant::now() + APPLY_TIMEOUT;
-    let mut pause = TICK;
-    let mut asked = 0;
-    while !control.borrow().publisher.runs_everywhere(generation) {
-        if tokio::time::Instant::now() >= deadline {
-            return Err(control.borrow().describe_lag(generation));
-        }
-        if asked < AT_ONCE {
-            asked += 1;
-            tokio::task::yield_now().await;
-        } else {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-    Ok(())
 }

@@ -8,19 +8,26 @@
 //! | [`cpus`] | which CPU runs what |
 //! | [`assembly`] | a control thread and its workers, over ports of any kind |
 //! | [`topology`] | the ports' own addresses, and which port leads where |
-//! | [`control`] | the owner of all state: executes commands, publishes snapshots, runs every millisecond |
-//! | [`changes`] | commands as edits of the configured services, and what they change in words |
-//! | [`services`] | the configured services compiled into a snapshot |
+//! | [`control`] | the owner of all state: makes changes, publishes snapshots, runs every millisecond |
+//! | [`commands`] | a command from its arrival to its answer |
+//! | [`changes`] | what a command makes of what runs, checked; batches |
+//! | [`draft`] | commands as edits |
+//! | [`describe`] | what two settings differ in, in words |
+//! | [`fixed_sections`] | what of a file cannot be applied |
+//! | [`services`] | the configured services, and the snapshot compiled of them |
 //! | [`slots`] | destination slots: given to real servers, kept while connections name them |
+//! | [`drain`] | real servers that are removed when they are drained |
+//! | [`rates`], [`estimator`], [`traffic`] | rates as IPVS estimates them; sums of counters |
 //! | [`neighbours`] | the real servers' MAC addresses: a state machine over given time |
 //! | [`arp`] | answers for VIPs and DIPs, announcements, conflicts |
-//! | [`connections`] | connections, listed without stopping a worker |
+//! | [`connections`], [`selection`] | connections, listed without stopping a worker; the first rows of many |
 //! | [`views`] | what `show`, `stats`, `neighbours` and `status` answer |
 //! | [`socket`] | the control socket |
 //! | [`access`] | who may use it |
 //! | [`metrics`] | every metric, and their text |
 //! | [`http`] | the server of /metrics |
 //! | [`rate`] | a token bucket |
+//! | [`utc`] | the wall clock and its text |
 //! | [`workers`] | the workers' threads |
 //! | [`daemon`] | the tasks of the control thread |
 
@@ -28,19 +35,30 @@ pub mod access;
 pub mod arp;
 pub mod assembly;
 pub mod changes;
+pub mod commands;
 pub mod connections;
 pub mod control;
 pub mod cpus;
 pub mod daemon;
+pub mod describe;
+pub mod draft;
+pub mod drain;
+pub mod estimator;
+pub mod fixed_sections;
 pub mod http;
 pub mod metrics;
 pub mod neighbours;
 pub mod rate;
+pub mod rates;
+pub mod selection;
 pub mod services;
 pub mod slots;
 pub mod socket;
 #[cfg(feature = "dpdk")]
 pub mod startup;
 pub mod topology;
+pub mod traffic;
+pub mod templates_stub;
+pub mod utc;
 pub mod views;
 pub mod workers;

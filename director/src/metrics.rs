@@ -6,14 +6,16 @@
 
 use std::time::SystemTime;
 
+use ctl::config::{ServiceId, VirtualAddress};
 use ctl::protocol::{
-    Filter, NeighbourState, Neighbours, RealServerState, Show, Stats, TrafficCounters, WorkerStats,
+    Filter, NeighbourState, Neighbours, RealServerState, RealServerView, Show, Stats, TrafficCounters, WorkerStats,
 };
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
 use crate::arp::ArpCounters;
 use crate::control::Control;
+use crate::services::Since;
 
 macro_rules! metrics {
     ($($variant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
@@ -57,26 +59,38 @@ metrics! {
         "Newest generation of what the workers run; rises with every change of the configuration and of a real server's MAC.";
     WorkerConfigGeneration = GAUGE "dr_worker_config_generation" ["worker"]
         "Generation of the configuration that the worker runs.";
-    ServiceConnections = COUNTER "dr_service_connections_total" ["protocol", "vip", "port"]
+    ServiceConnections = COUNTER "dr_service_connections_total" ["protocol", "vip", "port", "group"]
         "Connections scheduled, removed real servers included.";
-    ServicePackets = COUNTER "dr_service_packets_total" ["protocol", "vip", "port"]
+    ServicePackets = COUNTER "dr_service_packets_total" ["protocol", "vip", "port", "group"]
         "Packets sent to real servers, removed ones included.";
-    ServiceBytes = COUNTER "dr_service_bytes_total" ["protocol", "vip", "port"]
+    ServiceBytes = COUNTER "dr_service_bytes_total" ["protocol", "vip", "port", "group"]
         "Bytes of these packets, IP total length.";
-    RealServerConnections = COUNTER "dr_real_server_connections_total" ["protocol", "vip", "port", "real_server"]
+    RealServerConnections = COUNTER "dr_real_server_connections_total" ["protocol", "vip", "port", "group", "real_server"]
         "Connections scheduled to the real server.";
-    RealServerPackets = COUNTER "dr_real_server_packets_total" ["protocol", "vip", "port", "real_server"]
+    RealServerPackets = COUNTER "dr_real_server_packets_total" ["protocol", "vip", "port", "group", "real_server"]
         "Packets sent to the real server.";
-    RealServerBytes = COUNTER "dr_real_server_bytes_total" ["protocol", "vip", "port", "real_server"]
+    RealServerBytes = COUNTER "dr_real_server_bytes_total" ["protocol", "vip", "port", "group", "real_server"]
         "Bytes of these packets, IP total length.";
-    RealServerActive = GAUGE "dr_real_server_active_connections" ["protocol", "vip", "port", "real_server"]
+    RealServerActive = GAUGE "dr_real_server_active_connections" ["protocol", "vip", "port", "group", "real_server"]
         "Connections that IPVS would call active.";
-    RealServerInactive = GAUGE "dr_real_server_inactive_connections" ["protocol", "vip", "port", "real_server"]
+    RealServerInactive = GAUGE "dr_real_server_inactive_connections" ["protocol", "vip", "port", "group", "real_server"]
         "All other connections that the director remembers.";
-    RealServerWeight = GAUGE "dr_real_server_weight" ["protocol", "vip", "port", "real_server"]
+    RealServerPersistent = GAUGE "dr_real_server_persistent_connections" ["protocol", "vip", "port", "group", "real_server"]
+        "Persistence templates that name the real server: clients that stay with it.";
+    RealServerWeight = GAUGE "dr_real_server_weight" ["protocol", "vip", "port", "group", "real_server"]
         "Configured weight.";
-    RealServerUp = GAUGE "dr_real_server_up" ["protocol", "vip", "port", "real_server"]
-        "1 where it gets new connections; 0 where unresolved, draining or of weight 0.";
+    RealServerUp = GAUGE "dr_real_server_up" ["protocol", "vip", "port", "group", "real_server"]
+        "1 where it gets new connections; 0 where unresolved, draining, of weight 0 or overloaded.";
+    RealServerOverloaded = GAUGE "dr_real_server_overloaded" ["protocol", "vip", "port", "group", "real_server"]
+        "1 from its upper threshold on until it falls below the lower one.";
+    RealServerUpperThreshold = GAUGE "dr_real_server_upper_threshold" ["protocol", "vip", "port", "group", "real_server"]
+        "Connections from which on it gets no new ones; 0: no limit.";
+    RealServerLowerThreshold = GAUGE "dr_real_server_lower_threshold" ["protocol", "vip", "port", "group", "real_server"]
+        "Connections below which it gets new ones again; 0: three quarters of the upper threshold.";
+    Templates = GAUGE "dr_persistence_templates" []
+        "Persistent clients that are remembered.";
+    TemplateCapacity = GAUGE "dr_persistence_template_capacity" []
+        "Persistent clients that can be remembered.";
     WorkerReceived = COUNTER "dr_worker_received_packets_total" ["worker"]
         "Packets taken from RX queues.";
     WorkerForwarded = COUNTER "dr_worker_forwarded_packets_total" ["worker"]
@@ -85,6 +99,10 @@ metrics! {
         "Packets handed to the control thread: ARP and ping.";
     WorkerDropped = COUNTER "dr_worker_dropped_packets_total" ["worker", "reason"]
         "Packets dropped; every reason is exported, also at 0.";
+    WorkerStateless = COUNTER "dr_worker_stateless_packets_total" ["worker", "reason"]
+        "Packets among the forwarded for which no connection was kept; every reason is exported, also at 0.";
+    WorkerAdopted = COUNTER "dr_worker_adopted_connections_total" ["worker"]
+        "Connections among the opened whose first packets were forwarded without one.";
     WorkerControlSent = COUNTER "dr_worker_control_sent_packets_total" ["worker"]
         "Packets of the control thread that the worker sent.";
     WorkerControlNotSent = COUNTER "dr_worker_control_not_sent_packets_total" ["worker"]
@@ -170,6 +188,7 @@ pub struct Scrape {
     requests: Vec<(&'static str, &'static str, u64)>,
     clients: usize,
     slots: [(&'static str, usize); 3],
+    templates: [u64; 2],
 }
 
 /// What `stats` does not tell.
@@ -179,6 +198,7 @@ struct WorkerNumbers {
     idle_rounds: u64,
     opened: u64,
     expired: u64,
+    adopted: u64,
     control_not_sent: u64,
 }
 
@@ -192,6 +212,7 @@ impl Scrape {
             rounds: counters.rounds.load(),
             opened: counters.connections_opened.load(),
             expired: counters.connections_expired.load(),
+            adopted: counters.adopted.load(),
             control_not_sent: counters.control_not_sent.load(),
         });
         let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
@@ -202,7 +223,7 @@ impl Scrape {
             started_at: control.started_at,
             generation: control.publisher.generation(),
             show: control.show(&all).unwrap_or(Show { services: Vec::new() }),
-            stats: control.stats(&all).unwrap_or_else(|_| no_stats()),
+            stats: control.stats_since(&all, Since::Ever).unwrap_or_else(|_| no_stats()),
             neighbours: control.neighbours_view(),
             workers: workers.collect(),
             arp: control.responder.counters,
@@ -213,6 +234,7 @@ impl Scrape {
                 ("removed", removed),
                 ("vacant", vacant),
             ],
+            templates: [control.tables.templates.len(), control.tables.templates.capacity()].map(u64::from),
         }
     }
 
@@ -246,26 +268,19 @@ impl Scrape {
 
     fn add_services(&self, families: &mut Families) {
         for (service, stats) in self.show.services.iter().zip(&self.stats.services) {
-            let (protocol, vip, port) =
-                (service.protocol.to_string(), service.address.to_string(), service.port.to_string());
-            let labels = [&*protocol, &*vip, &*port];
+            let names = service_labels(service.service.id);
+            let labels = names.each_ref().map(String::as_str);
             let [connections, packets, bytes] = traffic(&stats.totals);
             families.count(Metric::ServiceConnections, &labels, connections);
             families.count(Metric::ServicePackets, &labels, packets);
             families.count(Metric::ServiceBytes, &labels, bytes);
             for (view, counters) in service.real_servers.iter().zip(&stats.real_servers) {
-                let address = view.address.to_string();
-                let labels = [&*protocol, &*vip, &*port, &*address];
-                let [connections, packets, bytes] = traffic(&counters.counters);
-                families.count(Metric::RealServerConnections, &labels, connections);
-                families.count(Metric::RealServerPackets, &labels, packets);
-                families.count(Metric::RealServerBytes, &labels, bytes);
-                families.count(Metric::RealServerActive, &labels, u64::from(view.active_connections));
-                families.count(Metric::RealServerInactive, &labels, u64::from(view.inactive_connections));
-                families.count(Metric::RealServerWeight, &labels, u64::from(view.weight));
-                families.count(Metric::RealServerUp, &labels, u64::from(view.state == RealServerState::Up));
+                add_real_server(families, labels, view, &counters.counters);
             }
         }
+        let [held, capacity] = self.templates;
+        families.count(Metric::Templates, &[], held);
+        families.count(Metric::TemplateCapacity, &[], capacity);
     }
 
     fn add_ports(&self, families: &mut Families) {
@@ -326,6 +341,42 @@ impl Scrape {
     }
 }
 
+/// Protocol, VIP and port, or the group; Prometheus takes an empty label for none.
+fn service_labels(id: ServiceId) -> [String; 4] {
+    match id {
+        ServiceId::Virtual(VirtualAddress { protocol, address, port }) => {
+            [protocol.to_string(), address.to_string(), port.to_string(), String::new()]
+        }
+        ServiceId::Group(name) => [String::new(), String::new(), String::new(), name.to_string()],
+    }
+}
+
+fn add_real_server(
+    families: &mut Families,
+    [protocol, vip, port, group]: [&str; 4],
+    view: &RealServerView,
+    counters: &TrafficCounters,
+) {
+    let address = view.address.to_string();
+    let labels = [protocol, vip, port, group, &*address];
+    let [connections, packets, bytes] = traffic(counters);
+    for (metric, value) in [
+        (Metric::RealServerConnections, connections),
+        (Metric::RealServerPackets, packets),
+        (Metric::RealServerBytes, bytes),
+        (Metric::RealServerActive, u64::from(view.active_connections)),
+        (Metric::RealServerInactive, u64::from(view.inactive_connections)),
+        (Metric::RealServerPersistent, u64::from(view.persistent_connections)),
+        (Metric::RealServerWeight, u64::from(view.weight)),
+        (Metric::RealServerUp, u64::from(view.state == RealServerState::Up)),
+        (Metric::RealServerOverloaded, u64::from(view.state == RealServerState::Overloaded)),
+        (Metric::RealServerUpperThreshold, u64::from(view.upper_threshold)),
+        (Metric::RealServerLowerThreshold, u64::from(view.lower_threshold)),
+    ] {
+        families.count(metric, &labels, value);
+    }
+}
+
 fn no_stats() -> Stats {
     Stats { services: Vec::new(), totals: Default::default(), workers: Vec::new(), ports: Vec::new() }
 }
@@ -341,6 +392,7 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerReceived, stats.packets.received),
         (Metric::WorkerForwarded, stats.packets.forwarded),
         (Metric::WorkerPunted, stats.packets.punted),
+        (Metric::WorkerAdopted, numbers.adopted),
         (Metric::WorkerControlSent, stats.control_frames_sent),
         (Metric::WorkerControlNotSent, numbers.control_not_sent),
         (Metric::WorkerConnections, stats.connections),
@@ -354,6 +406,9 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
     }
     for (reason, &count) in &stats.packets.drops {
         families.count(Metric::WorkerDropped, &[&worker, reason], count);
+    }
+    for (reason, &count) in &stats.stateless {
+        families.count(Metric::WorkerStateless, &[&worker, reason], count);
     }
 }
 

@@ -1,49 +1,77 @@
-//! The configured services, compiled into the snapshot that the workers read.
+//! The configured services and what is kept of them between changes: slots, cursors, counters, numbers of groups.
 //!
 //! Control thread only. A change is adopted as a whole after everything that can fail has been looked at
-//! ([`Services::check_room`]); what it does not name keeps its scheduler, its slots and its connections.
+//! ([`Services::check_room`]); what it does not name keeps its scheduler, its slots and its connections. What the workers
+//! read is made of it in `services/compile.rs`.
 //!
-//! Invariant: `running` holds exactly the services in `configured`, and each of their real servers has a slot.
+//! Invariant: `running` holds exactly the services in `settings`, and each of their real servers has a slot.
+
+mod compile;
+mod group_numbers;
+mod timeouts;
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use ctl::config::{Protocol, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::config::{GroupName, Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
-use dataplane::snapshot::{
-    self, AddressRole, Destination, DestinationState, PortSnapshot, ServiceKey, Snapshot,
-};
-use scheduler::{RealServer, Scheduler};
+use dataplane::connection::StateTimeouts;
+use dataplane::snapshot;
+use scheduler::Thresholds;
 
-use crate::neighbours::{Neighbours, Resolution, Wanted};
+use crate::draft::Settings;
+use crate::neighbours::Wanted;
 use crate::slots::{Instance, Owner, Slots};
 use crate::topology::Topology;
+use crate::traffic::{difference, sum};
+use group_numbers::GroupNumbers;
 
 /// A service that workers know.
 #[derive(Debug)]
 struct Running {
     instance: Instance,
-    scheduler: Scheduler,
-    /// Newest first, as `scheduler` was made for.
-    real_servers: Vec<RealServer>,
-    /// Those of them that may get connections, weight apart.
-    available: HashSet<Ipv4Addr>,
-    slots: HashMap<Ipv4Addr, u32>,
+    /// When it became one, in seconds of the workers' clock.
+    since_seconds: u32,
+    /// What its group's templates are kept under; none where it is no group.
+    group: Option<u32>,
+    /// What the workers have; none before the first [`Services::compile`].
+    compiled: Option<Arc<snapshot::Service>>,
+    real_servers: HashMap<Ipv4Addr, RunningRealServer>,
     /// What went to real servers that are gone for good.
     retired: TrafficCounters,
+    /// What of all its traffic is not shown since it was zeroed.
+    zeroed: TrafficCounters,
+}
+
+/// A configured real server of a running service.
+#[derive(Clone, Copy, Debug)]
+struct RunningRealServer {
+    slot: u32,
+    /// The last weight over 0 that it had.
+    last_weight: u16,
+    /// When its slow start began.
+    joined_seconds: Option<u32>,
+    /// It had MAC and weight when last compiled.
+    is_eligible: bool,
+    /// It had a MAC then.
+    is_available: bool,
 }
 
 /// All services.
 #[derive(Debug)]
 pub struct Services {
-    configured: Vec<ServiceConfig>,
+    settings: Settings,
     running: HashMap<ServiceId, Running>,
     slots: Slots,
+    numbers: GroupNumbers,
+    /// Of the last [`Services::compile`].
+    timeouts: Vec<StateTimeouts>,
     last_instance: u64,
 }
 
 /// Counters of a service and of its real servers, in the order of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceTraffic {
     /// All real servers, removed ones too.
     pub total: TrafficCounters,
@@ -51,15 +79,41 @@ pub struct ServiceTraffic {
     pub real_servers: Vec<TrafficCounters>,
 }
 
+/// From when on counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Their beginning: for Prometheus, whose counters must not go back.
+    Ever,
+    /// The last `zero`: for people.
+    Zeroed,
+}
+
 impl Services {
     /// No service.
     pub fn new(slots: Slots) -> Self {
-        Services { configured: Vec::new(), running: HashMap::new(), slots, last_instance: 0 }
+        Services {
+            settings: Settings::default(),
+            running: HashMap::new(),
+            slots,
+            numbers: GroupNumbers::default(),
+            timeouts: Vec::new(),
+            last_instance: 0,
+        }
     }
 
-    /// What is configured, oldest first.
+    /// What is configured.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The configured services, oldest first.
     pub fn configured(&self) -> &[ServiceConfig] {
-        &self.configured
+        &self.settings.services
+    }
+
+    /// The configured service of this name.
+    pub fn find(&self, id: ServiceId) -> Option<&ServiceConfig> {
+        self.settings.services.iter().find(|service| service.id == id)
     }
 
     /// The slots.
@@ -69,12 +123,28 @@ impl Services {
 
     /// Slot of a configured real server.
     pub fn slot(&self, service: ServiceId, address: Ipv4Addr) -> Option<u32> {
-        self.running.get(&service)?.slots.get(&address).copied()
+        Some(self.running.get(&service)?.real_servers.get(&address)?.slot)
+    }
+
+    /// Which of all services that ever had this name runs.
+    pub fn instance(&self, service: ServiceId) -> Option<Instance> {
+        self.running.get(&service).map(|running| running.instance)
+    }
+
+    /// The published snapshot has a MAC for this real server.
+    pub fn is_available(&self, service: ServiceId, address: Ipv4Addr) -> bool {
+        let running = self.running.get(&service).and_then(|running| running.real_servers.get(&address));
+        running.is_some_and(|real_server| real_server.is_available)
+    }
+
+    /// The number that a group's templates are kept under.
+    pub fn group_number(&self, service: ServiceId) -> Option<u32> {
+        self.running.get(&service)?.group
     }
 
     /// Every real server of `candidate` would get a slot.
-    pub fn check_room(&self, candidate: &[ServiceConfig]) -> Result<(), ErrorReply> {
-        let new = owners(candidate).filter(|owner| !self.slots.holds(*owner)).count();
+    pub fn check_room(&self, candidate: &Settings) -> Result<(), ErrorReply> {
+        let new = owners(&candidate.services).filter(|owner| !self.slots.holds(*owner)).count();
         let (vacant, capacity) = (self.slots.vacant(), self.slots.capacity());
         if new <= vacant {
             return Ok(());
@@ -82,7 +152,7 @@ impl Services {
         // A real server removed by this very change keeps its slot until the workers have let go of it.
         let message = format!(
             "{new} more real servers do not fit: {vacant} of {capacity} places are free and {} are held by removed \
-             real servers until their connections have expired",
+             real servers until their connections and persistent clients are gone",
             self.slots.removed()
         );
         let help = "raise director.real_server_capacity and restart, or remove real servers and try again";
@@ -91,39 +161,68 @@ impl Services {
 
     /// Makes `candidate` what is configured, from `generation` on. It is valid and has room. The workers see it when
     /// [`Services::compile`] has run and [`Services::snapshot`] is published.
-    pub fn adopt(&mut self, candidate: Vec<ServiceConfig>, generation: u64) {
-        let wanted: HashSet<Owner> = owners(&candidate).collect();
-        for service in &self.configured {
+    pub fn adopt(&mut self, candidate: Settings, generation: u64, now_seconds: u32) {
+        self.let_go(&candidate.services, generation);
+        self.numbers.reserve(&candidate.services);
+        for service in &candidate.services {
+            self.take_on(service, now_seconds);
+        }
+        self.settings = candidate;
+        self.forget_groups();
+    }
+
+    /// Removes what is not among `candidate`.
+    fn let_go(&mut self, candidate: &[ServiceConfig], generation: u64) {
+        let wanted: HashSet<Owner> = owners(candidate).collect();
+        for service in &self.settings.services {
             for owner in owners(std::slice::from_ref(service)).filter(|owner| !wanted.contains(owner)) {
-                let running = self.running.get_mut(&service.id());
-                if let Some(slot) = running.and_then(|running| running.slots.remove(&owner.address)) {
-                    self.slots.remove(slot, generation);
+                let running = self.running.get_mut(&service.id);
+                let gone = running.and_then(|running| running.real_servers.remove(&owner.address));
+                if let Some(gone) = gone {
+                    self.slots.remove(gone.slot, generation);
                 }
             }
         }
-        let ids: HashSet<ServiceId> = candidate.iter().map(ServiceConfig::id).collect();
+        let ids: HashSet<ServiceId> = candidate.iter().map(|service| service.id).collect();
         self.running.retain(|id, _| ids.contains(id));
-        for service in &candidate {
-            let running = self.running.entry(service.id()).or_insert_with(|| {
-                self.last_instance += 1;
-                Running {
-                    instance: Instance(self.last_instance),
-                    scheduler: Scheduler::new(service.scheduler, &[]),
-                    real_servers: Vec::new(),
-                    available: HashSet::new(),
-                    slots: HashMap::new(),
-                    retired: TrafficCounters::default(),
+    }
+
+    fn take_on(&mut self, service: &ServiceConfig, now_seconds: u32) {
+        let running = self.running.entry(service.id).or_insert_with(|| {
+            self.last_instance += 1;
+            Running {
+                instance: Instance(self.last_instance),
+                since_seconds: now_seconds,
+                group: None,
+                compiled: None,
+                real_servers: HashMap::new(),
+                retired: TrafficCounters::default(),
+                zeroed: TrafficCounters::default(),
+            }
+        });
+        running.group = match service.id {
+            ServiceId::Virtual(_) => None,
+            ServiceId::Group(name) => Some(self.numbers.of(name, service.fwmark)),
+        };
+        for real_server in &service.real_servers {
+            let address = real_server.address;
+            let entry = running.real_servers.entry(address).or_insert_with(|| {
+                let slot = self.slots.take(Owner { service: service.id, address }, running.instance);
+                RunningRealServer {
+                    slot: slot.expect("check_room found a slot for each real server"),
+                    last_weight: 0,
+                    joined_seconds: None,
+                    is_eligible: false,
+                    is_available: false,
                 }
             });
-            for address in service.real_servers.iter().map(|real_server| real_server.address) {
-                if running.slots.contains_key(&address) {
-                    continue;
-                }
-                let slot = self.slots.take(Owner { service: service.id(), address }, running.instance);
-                running.slots.insert(address, slot.expect("check_room found a slot for each real server"));
+            if real_server.weight > 0 {
+                entry.last_weight = real_server.weight;
             }
+            let thresholds =
+                Thresholds { upper: real_server.upper_threshold, lower: real_server.lower_threshold };
+            self.slots.set_thresholds(entry.slot, thresholds);
         }
-        self.configured = candidate;
     }
 
     /// Gives slots back whose real servers are gone, given the oldest generation that a worker runs.
@@ -134,11 +233,21 @@ impl Services {
                 running.retired = sum(running.retired, retired.traffic);
             }
         }
+        self.forget_groups();
+    }
+
+    /// A group that comes again finds its templates while a slot is left that they may name.
+    fn forget_groups(&mut self) {
+        let is_gone = |name: &GroupName| !self.running.contains_key(&ServiceId::Group(*name));
+        if self.numbers.names().any(is_gone) {
+            let left: HashSet<ServiceId> = self.slots.all_removed().map(|(_, owner, _)| owner.service).collect();
+            self.numbers.retain(|name| !is_gone(name) || left.contains(&ServiceId::Group(*name)));
+        }
     }
 
     /// The neighbours that the configured real servers need.
     pub fn wanted_neighbours<'a>(&'a self, topology: &'a Topology) -> impl Iterator<Item = Wanted> + 'a {
-        self.configured.iter().flat_map(|service| &service.real_servers).filter_map(|real_server| {
+        self.settings.services.iter().flat_map(|service| &service.real_servers).filter_map(|real_server| {
             Some(Wanted {
                 address: real_server.address,
                 route: topology.route(real_server.address)?,
@@ -147,149 +256,74 @@ impl Services {
         })
     }
 
-    /// Brings schedulers and their lists up to date with configuration and neighbours. A service for which nothing
-    /// changes keeps what it has.
-    pub fn compile(&mut self, neighbours: &Neighbours) {
-        for service in &self.configured {
-            let Some(running) = self.running.get_mut(&service.id()) else { continue };
-            let list = scheduled(service, &running.slots, &self.slots, neighbours);
-            let is_same = running.scheduler.algorithm() == service.scheduler;
-            if is_same && have_same_schedule(&running.real_servers, &list) {
-                continue;
-            }
-            running.scheduler = match is_same {
-                true => running.scheduler.next_version(&running.real_servers, &list),
-                false => Scheduler::new(service.scheduler, &list),
-            };
-            running.available = service
-                .real_servers
-                .iter()
-                .map(|real_server| real_server.address)
-                .filter(|&address| neighbours.resolution(address).is_usable)
-                .collect();
-            running.real_servers = list;
-        }
-    }
-
-    /// The published snapshot has a MAC for this real server.
-    pub fn is_available(&self, service: ServiceId, address: Ipv4Addr) -> bool {
-        self.running.get(&service).is_some_and(|running| running.available.contains(&address))
-    }
-
-    /// The snapshot of what is configured.
-    pub fn snapshot(&self, topology: &Topology, neighbours: &Neighbours) -> Snapshot {
-        let mut snapshot = Snapshot {
-            ports: topology.ports.iter().map(|port| PortSnapshot { mac: port.mac }).collect(),
-            destinations: vec![Destination::default(); self.slots.length()],
-            ..Snapshot::default()
-        };
-        for service in &self.configured {
-            let id = service.id();
-            let Some(running) = self.running.get(&id) else { continue };
-            for (&address, &slot) in &running.slots {
-                let resolution = neighbours.resolution(address);
-                snapshot.destinations[slot as usize] = destination(topology, address, resolution);
-                if let Some(route) = topology.route(address) {
-                    snapshot.addresses.insert(address, AddressRole::RealServer(route.port));
-                }
-            }
-            let compiled = snapshot::Service {
-                scheduler: running.scheduler.clone(),
-                real_servers: running.real_servers.clone(),
-            };
-            snapshot.services.insert(key(id), compiled);
-        }
-        for (slot, ..) in self.slots.all_removed() {
-            snapshot.destinations[slot as usize].state = DestinationState::Removed;
-        }
-        for service in &self.configured {
-            snapshot.addresses.insert(service.address, AddressRole::Vip);
-        }
-        for port in &topology.ports {
-            for dip in &port.addresses {
-                snapshot.addresses.insert(dip.addr(), AddressRole::Dip(port.id));
-            }
-        }
-        snapshot
-    }
-
     /// Counters of every configured service, in the order of the configuration.
-    pub fn traffic(&self) -> Vec<ServiceTraffic> {
-        let mut removed: HashMap<(ServiceId, Instance), TrafficCounters> = HashMap::new();
+    pub fn traffic(&self, since: Since) -> Vec<ServiceTraffic> {
+        let removed = self.removed_traffic();
+        let services = self.settings.services.iter();
+        services.map(|service| self.traffic_of(service, since, &removed).unwrap_or_default()).collect()
+    }
+
+    fn removed_traffic(&self) -> HashMap<(ServiceId, Instance), TrafficCounters> {
+        let mut removed = HashMap::new();
         for (slot, owner, instance) in self.slots.all_removed() {
             let so_far = removed.entry((owner.service, instance)).or_default();
             *so_far = sum(*so_far, self.slots.traffic(slot));
         }
-        let of_service = |service: &ServiceConfig| {
-            let running = self.running.get(&service.id())?;
-            let slots =
-                service.real_servers.iter().map(|real_server| running.slots.get(&real_server.address));
-            let traffic = |slot: Option<&u32>| {
-                slot.map_or(TrafficCounters::default(), |&slot| self.slots.traffic(slot))
-            };
-            let real_servers: Vec<_> = slots.map(traffic).collect();
-            let gone = removed.get(&(service.id(), running.instance)).copied().unwrap_or_default();
-            let total = real_servers.iter().copied().fold(sum(running.retired, gone), sum);
-            Some(ServiceTraffic { total, real_servers })
-        };
-        let none = || ServiceTraffic { total: TrafficCounters::default(), real_servers: Vec::new() };
-        self.configured.iter().map(|service| of_service(service).unwrap_or_else(none)).collect()
+        removed
+    }
+
+    fn traffic_of(
+        &self,
+        service: &ServiceConfig,
+        since: Since,
+        removed: &HashMap<(ServiceId, Instance), TrafficCounters>,
+    ) -> Option<ServiceTraffic> {
+        let running = self.running.get(&service.id)?;
+        let gone = removed.get(&(service.id, running.instance)).copied().unwrap_or_default();
+        let mut total = sum(running.retired, gone);
+        let mut real_servers = Vec::with_capacity(service.real_servers.len());
+        for real_server in &service.real_servers {
+            let slot = running.real_servers.get(&real_server.address)?.slot;
+            total = sum(total, self.slots.traffic(slot));
+            real_servers.push(match since {
+                Since::Ever => self.slots.traffic(slot),
+                Since::Zeroed => self.slots.traffic_since_zeroed(slot),
+            });
+        }
+        if since == Since::Zeroed {
+            total = difference(total, running.zeroed);
+        }
+        Some(ServiceTraffic { total, real_servers })
+    }
+
+    /// Lets the counters that people see start at 0 again; none: those of every service. The slots whose rates start
+    /// again too, by service.
+    pub fn zero(&mut self, only: Option<ServiceId>) -> Vec<(ServiceId, Vec<u32>)> {
+        let totals = self.traffic(Since::Ever);
+        let mut zeroed = Vec::new();
+        for (service, traffic) in self.settings.services.iter().zip(totals) {
+            let Some(running) = self.running.get_mut(&service.id) else { continue };
+            if only.is_none_or(|id| id == service.id) {
+                running.zeroed = traffic.total;
+                let slots: Vec<u32> = running.real_servers.values().map(|real_server| real_server.slot).collect();
+                slots.iter().for_each(|&slot| self.slots.zero(slot));
+                zeroed.push((service.id, slots));
+            }
+        }
+        zeroed
     }
 }
 
 fn owners(services: &[ServiceConfig]) -> impl Iterator<Item = Owner> + '_ {
     services.iter().flat_map(|service| {
         let real_servers = service.real_servers.iter();
-        real_servers.map(|real_server| Owner { service: service.id(), address: real_server.address })
+        real_servers.map(|real_server| Owner { service: service.id, address: real_server.address })
     })
-}
-
-fn sum(a: TrafficCounters, b: TrafficCounters) -> TrafficCounters {
-    TrafficCounters {
-        connections: a.connections.wrapping_add(b.connections),
-        packets: a.packets.wrapping_add(b.packets),
-        bytes: a.bytes.wrapping_add(b.bytes),
-    }
 }
 
 /// The weight that counts for new connections.
 pub fn effective_weight(real_server: &RealServerConfig) -> u16 {
-    if real_server.drain { 0 } else { real_server.weight }
-}
-
-/// Newest first: IPVS inserts at the head of its list, and ties go to the first.
-fn scheduled(
-    service: &ServiceConfig,
-    numbers: &HashMap<Ipv4Addr, u32>,
-    slots: &Slots,
-    neighbours: &Neighbours,
-) -> Vec<RealServer> {
-    let compiled = service.real_servers.iter().rev().filter_map(|real_server| {
-        let id = *numbers.get(&real_server.address)?;
-        Some(RealServer {
-            id,
-            weight: u32::from(effective_weight(real_server)),
-            available: neighbours.resolution(real_server.address).is_usable,
-            counts: slots.counts(id).clone(),
-        })
-    });
-    compiled.collect()
-}
-
-fn have_same_schedule(a: &[RealServer], b: &[RealServer]) -> bool {
-    let facts = |real_server: &RealServer| (real_server.id, real_server.weight, real_server.available);
-    a.iter().map(facts).eq(b.iter().map(facts))
-}
-
-fn destination(topology: &Topology, address: Ipv4Addr, resolution: Resolution) -> Destination {
-    let port = topology.route(address).and_then(|route| topology.ports.get(route.port.index()));
-    let (Some(port), Some(mac)) = (port, resolution.mac) else {
-        return Destination { state: DestinationState::Unresolved, ..Destination::default() };
-    };
-    let mut macs = [0; 12];
-    macs[..6].copy_from_slice(&mac);
-    macs[6..].copy_from_slice(&port.mac);
-    Destination { macs, port: port.id, state: DestinationState::Forwarding, mtu: port.mtu }
+    if real_server.drain.is_some() { 0 } else { real_server.weight }
 }
 
 /// The protocol as workers name it.
@@ -297,244 +331,9 @@ pub fn wire_protocol(protocol: Protocol) -> snapshot::Protocol {
     match protocol {
         Protocol::Tcp => snapshot::Protocol::TCP,
         Protocol::Udp => snapshot::Protocol::UDP,
+        Protocol::Sctp => snapshot::Protocol::SCTP,
     }
-}
-
-fn key(id: ServiceId) -> ServiceKey {
-    ServiceKey { address: id.address, port: id.port, protocol: wire_protocol(id.protocol) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use ctl::config::Config;
-    use dataplane::counters::WorkerCounters;
-    use dataplane::snapshot::{SharedCounts, shared_counts};
-
-    use super::*;
-    use crate::topology::two_ports;
-
-    const CAPACITY: usize = 4;
-
-    /// Services over two ports, one worker that follows at once.
-    struct Rig {
-        services: Services,
-        neighbours: Neighbours,
-        topology: Topology,
-        counts: SharedCounts,
-        counters: Arc<WorkerCounters>,
-        generation: u64,
-    }
-
-    impl Rig {
-        fn new(services: &str) -> Rig {
-            let counts = shared_counts(CAPACITY);
-            let counters = WorkerCounters::new(CAPACITY);
-            let slots = Slots::new(counts.clone(), vec![counters.clone()]);
-            let mut rig = Rig {
-                services: Services::new(slots),
-                neighbours: Neighbours::default(),
-                topology: two_ports(),
-                counts,
-                counters,
-                generation: 0,
-            };
-            rig.change(services).unwrap();
-            rig
-        }
-
-        /// `tcp 80 rr: 11, 12*2, 13=` is the VIP 192.0.2.10 with real servers 10.0.0.11 and so on; `*` gives a weight,
-        /// `=` leaves the MAC to ARP.
-        fn change(&mut self, services: &str) -> Result<Snapshot, ErrorReply> {
-            let candidate = parse(services);
-            self.services.collect(self.generation);
-            self.services.check_room(&candidate)?;
-            self.generation += 1;
-            self.services.adopt(candidate, self.generation);
-            self.neighbours.retain_wanted(self.services.wanted_neighbours(&self.topology), Duration::ZERO);
-            Ok(self.snapshot())
-        }
-
-        fn snapshot(&mut self) -> Snapshot {
-            self.services.compile(&self.neighbours);
-            self.services.snapshot(&self.topology, &self.neighbours)
-        }
-
-        fn slot(&self, host: u8) -> u32 {
-            self.services.slot(parse("tcp 80 rr:")[0].id(), Ipv4Addr::new(10, 0, 0, host)).unwrap()
-        }
-
-        fn send(&self, slot: u32, packets: u64) {
-            self.counters.destinations[slot as usize].packets.add(packets);
-        }
-
-        fn total(&self) -> u64 {
-            self.services.traffic()[0].total.packets
-        }
-    }
-
-    fn parse(services: &str) -> Vec<ServiceConfig> {
-        let mut text = String::new();
-        for line in services.split(';').map(str::trim).filter(|line| !line.is_empty()) {
-            let (head, real_servers) = line.split_once(':').unwrap();
-            let head: Vec<_> = head.split(' ').collect();
-            text += &format!(
-                "[[services]]\naddress = '192.0.2.10'\nprotocol = '{}'\nport = {}\nscheduler = '{}'\n",
-                head[0], head[1], head[2]
-            );
-            for one in real_servers.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-                let (name, by_arp) = one.strip_suffix('=').map_or((one, false), |name| (name, true));
-                let (host, weight) = name.split_once('*').unwrap_or((name, "1"));
-                text += &format!("[[services.real_servers]]\naddress = '10.0.0.{host}'\nweight = {weight}\n");
-                text += &if by_arp { String::new() } else { format!("mac = '02:00:00:00:00:{host}'\n") };
-            }
-        }
-        Config::from_toml(&text, "test").unwrap().services
-    }
-
-    fn picks(snapshot: &Snapshot, port: u16, count: usize) -> Vec<u32> {
-        let key =
-            ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol: snapshot::Protocol::TCP };
-        let service = &snapshot.services[&key];
-        let pick =
-            || service.scheduler.schedule(&service.real_servers).map(|index| service.real_servers[index].id);
-        (0..count).filter_map(|_| pick()).collect()
-    }
-
-    #[test]
-    fn snapshot_holds_services_destinations_and_every_address_with_its_role() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12=");
-        let snapshot = rig.snapshot();
-        assert_eq!(snapshot.destinations.len(), 2);
-        let resolved = snapshot.destinations[rig.slot(11) as usize];
-        assert_eq!(resolved.macs, [2, 0, 0, 0, 0, 0x11, 2, 0, 0, 0, 1, 0]);
-        assert_eq!((resolved.state, resolved.mtu, resolved.port.0), (DestinationState::Forwarding, 1500, 0));
-        assert_eq!(snapshot.destinations[rig.slot(12) as usize].state, DestinationState::Unresolved);
-        let role = |text: &str| snapshot.addresses.get(&text.parse::<Ipv4Addr>().unwrap()).copied();
-        assert_eq!(role("192.0.2.10"), Some(AddressRole::Vip));
-        assert_eq!(role("10.0.0.11"), Some(AddressRole::RealServer(dataplane::port::PortId(0))));
-        assert_eq!(role("192.0.2.1"), Some(AddressRole::Dip(dataplane::port::PortId(1))));
-        assert_eq!(role("10.0.0.13"), None);
-        assert_eq!(snapshot.addresses.len(), 3 + 1 + 2);
-        let slot = rig.slot(11);
-        assert_eq!(picks(&snapshot, 80, 3), [slot; 3], "12 has no MAC");
-    }
-
-    #[test]
-    fn newest_real_server_comes_first_for_the_scheduler() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12");
-        let snapshot = rig.change("tcp 80 rr: 11, 12, 13").unwrap();
-        let key =
-            ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port: 80, protocol: snapshot::Protocol::TCP };
-        let ids: Vec<_> =
-            snapshot.services[&key].real_servers.iter().map(|real_server| real_server.id).collect();
-        assert_eq!(ids, [rig.slot(13), rig.slot(12), rig.slot(11)]);
-    }
-
-    #[test]
-    fn untouched_service_keeps_its_cursor_through_changes_of_others() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12; tcp 81 wrr: 11");
-        let before = rig.snapshot();
-        let first = picks(&before, 80, 1);
-        let after = rig.change("tcp 80 rr: 11, 12; tcp 81 wlc: 11*7, 12").unwrap();
-        let second = picks(&after, 80, 1);
-        assert_ne!(first, second, "round robin went on");
-        assert_eq!(picks(&before, 80, 1), first, "a worker on the old snapshot shares the cursor");
-    }
-
-    #[test]
-    fn removed_real_server_holds_its_slot_and_comes_back_to_it() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12");
-        let slot = rig.slot(12);
-        rig.counts[slot as usize].open();
-        let removed = rig.change("tcp 80 rr: 11").unwrap();
-        assert_eq!(removed.destinations[slot as usize].state, DestinationState::Removed);
-        assert_eq!(picks(&removed, 80, 4), [rig.slot(11); 4]);
-        let others = rig.change("tcp 80 rr: 11, 13, 14").unwrap();
-        assert_eq!(others.destinations[slot as usize].state, DestinationState::Removed);
-        let error = rig.change("tcp 80 rr: 11, 13, 14, 15").unwrap_err();
-        assert_eq!(error.code, ErrorCode::Full);
-        assert!(error.message.contains("1 are held by removed"), "{}", error.message);
-        let back = rig.change("tcp 80 rr: 11, 13, 14, 12").unwrap();
-        assert_eq!(rig.slot(12), slot);
-        assert_eq!(back.destinations[slot as usize].state, DestinationState::Forwarding);
-    }
-
-    #[test]
-    fn slot_is_free_again_when_its_last_connection_is_gone() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12");
-        let slot = rig.slot(12);
-        rig.counts[slot as usize].open();
-        rig.change("tcp 80 rr: 11").unwrap();
-        rig.change("tcp 80 rr: 11, 13, 14").unwrap();
-        rig.counts[slot as usize].close(false);
-        let reused = rig.change("tcp 80 rr: 11, 13, 14, 15").unwrap();
-        assert_eq!(rig.slot(15), slot);
-        assert_eq!(reused.destinations[slot as usize].macs[5], 0x15);
-    }
-
-    #[test]
-    fn refused_change_changes_nothing() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12, 13, 14");
-        let before = format!("{:?}", rig.snapshot().destinations);
-        let configured = rig.services.configured().to_vec();
-        assert!(rig.change("tcp 80 rr: 11, 12, 13, 14, 15; tcp 81 rr: 16").is_err());
-        assert_eq!(format!("{:?}", rig.snapshot().destinations), before);
-        assert_eq!(rig.services.configured(), configured);
-        assert_eq!(rig.services.slots().vacant(), 0);
-    }
-
-    #[test]
-    fn service_total_never_goes_back_when_real_servers_come_and_go() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12");
-        rig.send(rig.slot(11), 10);
-        let slot = rig.slot(12);
-        rig.send(slot, 5);
-        rig.counts[slot as usize].open();
-        assert_eq!(rig.total(), 15);
-        rig.change("tcp 80 rr: 11").unwrap();
-        assert_eq!(rig.total(), 15, "12 is removed and has a connection");
-        rig.counts[slot as usize].close(false);
-        rig.services.collect(rig.generation);
-        assert_eq!(rig.total(), 15, "12 is gone");
-        rig.change("tcp 80 rr: 11, 13").unwrap();
-        assert_eq!(rig.slot(13), slot);
-        assert_eq!(rig.services.traffic()[0].real_servers[1].packets, 0, "13 starts at nothing");
-        rig.send(slot, 2);
-        assert_eq!(rig.total(), 17);
-        rig.change("").unwrap();
-        rig.change("tcp 80 rr: 11").unwrap();
-        assert_eq!(rig.total(), 0, "a new service of the same name starts again");
-    }
-
-    #[test]
-    fn failed_neighbour_gets_no_new_connections_and_keeps_the_old() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12=");
-        let address = Ipv4Addr::new(10, 0, 0, 12);
-        let mac = [2, 0, 0, 0, 0, 0x12];
-        rig.neighbours.hear(dataplane::port::PortId(0), address, mac, Duration::ZERO);
-        let (slot, other) = (rig.slot(12), rig.slot(11));
-        assert!(picks(&rig.snapshot(), 80, 2).contains(&slot));
-        for second in 30..40 {
-            rig.neighbours.poll(Duration::from_secs(second), |_| {});
-        }
-        let snapshot = rig.snapshot();
-        assert_eq!(picks(&snapshot, 80, 2), [other; 2]);
-        assert_eq!(snapshot.destinations[slot as usize].state, DestinationState::Forwarding);
-        assert_eq!(snapshot.destinations[slot as usize].macs[..6], mac);
-    }
-
-    #[test]
-    fn draining_and_weight_zero_get_nothing_and_a_new_scheduler_starts_anew() {
-        let mut rig = Rig::new("tcp 80 rr: 11, 12");
-        let mut candidate = parse("tcp 80 rr: 11, 12");
-        candidate[0].real_servers[0].drain = true;
-        rig.services.adopt(candidate, 2);
-        let (first, second) = (rig.slot(11), rig.slot(12));
-        assert_eq!(picks(&rig.snapshot(), 80, 3), [second; 3]);
-        let snapshot = rig.change("tcp 80 wrr: 11*2, 12*0").unwrap();
-        assert_eq!(picks(&snapshot, 80, 3), [first; 3]);
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! Destination slots: the numbers by which connections, counters and snapshots name a real server of a service.
 //!
 //! Control thread only. A slot goes to another real server only when no worker can still mean the old one: every
-//! worker runs a snapshot in which the slot is marked removed, and no connection names it. Re-adding the same real
-//! server before that takes its slot back with its connections, as IPVS takes a destination out of its trash.
+//! worker runs a snapshot in which the slot is marked removed, and no connection and no persistence template names it.
+//! Re-adding the same real server before that takes its slot back with both, as IPVS takes a destination out of its trash.
 //!
 //! Invariant: `removed` holds exactly the slots in state `Removed`, `vacant` exactly those in state `Vacant`,
 //! `by_owner` exactly the rest and the removed.
@@ -15,7 +15,9 @@ use ctl::config::ServiceId;
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
 use dataplane::snapshot::SharedCounts;
-use scheduler::ConnectionCounts;
+use scheduler::{ConnectionCounts, Thresholds};
+
+use crate::traffic;
 
 /// A real server of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,9 @@ struct Slot {
     /// What the workers' counters stood at when the slot was given to this owner: they are never reset, for only
     /// their worker may write them.
     baseline: TrafficCounters,
+    /// What of the owner's traffic is not shown since it was zeroed.
+    zeroed: TrafficCounters,
+    thresholds: Thresholds,
 }
 
 /// A slot that became vacant, and what had been sent through it for its last owner.
@@ -85,6 +90,8 @@ impl Slots {
             owner: None,
             instance: Instance(0),
             baseline: TrafficCounters::default(),
+            zeroed: TrafficCounters::default(),
+            thresholds: Thresholds::default(),
         };
         let capacity = u32::try_from(counts.len()).expect("validation bounds the capacity");
         Slots {
@@ -127,13 +134,17 @@ impl Slots {
             slot.usage = Use::Configured;
             slot.instance = instance;
             // As IPVS: statistics go on where the service is the same, and start again for a new one.
-            slot.baseline = baseline.unwrap_or(slot.baseline);
+            if let Some(baseline) = baseline {
+                (slot.baseline, slot.zeroed) = (baseline, TrafficCounters::default());
+            }
             self.removed.remove(&number);
             return Some(number);
         }
         let number = self.vacant.pop_first()?;
         let baseline = self.counted(number);
-        self.slots[number as usize] = Slot { usage: Use::Configured, owner: Some(owner), instance, baseline };
+        let slot = &mut self.slots[number as usize];
+        (slot.usage, slot.owner, slot.instance) = (Use::Configured, Some(owner), instance);
+        (slot.baseline, slot.zeroed) = (baseline, TrafficCounters::default());
         self.by_owner.insert(owner, number);
         Some(number)
     }
@@ -142,6 +153,16 @@ impl Slots {
     pub fn remove(&mut self, number: u32, generation: u64) {
         self.slots[number as usize].usage = Use::Removed { generation };
         self.removed.insert(number);
+        self.set_thresholds(number, Thresholds::default());
+    }
+
+    /// The real server of slot `number` has these thresholds from now on.
+    pub fn set_thresholds(&mut self, number: u32, thresholds: Thresholds) {
+        let slot = &mut self.slots[number as usize];
+        if slot.thresholds != thresholds {
+            slot.thresholds = thresholds;
+            self.counts[number as usize].set_thresholds(thresholds);
+        }
     }
 
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.
@@ -151,11 +172,12 @@ impl Slots {
         gone.into_iter().filter_map(|number| self.vacate(number)).collect()
     }
 
-    /// The generation is looked at first: once every worker runs it, no connection is opened to the slot any more, so
-    /// a count of zero stays zero.
+    /// The generation is looked at first: once every worker runs it, neither connection nor template is opened to the
+    /// slot any more, so counts of zero stay zero.
     fn is_gone(&self, number: u32, oldest_running: u64) -> bool {
         let Use::Removed { generation } = self.slots[number as usize].usage else { return false };
-        oldest_running >= generation && self.counts[number as usize].load().total() == 0
+        let counts = &self.counts[number as usize];
+        oldest_running >= generation && counts.load().total() == 0 && counts.templates() == 0
     }
 
     fn vacate(&mut self, number: u32) -> Option<Retired> {
@@ -176,13 +198,17 @@ impl Slots {
 
     /// What went to the owner of slot `number`, over all workers.
     pub fn traffic(&self, number: u32) -> TrafficCounters {
-        let counted = self.counted(number);
-        let baseline = self.slots[number as usize].baseline;
-        TrafficCounters {
-            connections: counted.connections.wrapping_sub(baseline.connections),
-            packets: counted.packets.wrapping_sub(baseline.packets),
-            bytes: counted.bytes.wrapping_sub(baseline.bytes),
-        }
+        traffic::difference(self.counted(number), self.slots[number as usize].baseline)
+    }
+
+    /// The same since it was zeroed.
+    pub fn traffic_since_zeroed(&self, number: u32) -> TrafficCounters {
+        traffic::difference(self.traffic(number), self.slots[number as usize].zeroed)
+    }
+
+    /// What people see of slot `number`'s traffic starts at 0 again.
+    pub fn zero(&mut self, number: u32) {
+        self.slots[number as usize].zeroed = self.traffic(number);
     }
 
     fn counted(&self, number: u32) -> TrafficCounters {
@@ -199,6 +225,17 @@ impl Slots {
     /// The real server that slot `number` leads to, or led to last.
     pub fn owner(&self, number: u32) -> Option<Owner> {
         self.slots.get(number as usize)?.owner
+    }
+
+    /// The real server whose traffic slot `number` counts, configured or removed; none where the slot is vacant.
+    pub fn user(&self, number: u32) -> Option<(Owner, Instance)> {
+        let slot = self.slots.get(number as usize).filter(|slot| slot.usage != Use::Vacant)?;
+        Some((slot.owner?, slot.instance))
+    }
+
+    /// Whom each slot leads to, or led to last: for who reads connections elsewhere.
+    pub fn owners(&self) -> Vec<Option<Owner>> {
+        self.slots.iter().map(|slot| slot.owner).collect()
     }
 
     /// Removed real servers: slot, owner and instance of its service.
@@ -222,11 +259,9 @@ mod tests {
 
     use super::*;
 
-    const SERVICE: ServiceId =
-        ServiceId { protocol: Protocol::Tcp, address: Ipv4Addr::new(192, 0, 2, 10), port: 80 };
-
     fn owner(host: u8) -> Owner {
-        Owner { service: SERVICE, address: Ipv4Addr::new(10, 0, 0, host) }
+        let service = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80);
+        Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
     }
 
     fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {
@@ -249,6 +284,39 @@ mod tests {
         assert_eq!(slots.collect(5).len(), 1);
         assert_eq!(slots.owner(slot), Some(owner(1)), "still told to a listing");
         assert_eq!(slots.take(owner(3), Instance(1)), Some(slot));
+    }
+
+    #[test]
+    fn removed_slot_waits_for_its_last_template_and_loses_its_thresholds() {
+        let (mut slots, _) = slots(1);
+        let slot = slots.take(owner(1), Instance(1)).unwrap();
+        slots.set_thresholds(slot, Thresholds { upper: 1, lower: 0 });
+        slots.counts(slot).open_template();
+        slots.counts(slot).open();
+        assert!(slots.counts(slot).is_overloaded());
+        slots.remove(slot, 2);
+        assert!(!slots.counts(slot).is_overloaded());
+        slots.counts(slot).close(false);
+        assert!(slots.collect(2).is_empty(), "a template is left");
+        slots.counts(slot).close_template();
+        assert_eq!(slots.collect(2).len(), 1);
+        slots.take(owner(2), Instance(1)).unwrap();
+        slots.counts(slot).open();
+        assert!(!slots.counts(slot).is_overloaded(), "another one's threshold");
+    }
+
+    #[test]
+    fn zeroed_counters_are_zero_for_people_and_go_on_for_prometheus() {
+        let (mut slots, counters) = slots(1);
+        let slot = slots.take(owner(1), Instance(1)).unwrap();
+        counters.destinations[0].packets.add(5);
+        slots.zero(slot);
+        counters.destinations[0].packets.add(2);
+        assert_eq!((slots.traffic(slot).packets, slots.traffic_since_zeroed(slot).packets), (7, 2));
+        slots.remove(slot, 2);
+        slots.collect(2);
+        slots.take(owner(2), Instance(1)).unwrap();
+        assert_eq!(slots.traffic_since_zeroed(slot).packets, 0);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::access::{self, AccessRule, Caller};
-use crate::control::{Executed, SharedControl, execute};
+use crate::commands::{Executed, execute};
+use crate::control::SharedControl;
 
 /// Clients at once.
 pub const CLIENTS_MAX: usize = 256;
@@ -452,10 +453,10 @@ async fn answer(control: &SharedControl, caller: Caller, line: Vec<u8>) -> Vec<u
     }
     match result {
         Ok(executed) if executed.rows() > LARGE_ANSWER_ROWS => {
-            let written = tokio::task::spawn_blocking(move || executed.to_response().to_line()).await;
+            let written = tokio::task::spawn_blocking(move || executed.to_line()).await;
             written.unwrap_or_else(|_| Response::error(crashed()).to_line())
         }
-        Ok(executed) => executed.to_response().to_line(),
+        Ok(executed) => executed.to_line(),
         Err(reply) => Response::error(reply).to_line(),
     }
 }

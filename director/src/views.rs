@@ -1,6 +1,6 @@
 //! What `show`, `stats`, `neighbours` and `status` answer: the state in the protocol's words. Reads, changes nothing.
 
-use ctl::config::{RealServerConfig, ServiceConfig};
+use ctl::config::{ConnectionsConfig, RealServerConfig, ServiceConfig, Timeouts};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
     ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView,
@@ -8,11 +8,12 @@ use ctl::protocol::{
     WorkerStats,
 };
 use dataplane::counters::WorkerCounters;
-use dataplane::verdict::DropReason;
+use dataplane::verdict::{DropReason, StatelessReason};
 
-use crate::changes::no_service;
 use crate::control::Control;
-use crate::services::ServiceTraffic;
+use crate::draft::no_service;
+use crate::services::{ServiceTraffic, Since};
+use crate::slots::Owner;
 
 /// Names listed in one warning; the rest is counted.
 const NAMED_IN_WARNING: usize = 5;
@@ -22,7 +23,7 @@ impl Control {
     pub fn show(&self, filter: &Filter) -> Result<Show, ErrorReply> {
         let mut services: Vec<_> =
             self.filtered(filter)?.into_iter().map(|(_, service)| self.service_view(service)).collect();
-        services.sort_unstable_by_key(|service| (service.protocol, service.address, service.port));
+        services.sort_unstable_by_key(|view| view.service.id);
         Ok(Show { services })
     }
 
@@ -40,19 +41,27 @@ impl Control {
             .map(|real_server| self.real_server_view(service, real_server))
             .collect();
         real_servers.sort_unstable_by_key(|real_server| real_server.address);
-        ServiceView {
-            protocol: service.protocol,
-            address: service.address,
-            port: service.port,
+        let service = ServiceConfig {
+            id: service.id,
+            members: service.members.clone(),
+            fwmark: service.fwmark,
             scheduler: service.scheduler,
-            real_servers,
-        }
+            scheduler_flags: service.scheduler_flags,
+            slow_start_seconds: service.slow_start_seconds,
+            persistence: service.persistence,
+            one_packet: service.one_packet,
+            timeouts: service.timeouts,
+            real_servers: Vec::new(),
+        };
+        ServiceView { service, real_servers }
     }
 
     fn real_server_view(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerView {
         let address = real_server.address;
         let slot = self.services.slot(service.id(), address);
-        let counts = slot.map(|slot| self.services.slots().counts(slot).load());
+        let counts = slot.map(|slot| self.services.slots().counts(slot));
+        let connections = counts.map(|counts| counts.load()).unwrap_or_default();
+        let owner = Owner { service: service.id(), address };
         RealServerView {
             address,
             weight: real_server.weight,
@@ -62,8 +71,12 @@ impl Control {
                 .topology
                 .route(address)
                 .map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
-            active_connections: counts.map_or(0, |counts| counts.active),
-            inactive_connections: counts.map_or(0, |counts| counts.inactive),
+            active_connections: connections.active,
+            inactive_connections: connections.inactive,
+            persistent_connections: counts.map_or(0, |counts| counts.templates()),
+            upper_threshold: real_server.upper_threshold,
+            lower_threshold: real_server.lower_threshold,
+            drain_seconds_left: self.drains.seconds_left(owner, self.now()),
         }
     }
 
@@ -71,25 +84,57 @@ impl Control {
     fn real_server_state(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerState {
         if !self.services.is_available(service.id(), real_server.address) {
             RealServerState::Unresolved
-        } else if real_server.drain {
+        } else if real_server.drain.is_some() {
             RealServerState::Draining
         } else if real_server.weight == 0 {
             RealServerState::Quiesced
+        } else if self.is_overloaded(service, real_server) {
+            RealServerState::Overloaded
         } else {
             RealServerState::Up
         }
     }
 
+    /// It has reached its upper threshold, whatever else keeps it from new connections.
+    pub fn is_overloaded(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> bool {
+        let slot = self.services.slot(service.id(), real_server.address);
+        slot.is_some_and(|slot| self.services.slots().counts(slot).is_overloaded())
+    }
+
     /// Answers `stats`.
     pub fn stats(&self, filter: &Filter) -> Result<Stats, ErrorReply> {
+        self.stats_since(filter, Since::Zeroed)
+    }
+
+    /// The same with counters of services and real servers since `since`.
+    pub fn stats_since(&self, filter: &Filter, since: Since) -> Result<Stats, ErrorReply> {
         let services = self.filtered(filter)?;
-        let traffic = self.services.traffic();
+        let traffic = self.services.traffic(since);
         let mut services: Vec<_> =
-            services.into_iter().map(|(place, service)| service_stats(service, &traffic[place])).collect();
-        services.sort_unstable_by_key(|service| (service.protocol, service.address, service.port));
+            services.into_iter().map(|(place, service)| self.service_stats(service, &traffic[place])).collect();
+        services.sort_unstable_by_key(|stats| stats.service);
         let workers = self.worker_stats();
         let totals = workers.iter().fold(PacketTotals::default(), |sum, worker| add(sum, &worker.packets));
         Ok(Stats { services, totals, workers, ports: self.port_stats() })
+    }
+
+    fn service_stats(&self, service: &ServiceConfig, traffic: &ServiceTraffic) -> ServiceStats {
+        let id = service.id();
+        let instance = self.services.instance(id);
+        let rates_of = |address| {
+            let (slot, instance) = (self.services.slot(id, address)?, instance?);
+            Some(self.rates.of_slot(slot, (Owner { service: id, address }, instance)))
+        };
+        let addresses = service.real_servers.iter().map(|real_server| real_server.address);
+        let mut real_servers: Vec<_> = addresses
+            .zip(&traffic.real_servers)
+            .map(|(address, &counters)| {
+                RealServerStats { address, counters, rates: rates_of(address).unwrap_or_default() }
+            })
+            .collect();
+        real_servers.sort_unstable_by_key(|real_server| real_server.address);
+        let rates = instance.map(|instance| self.rates.of_service(id, instance)).unwrap_or_default();
+        ServiceStats { service: id, totals: traffic.total, rates, real_servers }
     }
 
     fn worker_stats(&self) -> Vec<WorkerStats> {
@@ -103,6 +148,10 @@ impl Control {
                     control_frames_sent: counters.control_sent.load(),
                     connections: counters.connections.load(),
                     connection_capacity: u64::from(self.config.director.connection_capacity_per_worker),
+                    stateless: StatelessReason::ALL
+                        .iter()
+                        .map(|&reason| (reason.name().to_owned(), counters.stateless(reason)))
+                        .collect(),
                     generation,
                 }
             });
@@ -174,10 +223,19 @@ impl Control {
             real_servers: real_servers as u32,
             real_servers_up: real_servers_up as u32,
             connections: self.counters.iter().map(|counters| counters.connections.load()).sum(),
+            connection_buckets: self.tables.buckets,
+            templates: u64::from(self.tables.templates.len()),
+            template_capacity: u64::from(self.tables.templates.capacity()),
+            connection_options: self.connection_options(),
             memory: self.platform.memory.clone(),
             warnings: self.warnings(&ports),
             ports,
         }
+    }
+
+    fn connection_options(&self) -> ConnectionsConfig {
+        let connections = self.services.settings().connections.clone();
+        ConnectionsConfig { timeouts: connections.timeouts.or(&Timeouts::IPVS), ..connections }
     }
 
     fn count_up(&self, service: &ServiceConfig) -> usize {
@@ -191,6 +249,7 @@ impl Control {
         let down = ports.iter().filter(|port| !port.link_is_up);
         warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
         warnings.extend(self.full_tables());
+        warnings.extend(self.full_templates());
         let neighbours = self.neighbours.all();
         for (state, what) in [
             (NeighbourState::Unresolved, "never answered ARP and get no connections"),
@@ -227,6 +286,16 @@ impl Control {
             })
         })
     }
+
+    fn full_templates(&self) -> Option<String> {
+        let (held, capacity) = (self.tables.templates.len(), self.tables.templates.capacity());
+        (u64::from(held) * 10 > u64::from(capacity) * 9).then(|| {
+            format!(
+                "{held} of at most {capacity} persistent clients are remembered: raise director.template_capacity, or \
+                 shorten persistence timeouts or masks"
+            )
+        })
+    }
 }
 
 fn named(kind: &str, names: &[String], what: &str) -> Option<String> {
@@ -236,22 +305,6 @@ fn named(kind: &str, names: &[String], what: &str) -> Option<String> {
         more => format!(" and {more} more"),
     };
     (!names.is_empty()).then(|| format!("{kind} that {what}: {}{rest}", shown.join(", ")))
-}
-
-fn service_stats(service: &ServiceConfig, traffic: &ServiceTraffic) -> ServiceStats {
-    let addresses = service.real_servers.iter().map(|real_server| real_server.address);
-    let mut real_servers: Vec<_> = addresses
-        .zip(&traffic.real_servers)
-        .map(|(address, &counters)| RealServerStats { address, counters })
-        .collect();
-    real_servers.sort_unstable_by_key(|real_server| real_server.address);
-    ServiceStats {
-        protocol: service.protocol,
-        address: service.address,
-        port: service.port,
-        totals: traffic.total,
-        real_servers,
-    }
 }
 
 /// Read while the worker goes on, so under traffic the numbers are apart by what it does meanwhile.

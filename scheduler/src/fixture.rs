@@ -1,17 +1,53 @@
 //! Tests only: lists of RSs, sequences of picks, and threads that begin at one instant.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Barrier;
 
-use crate::{Algorithm, RealServer, Scheduler};
+use crate::{Algorithm, RealServer, Request, Scheduler, SchedulerConfig};
 
 /// As many as issue 2 asks for.
 pub(crate) const THREADS: usize = 8;
 
+/// An RS with this id and weight, available, without thresholds; its address is 10.0.0.0 and its id.
+pub(crate) fn real_server(id: u32, weight: u32) -> RealServer {
+    RealServer {
+        id,
+        address: Ipv4Addr::from_bits(0x0a00_0000 + id).into(),
+        port: 80,
+        weight,
+        last_weight: weight,
+        available: true,
+        has_threshold: false,
+        joined_seconds: None,
+        counts: Default::default(),
+    }
+}
+
 /// Available RSs of these weights, newest first; the oldest has id 0.
 pub(crate) fn real_servers(weights: &[u32]) -> Vec<RealServer> {
     let ids = (0..weights.len() as u32).rev();
-    let with = |(id, &weight)| RealServer { id, weight, available: true, counts: Default::default() };
-    ids.zip(weights).map(with).collect()
+    ids.zip(weights).map(|(id, &weight)| real_server(id, weight)).collect()
+}
+
+/// One client's request, always the same.
+pub(crate) fn request() -> Request {
+    Request {
+        client: IpAddr::from([198, 51, 100, 7]),
+        client_port: 40_000,
+        vip: IpAddr::from([192, 0, 2, 10]),
+        now_seconds: 0,
+        random: 0,
+    }
+}
+
+/// The settings of this algorithm without flags or slow start.
+pub(crate) fn config(algorithm: Algorithm) -> SchedulerConfig {
+    SchedulerConfig { algorithm, ..Default::default() }
+}
+
+/// A scheduler of this algorithm without flags or slow start.
+pub(crate) fn scheduler(algorithm: Algorithm, list: &[RealServer]) -> Scheduler {
+    Scheduler::new(config(algorithm), list)
 }
 
 /// The list with the RSs of these ids deleted.
@@ -21,13 +57,13 @@ pub(crate) fn without(list: &[RealServer], ids: &[u32]) -> Vec<RealServer> {
 
 /// The next `count` picks; no connection is opened.
 pub(crate) fn picks(scheduler: &Scheduler, list: &[RealServer], count: usize) -> Vec<Option<usize>> {
-    (0..count).map(|_| scheduler.schedule(list)).collect()
+    (0..count).map(|_| scheduler.schedule(list, &request())).collect()
 }
 
 /// The first `count` picks, each of which opens a connection.
 pub(crate) fn picks_that_open(algorithm: Algorithm, list: &[RealServer], count: usize) -> Vec<Option<usize>> {
-    let scheduler = Scheduler::new(algorithm, list);
-    let pick = |_| scheduler.schedule(list).inspect(|&index| list[index].counts.open());
+    let scheduler = self::scheduler(algorithm, list);
+    let pick = |_| scheduler.schedule(list, &request()).inspect(|&index| list[index].counts.open());
     (0..count).map(pick).collect()
 }
 
@@ -42,7 +78,7 @@ pub(crate) fn pick_with_counts(
     for (real_server, &(active, inactive)) in list.iter_mut().zip(counts) {
         real_server.counts = crate::ConnectionCounts::with(active, inactive).into();
     }
-    Scheduler::new(algorithm, &list).schedule(&list)
+    scheduler(algorithm, &list).schedule(&list, &request())
 }
 
 /// Runs `work` on [`THREADS`] threads that begin at one instant, and waits for all.
@@ -63,7 +99,7 @@ pub(crate) fn in_parallel(work: impl Fn(usize) + Sync) {
 pub(crate) fn picks_in_parallel(scheduler: &Scheduler, list: &[RealServer], picks_each: usize) -> Vec<usize> {
     in_parallel(|_| {
         for _ in 0..picks_each {
-            list[scheduler.schedule(list).unwrap()].counts.open();
+            list[scheduler.schedule(list, &request()).unwrap()].counts.open();
         }
     });
     list.iter().map(|real_server| real_server.counts.load().total() as usize).collect()
@@ -78,9 +114,9 @@ pub(crate) fn picks_in_parallel(scheduler: &Scheduler, list: &[RealServer], pick
 pub(crate) fn assert_spread_of_eight_threads(algorithm: Algorithm, weights: &[u32; 3], shares: &[u64; 3]) {
     const CHURNED: usize = 4_000;
     let list = real_servers(weights);
-    let scheduler = Scheduler::new(algorithm, &list);
+    let scheduler = self::scheduler(algorithm, &list);
     let open = || {
-        let index = scheduler.schedule(&list).unwrap();
+        let index = scheduler.schedule(&list, &request()).unwrap();
         list[index].counts.open();
         index
     };

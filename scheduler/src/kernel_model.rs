@@ -1,104 +1,164 @@
-//! Tests only: a model of what IPVS does, on one thread, and the comparison of every scheduler with it over random
-//! lists, changes and connections.
+//! Tests only: a model of what IPVS does, on one thread.
 //!
-//! It follows the kernel's walks RS by RS and pass by pass and knows an RS by its id alone, so that it has neither the
-//! indices nor the arithmetic of the code that it judges.
+//! It follows the kernel's walks RS by RS, pass by pass and slot by slot, and knows an RS by its key alone, so that it
+//! has neither the indices nor the arithmetic of the code that it judges. `hash.rs` it shares: that has vectors of its
+//! own. Where the project differs from IPVS on purpose, the model does too and says "Ours".
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use crate::hash::{fold, hash_32, hsiphash};
+use crate::{Algorithm, Request, SchedulerConfig, Thresholds};
 
-use crate::{Algorithm, RealServer, Scheduler};
-
-#[derive(Debug)]
-struct ModelServer {
-    id: u32,
-    weight: i64,
-    available: bool,
-    active: i64,
-    inactive: i64,
+/// An RS; its key is never another's.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelServer {
+    pub(crate) key: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) weight: i64,
+    pub(crate) last_weight: i64,
+    /// Ours: as an RS that IPVS flags overloaded.
+    pub(crate) available: bool,
+    pub(crate) active: i64,
+    pub(crate) inactive: i64,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) overload: bool,
 }
 
-/// A place in IPVS's circular list: an RS by its id, or the head (`None`).
+impl ModelServer {
+    fn total(&self) -> i64 {
+        self.active + self.inactive
+    }
+
+    fn overhead(&self) -> i128 {
+        i128::from(self.active * 256 + self.total())
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.overload || !self.available
+    }
+
+    fn takes_part(&self) -> bool {
+        !self.is_overloaded() && self.weight > 0
+    }
+
+    /// IPVS 7.x evaluates at every bind, unbind and edit.
+    pub(crate) fn update_overload(&mut self) {
+        let (upper, lower) = (i64::from(self.thresholds.upper), i64::from(self.thresholds.lower));
+        if upper == 0 {
+            self.overload = false;
+        } else if self.total() >= upper {
+            self.overload = true;
+        } else if lower == 0 && self.total() * 4 < upper * 3 || lower != 0 && self.total() < lower {
+            self.overload = false;
+        }
+    }
+
+    pub(crate) fn edit_weight(&mut self, weight: i64) {
+        self.weight = weight;
+        if weight != 0 {
+            self.last_weight = weight;
+        }
+    }
+}
+
+/// A place in IPVS's circular list: an RS by its key, or the head (`None`).
 type Place = Option<u32>;
+
+#[derive(Debug)]
+struct Remembered {
+    /// Keys, the head of the kernel's list first.
+    set: Vec<u32>,
+    last_use: u32,
+    last_modified: u32,
+}
 
 /// A virtual service as the kernel keeps it.
 #[derive(Debug)]
-struct ModelService {
-    algorithm: Algorithm,
+pub(crate) struct ModelService {
+    config: SchedulerConfig,
     servers: Vec<ModelServer>,
     /// rr's and wrr's pointer.
     place: Place,
     interval: i64,
     highest: i64,
     required: i64,
+    /// Of dh, sh and mh.
+    table: Vec<u32>,
+    /// Of lblc and lblcr.
+    cache: HashMap<IpAddr, Remembered>,
 }
 
 impl ModelService {
-    fn new(algorithm: Algorithm, list: &[RealServer]) -> Self {
-        let model = |real_server: &RealServer| ModelServer {
-            id: real_server.id,
-            weight: real_server.weight.into(),
-            available: real_server.available,
-            active: 0,
-            inactive: 0,
+    pub(crate) fn new(config: SchedulerConfig, servers: Vec<ModelServer>) -> Self {
+        let mut service = ModelService {
+            config,
+            servers,
+            place: None,
+            interval: 0,
+            highest: 0,
+            required: 0,
+            table: Vec::new(),
+            cache: HashMap::new(),
         };
-        let servers = list.iter().map(model).collect();
-        let mut service =
-            ModelService { algorithm, servers, place: None, interval: 0, highest: 0, required: 0 };
         service.weights_changed();
+        service.assign_table();
         service
     }
 
     fn after(&self, place: Place) -> Place {
         let next = match place {
             None => 0,
-            Some(id) => 1 + self.servers.iter().position(|server| server.id == id).unwrap(),
+            Some(key) => 1 + self.servers.iter().position(|server| server.key == key).unwrap(),
         };
-        self.servers.get(next).map(|server| server.id)
+        self.servers.get(next).map(|server| server.key)
     }
 
-    fn server(&mut self, id: u32) -> &mut ModelServer {
-        self.servers.iter_mut().find(|server| server.id == id).unwrap()
+    fn get(&self, key: u32) -> &ModelServer {
+        self.servers.iter().find(|server| server.key == key).unwrap()
     }
 
-    fn add(&mut self, id: u32, weight: u32) {
-        let newest = ModelServer { id, weight: weight.into(), available: true, active: 0, inactive: 0 };
+    pub(crate) fn server(&mut self, key: u32) -> &mut ModelServer {
+        self.servers.iter_mut().find(|server| server.key == key).unwrap()
+    }
+
+    pub(crate) fn add(&mut self, newest: ModelServer) {
         self.servers.insert(0, newest);
         self.list_changed();
     }
 
-    fn edit(&mut self, id: u32, weight: u32) {
-        self.server(id).weight = weight.into();
+    pub(crate) fn edit(&mut self, key: u32, weight: u32) {
+        self.server(key).edit_weight(weight.into());
         self.list_changed();
     }
 
-    fn delete(&mut self, id: u32) {
-        if self.algorithm == Algorithm::Rr && self.place == Some(id) {
+    pub(crate) fn delete(&mut self, key: u32) {
+        if self.config.algorithm == Algorithm::Rr && self.place == Some(key) {
             let mut before = None;
-            while self.after(before) != Some(id) {
+            while self.after(before) != Some(key) {
                 before = self.after(before);
             }
             self.place = before;
         }
-        self.servers.retain(|server| server.id != id);
+        self.servers.retain(|server| server.key != key);
+        // Ours: the kernel keeps it in lblcr's sets.
+        self.cache.values_mut().for_each(|remembered| remembered.set.retain(|&member| member != key));
         self.list_changed();
     }
 
     fn list_changed(&mut self) {
-        if self.algorithm == Algorithm::Wrr {
+        if self.config.algorithm == Algorithm::Wrr {
             self.place = None;
             self.weights_changed();
         }
+        self.assign_table();
     }
 
     fn weights_changed(&mut self) {
         let weights: Vec<i64> = self.servers.iter().map(|server| server.weight).filter(|&w| w > 0).collect();
         let heaviest = weights.iter().copied().max().unwrap_or(0);
-        let lightest = weights.iter().copied().min().unwrap_or(0);
-        let divides_all = |divisor: &i64| weights.iter().all(|weight| weight % divisor == 0);
-        self.interval = (1..=lightest).rev().find(divides_all).unwrap_or(1);
+        self.interval = greatest_common_divisor(&weights);
         self.highest = heaviest - (self.interval - 1);
         if self.required == 0 || self.required > self.highest {
             self.required = self.highest;
@@ -107,12 +167,111 @@ impl ModelService {
         }
     }
 
-    fn schedule(&mut self) -> Place {
-        match self.algorithm {
+    fn assign_table(&mut self) {
+        self.table = match self.config.algorithm {
+            _ if self.servers.is_empty() => Vec::new(),
+            Algorithm::Dh => self.assign(|_| 1),
+            Algorithm::Sh => self.assign(|server| server.weight),
+            Algorithm::Mh => self.populate(),
+            _ => return,
+        }
+    }
+
+    /// 256 slots; each RS stays on until it has `slots` of them.
+    fn assign(&self, slots: impl Fn(&ModelServer) -> i64) -> Vec<u32> {
+        let mut table = Vec::new();
+        let mut place = None;
+        let mut assigned = 0;
+        while table.len() < 256 {
+            if place.is_none() {
+                place = self.after(None);
+            }
+            let server = self.get(place.unwrap());
+            table.push(server.key);
+            assigned += 1;
+            if assigned >= slots(server) {
+                place = self.after(place);
+                assigned = 0;
+            }
+        }
+        table
+    }
+
+    fn populate(&self) -> Vec<u32> {
+        // Ours: in this order, not the list's.
+        let mut servers = self.servers.clone();
+        servers.sort_by_key(|server| (server.address, server.port));
+        let weights: Vec<i64> = servers.iter().map(|server| server.last_weight).filter(|&w| w > 0).collect();
+        if weights.is_empty() {
+            return Vec::new();
+        }
+        let unit = greatest_common_divisor(&weights);
+        let mut most = weights.iter().max().unwrap() / unit;
+        let mut shift = 0;
+        while most >= 64 {
+            most /= 2;
+            shift += 1;
+        }
+        let turns = |server: &ModelServer| match (server.last_weight / unit) >> shift {
+            0 => i64::from(server.last_weight != 0),
+            turns => turns,
+        };
+        // Ours: the kernel's size is 4093, whether a round fits into it or not.
+        let round = servers.iter().map(turns).sum::<i64>() as usize;
+        let size = [4093, 8191, 16381].into_iter().find(|&size| size >= round).unwrap();
+
+        let key = |server: &ModelServer| fold(server.address).wrapping_add(server.port.into());
+        let first = |server| hsiphash(key(server), 2_654_435_761) as usize % size;
+        let skip = |server| hsiphash(key(server), 2_654_446_892) as usize % (size - 1) + 1;
+        let mut permutation: Vec<usize> = servers.iter().map(first).collect();
+        let mut table = vec![None; size];
+        let mut filled = 0;
+        let (mut index, mut taken) = (0, 0);
+        while filled < size {
+            if index == servers.len() {
+                index = 0;
+            }
+            let server = &servers[index];
+            if turns(server) < 1 {
+                index += 1;
+                continue;
+            }
+            while table[permutation[index]].is_some() {
+                permutation[index] += skip(server);
+                if permutation[index] >= size {
+                    permutation[index] -= size;
+                }
+            }
+            table[permutation[index]] = Some(server.key);
+            filled += 1;
+            taken += 1;
+            if taken >= turns(server) {
+                taken = 0;
+                index += 1;
+            }
+        }
+        table.into_iter().map(Option::unwrap).collect()
+    }
+
+    pub(crate) fn schedule(&mut self, request: &Request) -> Place {
+        match self.config.algorithm {
             Algorithm::Rr => self.schedule_rr(),
             Algorithm::Wrr => self.schedule_wrr(),
-            Algorithm::Lc => self.least(|_| 1),
-            Algorithm::Wlc => self.least(|server| server.weight),
+            Algorithm::Lc => self.least(ModelServer::overhead, |_| 1),
+            Algorithm::Wlc => self.wlc(),
+            Algorithm::Lblc => self.schedule_lblc(request),
+            Algorithm::Lblcr => self.schedule_lblcr(request),
+            Algorithm::Dh => self.hashed(hash_32(fold(request.vip), 8) as usize),
+            Algorithm::Sh => self.schedule_sh(request),
+            Algorithm::Sed => self.sed(),
+            Algorithm::Nq => {
+                let idle = self.servers.iter().find(|server| server.takes_part() && server.active == 0);
+                idle.map(|server| server.key).or_else(|| self.sed())
+            }
+            Algorithm::Fo => self.heaviest(|_| true),
+            Algorithm::Ovf => self.heaviest(|server| server.active <= server.weight),
+            Algorithm::Mh => self.schedule_mh(request),
+            Algorithm::Twos => self.schedule_twos(request),
         }
     }
 
@@ -120,9 +279,8 @@ impl ModelService {
         let mut place = self.place;
         for _ in 0..=self.servers.len() {
             place = self.after(place);
-            let Some(id) = place else { continue };
-            let server = self.server(id);
-            if server.available && server.weight > 0 {
+            let Some(key) = place else { continue };
+            if self.get(key).takes_part() {
                 self.place = place;
                 return place;
             }
@@ -141,10 +299,9 @@ impl ModelService {
         let mut stop = None;
         loop {
             place = self.after(place);
-            if let Some(id) = place {
-                let required = self.required;
-                let server = self.server(id);
-                if server.available && server.weight >= required {
+            if let Some(key) = place {
+                let server = self.get(key);
+                if !server.is_overloaded() && server.weight >= self.required {
                     self.place = place;
                     return place;
                 }
@@ -170,183 +327,166 @@ impl ModelService {
         }
     }
 
-    /// The least overhead over the divisor, the first of equals, compared as exact fractions.
-    fn least(&self, divisor: impl Fn(&ModelServer) -> i64) -> Place {
-        let load = |server: &ModelServer| {
-            (i128::from(server.active * 257 + server.inactive), i128::from(divisor(server)))
+    /// The least load over the divisor, the first of equals, compared as exact fractions.
+    fn least(
+        &self,
+        load: impl Fn(&ModelServer) -> i128,
+        divisor: impl Fn(&ModelServer) -> i64,
+    ) -> Option<u32> {
+        let least = self
+            .servers
+            .iter()
+            .filter(|server| server.takes_part())
+            .min_by(|a, b| (load(a) * i128::from(divisor(b))).cmp(&(load(b) * i128::from(divisor(a)))));
+        least.map(|server| server.key)
+    }
+
+    fn wlc(&self) -> Option<u32> {
+        self.least(ModelServer::overhead, |server| server.weight)
+    }
+
+    fn sed(&self) -> Option<u32> {
+        self.least(|server| i128::from(server.active + 1), |server| server.weight)
+    }
+
+    fn heaviest(&self, fits: impl Fn(&ModelServer) -> bool) -> Option<u32> {
+        let mut heaviest: Option<&ModelServer> = None;
+        for server in self.servers.iter().filter(|server| server.takes_part() && fits(server)) {
+            if heaviest.is_none_or(|heaviest| server.weight > heaviest.weight) {
+                heaviest = Some(server);
+            }
+        }
+        heaviest.map(|server| server.key)
+    }
+
+    fn hashed(&self, slot: usize) -> Option<u32> {
+        let key = *self.table.get(slot)?;
+        self.get(key).takes_part().then_some(key)
+    }
+
+    fn schedule_sh(&self, request: &Request) -> Option<u32> {
+        let port = if self.config.flags.port { request.client_port } else { 0 };
+        let slot = |offset: u32| {
+            let hash = hash_32(u32::from(port).wrapping_add(fold(request.client)), 8);
+            (offset + hash) as usize & 255
         };
-        let takes_part = |server: &&ModelServer| server.available && server.weight > 0;
-        let least = self.servers.iter().filter(takes_part).min_by(|a, b| {
-            let ((load_a, divisor_a), (load_b, divisor_b)) = (load(a), load(b));
-            (load_a * divisor_b).cmp(&(load_b * divisor_a))
+        self.with_fallback(slot, 256)
+    }
+
+    fn schedule_mh(&self, request: &Request) -> Option<u32> {
+        let size = self.table.len() as u32;
+        if size == 0 {
+            return None;
+        }
+        let port = if self.config.flags.port { request.client_port } else { 0 };
+        let slot = |offset: u32| {
+            let word = offset.wrapping_add(port.into()).wrapping_add(fold(request.client));
+            (hsiphash(word, 2_654_435_761) % size) as usize
+        };
+        self.with_fallback(slot, size)
+    }
+
+    fn with_fallback(&self, slot: impl Fn(u32) -> usize, size: u32) -> Option<u32> {
+        let home = slot(0);
+        if !self.config.flags.fallback {
+            return self.hashed(home);
+        }
+        let probes = (0..size).map(|offset| slot((offset + home as u32) % size));
+        self.hashed(home).or_else(|| probes.into_iter().find_map(|slot| self.hashed(slot)))
+    }
+
+    fn schedule_twos(&self, request: &Request) -> Option<u32> {
+        let servers: Vec<_> = self.servers.iter().filter(|server| server.takes_part()).collect();
+        let total: i64 = servers.iter().map(|server| server.weight).sum();
+        let choose = |random: u64| {
+            let mut lot = ((u128::from(random & 0xffff_ffff) * (total as u128 + 1)) >> 32) as i64;
+            servers.iter().find(|server| {
+                lot -= server.weight;
+                lot <= 0
+            })
+        };
+        let (first, second) = (choose(request.random)?, choose(request.random >> 32)?);
+        let is_better =
+            i128::from(second.weight) * first.overhead() > i128::from(first.weight) * second.overhead();
+        Some(if is_better { second.key } else { first.key })
+    }
+
+    fn is_beyond_its_weight(&self, key: u32) -> bool {
+        let server = self.get(key);
+        server.active > server.weight && self.servers.iter().any(|other| other.active * 2 < other.weight)
+    }
+
+    /// Ours: an entry ends at its expiration, the kernel's at the next sweep.
+    fn forget_expired(&mut self, request: &Request) {
+        let expiration = self.config.lblc_expiration_seconds;
+        self.cache.retain(|_, remembered| request.now_seconds - remembered.last_use < expiration);
+    }
+
+    fn schedule_lblc(&mut self, request: &Request) -> Option<u32> {
+        self.forget_expired(request);
+        if let Some(remembered) = self.cache.get_mut(&request.vip) {
+            remembered.last_use = request.now_seconds;
+            // Ours: the kernel uses it although it is overloaded.
+            let key = remembered.set.first().copied();
+            if let Some(key) =
+                key.filter(|&key| self.get(key).takes_part() && !self.is_beyond_its_weight(key))
+            {
+                return Some(key);
+            }
+        }
+        let pick = self.wlc()?;
+        let now = request.now_seconds;
+        self.cache.insert(request.vip, Remembered { set: vec![pick], last_use: now, last_modified: now });
+        Some(pick)
+    }
+
+    fn schedule_lblcr(&mut self, request: &Request) -> Option<u32> {
+        self.forget_expired(request);
+        let now = request.now_seconds;
+        let Some(mut remembered) = self.cache.remove(&request.vip) else {
+            let pick = self.wlc()?;
+            self.cache.insert(request.vip, Remembered { set: vec![pick], last_use: now, last_modified: now });
+            return Some(pick);
+        };
+        remembered.last_use = now;
+        let ratio = |&key: &u32| (self.get(key).overhead(), i128::from(self.get(key).weight));
+        let usable = remembered.set.iter().copied().filter(|&key| self.get(key).takes_part());
+        let least = usable.min_by(|a, b| {
+            let ((load_a, weight_a), (load_b, weight_b)) = (ratio(a), ratio(b));
+            (load_a * weight_b).cmp(&(load_b * weight_a))
         });
-        least.map(|server| server.id)
-    }
-}
-
-/// What happens to a service; `which` picks an RS of the list, modulo its length.
-#[derive(Clone, Debug)]
-enum Event {
-    Schedule { times: usize },
-    Add { weight: u32 },
-    Edit { which: usize, weight: u32 },
-    Delete { which: usize },
-    SetAvailable { which: usize, available: bool },
-    Activate { which: usize },
-    Deactivate { which: usize },
-    Close { which: usize, active: bool },
-}
-
-fn weight() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        1 => Just(0),
-        4 => 1..6_u32,
-        4 => (1..6_u32).prop_map(|weight| weight * 6),
-        1 => 0..300_u32,
-        1 => Just(65535),
-    ]
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let which = || any::<usize>();
-    prop_oneof![
-        6 => (1..12_usize).prop_map(|times| Event::Schedule { times }),
-        2 => weight().prop_map(|weight| Event::Add { weight }),
-        2 => (which(), weight()).prop_map(|(which, weight)| Event::Edit { which, weight }),
-        2 => which().prop_map(|which| Event::Delete { which }),
-        3 => (which(), any::<bool>()).prop_map(|(which, available)| Event::SetAvailable { which, available }),
-        2 => which().prop_map(|which| Event::Activate { which }),
-        1 => which().prop_map(|which| Event::Deactivate { which }),
-        2 => (which(), any::<bool>()).prop_map(|(which, active)| Event::Close { which, active }),
-    ]
-}
-
-/// The scheduler under test and the model, each fed the same.
-struct Pair {
-    list: Vec<RealServer>,
-    scheduler: Scheduler,
-    model: ModelService,
-    next_id: u32,
-}
-
-impl Pair {
-    fn new(algorithm: Algorithm, weights: &[u32]) -> Self {
-        let list = crate::fixture::real_servers(weights);
-        let scheduler = Scheduler::new(algorithm, &list);
-        let model = ModelService::new(algorithm, &list);
-        Pair { next_id: list.len() as u32, list, scheduler, model }
-    }
-
-    fn replace(&mut self, new: Vec<RealServer>) {
-        self.scheduler = self.scheduler.next_version(&self.list, &new);
-        self.list = new;
-    }
-
-    fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
-        let chosen = |which: usize| which.checked_rem(self.list.len());
-        match *event {
-            Event::Schedule { times } => return (0..times).try_for_each(|_| self.schedule_both()),
-            Event::Add { weight } => {
-                let mut new = self.list.clone();
-                let id = self.next_id;
-                new.insert(0, RealServer { id, weight, available: true, counts: Arc::default() });
-                self.next_id += 1;
-                self.model.add(id, weight);
-                self.replace(new);
-            }
-            Event::Edit { which, weight } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                // An edit to the same weight is no change here; IPVS takes it for one.
-                if self.list[index].weight != weight {
-                    let mut new = self.list.clone();
-                    new[index].weight = weight;
-                    self.model.edit(new[index].id, weight);
-                    self.replace(new);
+        if remembered.set.len() > 1 && now - remembered.last_modified > self.config.lblc_expiration_seconds {
+            let mut most: Option<u32> = None;
+            for &key in remembered.set.iter().filter(|&&key| self.get(key).weight > 0) {
+                let (load, weight) = ratio(&key);
+                if most.as_ref().map(ratio).is_none_or(|(moh, mw)| moh * weight < load * mw) {
+                    most = Some(key);
                 }
             }
-            Event::Delete { which } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                let mut new = self.list.clone();
-                self.model.delete(new.remove(index).id);
-                self.replace(new);
-            }
-            Event::SetAvailable { which, available } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                let mut new = self.list.clone();
-                new[index].available = available;
-                self.model.server(new[index].id).available = available;
-                self.replace(new);
-            }
-            Event::Activate { which } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                let server = self.model.server(self.list[index].id);
-                if server.inactive > 0 {
-                    (server.active, server.inactive) = (server.active + 1, server.inactive - 1);
-                    self.list[index].counts.activate();
-                }
-            }
-            Event::Deactivate { which } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                let server = self.model.server(self.list[index].id);
-                if server.active > 0 {
-                    (server.active, server.inactive) = (server.active - 1, server.inactive + 1);
-                    self.list[index].counts.deactivate();
-                }
-            }
-            Event::Close { which, active } => {
-                let Some(index) = chosen(which) else { return Ok(()) };
-                let server = self.model.server(self.list[index].id);
-                let count = if active { &mut server.active } else { &mut server.inactive };
-                if *count > 0 {
-                    *count -= 1;
-                    self.list[index].counts.close(active);
-                }
+            if let Some(most) = most {
+                remembered.set.retain(|&key| key != most);
+                remembered.last_modified = now;
             }
         }
-        Ok(())
-    }
-
-    fn schedule_both(&mut self) -> Result<(), TestCaseError> {
-        let pick = self.scheduler.schedule(&self.list);
-        let expected = self.model.schedule();
-        prop_assert_eq!(pick.map(|index| self.list[index].id), expected, "{:?}", self.model);
-        if let Some(index) = pick {
-            self.list[index].counts.open();
-            self.model.server(self.list[index].id).inactive += 1;
-        }
-        Ok(())
+        let pick = match least {
+            Some(key) if !self.is_beyond_its_weight(key) => Some(key),
+            _ => {
+                let pick = self.wlc();
+                if let Some(pick) = pick.filter(|pick| !remembered.set.contains(pick)) {
+                    remembered.set.insert(0, pick);
+                    remembered.last_modified = now;
+                }
+                pick
+            }
+        };
+        self.cache.insert(request.vip, remembered);
+        pick
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
-
-    #[test]
-    fn scheduler_over_any_history_decides_as_the_kernel_model(
-        algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
-        weights in vec(weight(), 0..6),
-        events in vec(event(), 0..60),
-    ) {
-        let mut pair = Pair::new(algorithm, &weights);
-        for event in &events {
-            pair.happen(event)?;
-        }
-    }
-
-    /// Deleting several RSs at once is the same as one after the other.
-    #[test]
-    fn rr_over_many_deletions_at_once_decides_as_the_kernel_model(
-        count in 1..12_usize,
-        picks_before in 0..24_usize,
-        deleted in vec(any::<bool>(), 12),
-    ) {
-        let mut pair = Pair::new(Algorithm::Rr, &vec![1; count]);
-        (0..picks_before).try_for_each(|_| pair.schedule_both())?;
-        let (mut left, mut gone) = (pair.list.clone(), pair.list.clone());
-        left.retain(|real_server| !deleted[real_server.id as usize]);
-        gone.retain(|real_server| deleted[real_server.id as usize]);
-        gone.iter().for_each(|real_server| pair.model.delete(real_server.id));
-        pair.replace(left);
-        (0..2 * count).try_for_each(|_| pair.schedule_both())?;
-    }
+/// 1 for none.
+fn greatest_common_divisor(weights: &[i64]) -> i64 {
+    let lightest = weights.iter().copied().min().unwrap_or(0);
+    let divides_all = |divisor: &i64| weights.iter().all(|weight| weight % divisor == 0);
+    (1..=lightest).rev().find(divides_all).unwrap_or(1)
 }

@@ -3,17 +3,30 @@
 //!
 //! Matches `net/netfilter/ipvs/ip_vs_lc.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
 
-use crate::RealServer;
+use crate::ramp::Ramp;
+use crate::{RealServer, Request};
 
 /// Picks; remembers nothing.
 #[inline]
-pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
+pub(crate) fn schedule(
+    real_servers: &[RealServer],
+    request: &Request,
+    slow_start_seconds: u32,
+) -> Option<usize> {
+    match Ramp::in_progress(slow_start_seconds, real_servers, request) {
+        None => least(real_servers),
+        Some(ramp) => ramp.least(real_servers, |real_server| real_server.overhead() + 1, |_| 1),
+    }
+}
+
+#[inline]
+fn least(real_servers: &[RealServer]) -> Option<usize> {
     let mut least: Option<(usize, u64)> = None;
     for (index, real_server) in real_servers.iter().enumerate() {
         if !real_server.is_eligible() {
             continue;
         }
-        let overhead = real_server.counts.load().overhead();
+        let overhead = real_server.overhead();
         if least.is_none_or(|(_, least_overhead)| overhead < least_overhead) {
             least = Some((index, overhead));
         }
@@ -26,6 +39,9 @@ mod tests {
     use crate::Algorithm;
     use crate::fixture::{assert_spread_of_eight_threads, pick_with_counts, picks_that_open, real_servers};
 
+    /// As many connections of one kind as a count holds.
+    const MAX: u32 = i32::MAX as u32;
+
     #[test]
     fn lc_pick_is_the_least_overhead_and_the_newest_of_equals() {
         for (counts, pick, case) in [
@@ -34,7 +50,7 @@ mod tests {
             (&[(1, 0), (0, 256)], 1, "256 inactive are less than one active"),
             (&[(1, 0), (0, 257)], 0, "257 inactive are equal to one active"),
             (&[(1, 0), (0, 258)], 0, "258 inactive are more than one active"),
-            (&[(u32::MAX, 0), (u32::MAX, u32::MAX), (u32::MAX - 1, 255)], 2, "extremes"),
+            (&[(MAX, 0), (MAX, MAX), (MAX - 1, 255)], 2, "extremes"),
         ] {
             let weights: Vec<u32> = (1..=counts.len() as u32).collect();
             assert_eq!(pick_with_counts(Algorithm::Lc, &weights, counts), Some(pick), "{case}");

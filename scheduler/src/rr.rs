@@ -3,11 +3,12 @@
 //! Matches `net/netfilter/ipvs/ip_vs_rr.c`. Invariant: every decision is one step of the one cursor, so that
 //! concurrent workers together see the kernel's sequence.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::utils::CachePadded;
 
 use crate::RealServer;
+use crate::sync::AtomicUsize;
 
 /// Where the next search begins: an index into the list of RSs, one past the RS of the last connection.
 /// 0 is IPVS's pointer at the list head, before the first RS.
@@ -32,7 +33,7 @@ impl Cursor {
         let up_to_last_pick = old.iter().take(self.position.load(Relaxed));
         let position = up_to_last_pick
             .rev()
-            .find_map(|survivor| new.iter().position(|real_server| real_server.id == survivor.id))
+            .find_map(|survivor| new.iter().position(|real_server| real_server.is_same_as(survivor)))
             .map_or(0, |index| index + 1);
         Cursor::at(position)
     }
@@ -68,27 +69,29 @@ fn next_from(position: usize, real_servers: &[RealServer]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use crate::fixture::{THREADS, in_parallel, picks, picks_in_parallel, real_servers, without};
+    use crate::fixture::{
+        THREADS, in_parallel, picks, picks_in_parallel, real_servers, request, scheduler, without,
+    };
     use crate::{Algorithm, RealServer, Scheduler};
 
     /// A scheduler over five RSs (ids 4, 3, 2, 1, 0, newest first) that last picked the RS at `index`.
     fn five_stopped_at(index: usize) -> (Scheduler, Vec<RealServer>) {
         let list = real_servers(&[1; 5]);
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         for expected in 0..=index {
-            assert_eq!(scheduler.schedule(&list), Some(expected));
+            assert_eq!(scheduler.schedule(&list, &request()), Some(expected));
         }
         (scheduler, list)
     }
 
     fn next_id(scheduler: &Scheduler, list: &[RealServer]) -> Option<u32> {
-        scheduler.schedule(list).map(|index| list[index].id)
+        scheduler.schedule(list, &request()).map(|index| list[index].id)
     }
 
     #[test]
     fn rr_starts_with_the_newest_and_ignores_how_large_weights_are() {
         let list = real_servers(&[1, 900, 2]);
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         assert_eq!(picks(&scheduler, &list, 7), [0, 1, 2, 0, 1, 2, 0].map(Some));
     }
 
@@ -96,14 +99,14 @@ mod tests {
     fn rr_skips_weight_zero_and_unavailable() {
         let mut list = real_servers(&[0, 1, 1, 0, 1]);
         list[2].available = false;
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         assert_eq!(picks(&scheduler, &list, 5), [1, 4, 1, 4, 1].map(Some));
     }
 
     #[test]
     fn rr_lone_eligible_is_picked_every_time() {
         let list = real_servers(&[0, 1, 0]);
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         assert_eq!(picks(&scheduler, &list, 3), [Some(1); 3]);
     }
 
@@ -113,7 +116,7 @@ mod tests {
         list.iter_mut().for_each(|real_server| real_server.available = false);
         assert_eq!(picks(&scheduler, &list, 2), [None; 2]);
         list.iter_mut().for_each(|real_server| real_server.available = true);
-        assert_eq!(scheduler.schedule(&list), Some(3));
+        assert_eq!(scheduler.schedule(&list, &request()), Some(3));
     }
 
     #[test]
@@ -130,7 +133,7 @@ mod tests {
     fn rr_version_at_the_head_after_an_addition_starts_with_the_newcomer() {
         let list = real_servers(&[1; 2]);
         let longer = real_servers(&[1; 3]);
-        let next = Scheduler::new(Algorithm::Rr, &list).next_version(&list, &longer);
+        let next = scheduler(Algorithm::Rr, &list).next_version(&list, &longer);
         assert_eq!(next_id(&next, &longer), Some(2));
     }
 
@@ -174,7 +177,7 @@ mod tests {
     fn rr_version_over_an_emptied_list_starts_over() {
         let (scheduler, list) = five_stopped_at(3);
         let emptied = scheduler.next_version(&list, &[]);
-        assert_eq!(emptied.schedule(&[]), None);
+        assert_eq!(emptied.schedule(&[], &request()), None);
         let refilled = emptied.next_version(&[], &list);
         assert_eq!(next_id(&refilled, &list), Some(4));
     }
@@ -185,17 +188,17 @@ mod tests {
         let mut resolved = list.clone();
         resolved[2].available = false;
         let next = scheduler.next_version(&list, &resolved);
-        assert_eq!(scheduler.schedule(&list), Some(1));
-        assert_eq!(next.schedule(&resolved), Some(3));
-        assert_eq!(scheduler.schedule(&list), Some(4));
-        assert_eq!(next.schedule(&resolved), Some(0));
+        assert_eq!(scheduler.schedule(&list, &request()), Some(1));
+        assert_eq!(next.schedule(&resolved, &request()), Some(3));
+        assert_eq!(scheduler.schedule(&list, &request()), Some(4));
+        assert_eq!(next.schedule(&resolved, &request()), Some(0));
     }
 
     #[test]
     fn rr_shares_of_eight_threads_over_whole_periods_are_exact() {
         const PERIODS: usize = 4_000;
         let list = real_servers(&[5, 0, 1, 1, 7]);
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         let shares = picks_in_parallel(&scheduler, &list, 4 * PERIODS);
         let each = THREADS * PERIODS;
         assert_eq!(shares, [each, 0, each, each, each]);
@@ -207,12 +210,12 @@ mod tests {
         let list = real_servers(&[1; 3]);
         let mut other = list.clone();
         other.iter_mut().for_each(|real_server| real_server.counts = Default::default());
-        let scheduler = Scheduler::new(Algorithm::Rr, &list);
+        let scheduler = scheduler(Algorithm::Rr, &list);
         let next = scheduler.next_version(&list, &other);
         in_parallel(|thread| {
             for _ in 0..3 * PERIODS {
                 let (version, list) = if thread % 2 == 0 { (&scheduler, &list) } else { (&next, &other) };
-                list[version.schedule(list).unwrap()].counts.open();
+                list[version.schedule(list, &request()).unwrap()].counts.open();
             }
         });
         for (a, b) in list.iter().zip(&other) {

@@ -3,20 +3,38 @@
 //!
 //! Matches `net/netfilter/ipvs/ip_vs_wlc.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
 
-use crate::RealServer;
+use crate::ramp::Ramp;
+use crate::{RealServer, Request};
 
 /// Picks; remembers nothing.
+#[inline]
+pub(crate) fn schedule(
+    real_servers: &[RealServer],
+    request: &Request,
+    slow_start_seconds: u32,
+) -> Option<usize> {
+    match Ramp::in_progress(slow_start_seconds, real_servers, request) {
+        None => least(real_servers),
+        Some(ramp) => ramp.least(
+            real_servers,
+            |real_server| real_server.overhead() + 1,
+            |real_server| real_server.weight,
+        ),
+    }
+}
+
+/// The RS with the least overhead for its weight; also what `lblc` and `lblcr` fill their caches with.
 ///
 /// Compares overhead / weight by cross multiplication in 64 bits: an overhead is under 2⁴¹ and a weight under 2¹⁶.
 /// (`wrapping_mul`, so that a weight outside its range is no panic path.)
 #[inline]
-pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
+pub(crate) fn least(real_servers: &[RealServer]) -> Option<usize> {
     let mut least: Option<(usize, u64, u64)> = None;
     for (index, real_server) in real_servers.iter().enumerate() {
         if !real_server.is_eligible() {
             continue;
         }
-        let overhead = real_server.counts.load().overhead();
+        let overhead = real_server.overhead();
         let weight = u64::from(real_server.weight);
         let is_less_loaded = least.is_none_or(|(_, least_overhead, least_weight)| {
             overhead.wrapping_mul(least_weight) < least_overhead.wrapping_mul(weight)
@@ -33,6 +51,9 @@ mod tests {
     use crate::Algorithm;
     use crate::fixture::{assert_spread_of_eight_threads, pick_with_counts, picks_that_open, real_servers};
 
+    /// As many connections of one kind as a count holds.
+    const MAX: u32 = i32::MAX as u32;
+
     #[test]
     fn wlc_pick_is_the_least_overhead_for_its_weight_and_the_newest_of_equals() {
         for (weights, counts, pick, case) in [
@@ -42,13 +63,8 @@ mod tests {
             (&[3, 2], &[(0, 3), (0, 2)], 0, "3/3 is equal to 2/2"),
             (&[1, 3], &[(1, 0), (0, 770)], 1, "770/3 is less than 257"),
             (&[1, 3], &[(1, 0), (0, 771)], 0, "771/3 is equal to 257"),
-            (
-                &[65535, 65535],
-                &[(u32::MAX, u32::MAX), (u32::MAX, u32::MAX - 1)],
-                1,
-                "extremes need over 32 bits",
-            ),
-            (&[65534, 65535], &[(u32::MAX, u32::MAX), (u32::MAX, u32::MAX)], 1, "extremes by weight alone"),
+            (&[65535, 65535], &[(MAX, MAX), (MAX, MAX - 1)], 1, "extremes need over 32 bits"),
+            (&[65534, 65535], &[(MAX, MAX), (MAX, MAX)], 1, "extremes by weight alone"),
         ] {
             assert_eq!(pick_with_counts(Algorithm::Wlc, weights, counts), Some(pick), "{case}");
         }

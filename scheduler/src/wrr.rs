@@ -8,11 +8,12 @@
 //! RSs are unavailable. [`Cursor::step`] computes where that walk ends from at most three looks at the list.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::utils::CachePadded;
 
 use crate::RealServer;
+use crate::sync::AtomicU64;
 
 /// The mark, with what the walk needs to know of the weights. Those never change: other weights are another cursor.
 #[derive(Debug)]
@@ -108,8 +109,7 @@ impl Cursor {
 
         // 2. Nobody: the kernel has looked at everybody in a last pass. Begun within a last pass, it goes on from the
         //    first pass to the next last one and stops there where it began; else it stops at the end of the list.
-        let heaviest = heaviest_available(real_servers);
-        if heaviest == 0 {
+        let Some((heaviest_index, heaviest)) = heaviest_eligible(real_servers) else {
             let began_within_last_pass = position > 0 && required <= self.interval.get();
             let left = if began_within_last_pass {
                 Mark { position, required: 1 }
@@ -117,7 +117,7 @@ impl Cursor {
                 Mark { position: 0, required: self.highest }
             };
             return (left, None);
-        }
+        };
 
         // 3. The next pass from the list head, and of the passes that nobody available has the weight for, none. It
         //    finds an RS, and never gets below 1: the interval divides the heaviest, so a pass lies in
@@ -128,27 +128,26 @@ impl Cursor {
             let passes = (required - heaviest - 1) / self.interval + 1;
             required = required.saturating_sub(passes.saturating_mul(self.interval.get())).max(1);
         }
-        match first_with(required, real_servers) {
-            Some(index) => picked(index, required),
-            None => (mark, None),
-        }
+        // Nobody only if a threshold was reached since the look before: then the RS that was free at that one.
+        picked(first_with(required, real_servers).unwrap_or(heaviest_index), required)
     }
 }
 
-/// Index of the first available RS with at least this weight.
+/// Index of the first RS with at least this weight that takes connections.
 #[inline]
 fn first_with(required: u32, real_servers: &[RealServer]) -> Option<usize> {
-    real_servers.iter().position(|real_server| real_server.available && real_server.weight >= required)
+    let fits = |real_server: &RealServer| real_server.weight >= required && real_server.is_eligible();
+    real_servers.iter().position(fits)
 }
 
-/// The heaviest weight of the available RSs, 0 if there is none.
-fn heaviest_available(real_servers: &[RealServer]) -> u32 {
-    let available = real_servers.iter().filter(|real_server| real_server.available);
-    available.map(|real_server| real_server.weight).max().unwrap_or(0)
+/// The heaviest of the RSs that take connections, with its weight, which is over 0.
+fn heaviest_eligible(real_servers: &[RealServer]) -> Option<(usize, u32)> {
+    let eligible = real_servers.iter().enumerate().filter(|(_, real_server)| real_server.is_eligible());
+    eligible.map(|(index, real_server)| (index, real_server.weight)).max_by_key(|&(_, weight)| weight)
 }
 
 /// Greatest common divisor; gcd(0, n) = n.
-fn gcd(mut a: u32, mut b: u32) -> u32 {
+pub(crate) fn gcd(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
@@ -158,12 +157,12 @@ fn gcd(mut a: u32, mut b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{THREADS, picks, picks_in_parallel, real_servers, without};
+    use crate::fixture::{THREADS, picks, picks_in_parallel, real_servers, request, scheduler, without};
     use crate::{Algorithm, Scheduler};
 
     fn wrr(weights: &[u32]) -> (Scheduler, Vec<RealServer>) {
         let list = real_servers(weights);
-        (Scheduler::new(Algorithm::Wrr, &list), list)
+        (scheduler(Algorithm::Wrr, &list), list)
     }
 
     fn reweighted(list: &[RealServer], weights: &[u32]) -> Vec<RealServer> {
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn wrr_version_with_lighter_weights_starts_in_the_first_pass() {
         let (scheduler, list) = wrr(&[1, 9]);
-        assert_eq!(scheduler.schedule(&list), Some(1));
+        assert_eq!(scheduler.schedule(&list, &request()), Some(1));
         let edited = reweighted(&list, &[1, 3]);
         let next = scheduler.next_version(&list, &edited);
         assert_eq!(picks(&next, &edited, 5), [1, 1, 0, 1, 1].map(Some));
@@ -296,11 +295,11 @@ mod tests {
         let partial = with_unavailable(&list, &[1]);
         let next = scheduler.next_version(&list, &partial);
         let alternating = [
-            scheduler.schedule(&list),
-            next.schedule(&partial),
-            scheduler.schedule(&list),
-            next.schedule(&partial),
-            scheduler.schedule(&list),
+            scheduler.schedule(&list, &request()),
+            next.schedule(&partial, &request()),
+            scheduler.schedule(&list, &request()),
+            next.schedule(&partial, &request()),
+            scheduler.schedule(&list, &request()),
         ];
         assert_eq!(alternating, [2, 2, 0, 2, 2].map(Some));
     }

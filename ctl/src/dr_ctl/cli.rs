@@ -78,7 +78,6 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one a run")]
 pub(crate) enum Verb {
     /// Add a virtual service
     #[command(after_help = "Examples:\n  dr-ctl add-vip tcp 192.0.2.10:80 --scheduler wrr\n  \
@@ -157,7 +156,9 @@ pub(crate) enum Verb {
     /// Check a configuration file; needs no dr-director
     #[command(after_help = "Example: dr-ctl check /etc/dr-director/director.toml")]
     Check(CheckArguments),
-    /// Do what ipvsadm does; a link named ipvsadm, ipvsadm-save or ipvsadm-restore to dr-ctl does so too
+    /// Do what ipvsadm does
+    ///
+    /// A link to dr-ctl that is named ipvsadm, ipvsadm-save or ipvsadm-restore does the same.
     #[command(
         disable_help_flag = true,
         disable_version_flag = true,

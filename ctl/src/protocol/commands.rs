@@ -17,7 +17,6 @@ use crate::mac::{InvalidMac, MacAddress};
 /// What a client asks for: `verb` and `arguments` of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "arguments", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "one command at a time, moved a few times and used up")]
 pub enum Command {
     /// Adds a virtual service, with its real servers if any.
     AddVip(ServiceConfig),

@@ -26,7 +26,7 @@ fn requests() -> Vec<String> {
         ("add-rs", format!(r#"{{"service":{service},"real_server":{{"address":"10.0.0.11"}}}}"#)),
         ("set-rs", format!(r#"{{"service":{service},"address":"10.0.0.11","weight":3,"mac":"arp","drain":false}}"#)),
         ("del-rs", one_rs.clone()),
-        ("drain-rs", format!(r#"{{"service":{{"group":"web"}},"address":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}}"#)),
+        ("drain-rs", r#"{"service":{"group":"web"},"address":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}"#.to_owned()),
         ("clear", "{}".to_owned()),
         ("batch", format!(r#"{{"commands":[{{"verb":"clear"}},{{"verb":"add-vip","arguments":{{"group":"web","members":[{{"protocol":"tcp","address":"192.0.2.10","port":0}}],"fwmark":7}}}},{{"verb":"del-rs","arguments":{one_rs}}}]}}"#)),
         ("set-options", r#"{"timeouts":{"tcp_established":60},"sloppy_tcp":true,"conn_reuse_mode":3}"#.to_owned()),

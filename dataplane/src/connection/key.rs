@@ -40,6 +40,18 @@ impl FlowKey {
         }
     }
 
+    /// Both words, as an entry stores them.
+    #[inline(always)]
+    pub(super) const fn words(&self) -> [u64; 2] {
+        [self.addresses, self.ports_and_protocol]
+    }
+
+    /// From what [`FlowKey::words`] gave.
+    #[inline(always)]
+    pub(super) const fn from_words([addresses, ports_and_protocol]: [u64; 2]) -> FlowKey {
+        FlowKey { addresses, ports_and_protocol }
+    }
+
     /// CIP.
     pub fn client_address(&self) -> Ipv4Addr {
         let [a, b, c, d, ..] = self.addresses.to_ne_bytes();

@@ -2,14 +2,23 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`event`] | what a packet is to a state |
 //! | [`key`] | what names a connection, and its hash |
 //! | [`state`] | IPVS's states as seen from the client's side, and their timeouts |
+//! | [`entry`] | a connection, and the entry that holds it |
 //! | [`table`] | the table: lookup, insertion, expiry |
+//! | [`reader`] | how other threads read it |
 
+pub mod entry;
+pub mod event;
 pub mod key;
+pub mod reader;
 pub mod state;
 pub mod table;
 
+pub use entry::{Connection, ConnectionFlags};
+pub use event::Event;
 pub use key::{FlowKey, FlowSeed};
-pub use state::ConnectionState;
-pub use table::{Connection, ConnectionTable};
+pub use reader::TableReader;
+pub use state::{ConnectionState, StateTimeouts};
+pub use table::ConnectionTable;

@@ -15,6 +15,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Protocol number of SCTP.
+pub const SCTP: u8 = 132;
 
 /// Version 4, header of 20 bytes.
 const VERSION_AND_LENGTH_PLAIN: u8 = 0x45;

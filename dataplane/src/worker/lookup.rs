@@ -1,12 +1,10 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
-use super::{Packet, Step, WorkerParts, close, schedule};
-use crate::clock::Ticks;
-use crate::connection::ConnectionTable;
-use crate::connection::table::ConnectionId;
-use crate::packet::tcp::{RST, SYN};
-use crate::port::{PortId, QueuePair};
-use crate::snapshot::{DestinationState, SharedCounts, Snapshot};
+use super::{Packet, Round, Step, open, reuse};
+use crate::connection::{Connection, ConnectionState, ConnectionTable, StateTimeouts};
+use crate::persistence::TemplateTable;
+use crate::port::QueuePair;
+use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 /// Pass 2: hashes the keys and starts loading the buckets. A loop of its own, so short that many packets' chains of
@@ -31,15 +29,10 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
 
 /// Pass 4: finds or opens each packet's connection. What is dropped here has touched neither state nor timer.
 #[inline(always)]
-pub(super) fn resolve<Q: QueuePair>(
-    packets: &mut [Packet],
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) {
-    for packet in packets {
+pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>) {
+    for (index, packet) in packets.iter_mut().enumerate() {
         if packet.step == Step::Flow {
-            packet.step = Step::Done(match pass(packet, port, now, parts) {
+            packet.step = Step::Done(match pass(packet, index, &mut round) {
                 Ok(slot) => Verdict::Forward(slot),
                 Err(reason) => Verdict::Drop(reason),
             });
@@ -47,41 +40,42 @@ pub(super) fn resolve<Q: QueuePair>(
     }
 }
 
-/// The destination slot of a packet's connection.
+/// The destination slot of a packet's connection. A packet that neither opens one nor finds its own over nor its real
+/// server gone does nothing else.
 #[inline(always)]
-fn pass<Q: QueuePair>(
-    packet: &Packet,
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) -> Result<u32, DropReason> {
-    let Some(id) = parts.connections.find(&packet.key, packet.hash, packet.candidate) else {
-        return schedule::open(packet, port, now, parts);
+fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
+    let parts = &mut *round.parts;
+    let Some(mut hit) = parts.connections.hit(&packet.key, packet.hash, packet.candidate) else {
+        return open::open(packet, index, round);
     };
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    let connection = parts.connections.connection(id);
-    let slot = connection.destination;
-    let way = way_to(parts.mailbox.current(), slot, packet.ip_length);
-    // A SYN is a new connection where the old one is over (IPVS: `conn_reuse_mode` 1) or its real server was removed.
-    let may_reopen = packet.flags & (SYN | RST) == SYN;
-    let is_over = connection.state.is_over() || way == Err(DropReason::RealServerRemoved);
-    if connection.expires.is_past(now) || (may_reopen && is_over) {
-        return reopen(packet, id, port, now, parts);
+    let snapshot = parts.mailbox.current();
+    let connection = hit.connection();
+    match way_to(snapshot, connection.destination, packet.ip_length) {
+        Ok(destination) if !packet.event.opens() && !connection.expires.is_past(round.now) => {
+            let after = connection.state.after(packet.event);
+            hit.update(after, round.now.after(timeouts_of(snapshot, destination.timeouts).ticks(after)));
+            if connection.state != after {
+                moved(&connection, after, &parts.counts, &parts.templates);
+            }
+            Ok(connection.destination)
+        }
+        _ => {
+            let id = hit.id();
+            reuse::judge(packet, index, id, round)
+        }
     }
-    way?;
-    update(packet, id, now, parts);
-    Ok(slot)
 }
 
-/// Whether a packet of this length can be sent to the real server in this slot, and if not, why. A removed one's
+/// The real server in this slot, where a packet of this length can be sent to it, and if not, why. A removed one's
 /// connections are dropped without re-arming their timers, as IPVS does, so that they end and the slot with them.
 #[inline(always)]
-pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<(), DropReason> {
+pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<&Destination, DropReason> {
     match snapshot.destinations.get(slot as usize) {
         Some(destination) if destination.state == DestinationState::Forwarding => {
-            if ip_length <= destination.mtu { Ok(()) } else { Err(DropReason::TooBig) }
+            if ip_length <= destination.mtu { Ok(destination) } else { Err(DropReason::TooBig) }
         }
         Some(destination) if destination.state == DestinationState::Unresolved => {
             Err(DropReason::NoRealServer)
@@ -90,42 +84,32 @@ pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<(
     }
 }
 
-#[cold]
-fn reopen<Q: QueuePair>(
-    packet: &Packet,
-    id: ConnectionId,
-    port: PortId,
-    now: Ticks,
-    parts: &mut WorkerParts<Q>,
-) -> Result<u32, DropReason> {
-    let gone = parts.connections.remove(id);
-    close(&parts.counts, gone.destination, gone.state.is_active());
-    parts.counters.connections_expired.add(1);
-    schedule::open(packet, port, now, parts)
-}
-
-/// Moves the state and re-arms the timer, as every packet of the client does.
+/// The timeouts of this index; IPVS's where the control thread gave none.
 #[inline(always)]
-fn update<Q: QueuePair>(packet: &Packet, id: ConnectionId, now: Ticks, parts: &mut WorkerParts<Q>) {
-    let connection = parts.connections.connection_mut(id);
-    let before = connection.state;
-    let after = before.after(packet.flags);
-    connection.expires = now.after(after.timeout_ticks());
-    if before == after {
-        return;
-    }
-    connection.state = after;
-    if before.is_active() != after.is_active() {
-        let slot = connection.destination;
-        flip(&parts.counts, slot, after.is_active());
-    }
+pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
+    static IPVS: StateTimeouts = StateTimeouts::IPVS;
+    snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
+/// The connection's state is `after` now: its real server counts it as active or not, and a template whose client has
+/// done a handshake is known to be somebody's.
 #[cold]
-fn flip(counts: &SharedCounts, destination: u32, to_active: bool) {
-    match counts.get(destination as usize) {
-        Some(counts) if to_active => counts.activate(),
-        Some(counts) => counts.deactivate(),
-        None => {}
+pub(super) fn moved(
+    connection: &Connection,
+    after: ConnectionState,
+    counts: &SharedCounts,
+    templates: &TemplateTable,
+) {
+    if connection.state.is_active() != after.is_active()
+        && let Some(counts) = counts.get(connection.destination as usize)
+    {
+        if after.is_active() {
+            counts.activate();
+        } else {
+            counts.deactivate();
+        }
+    }
+    if let Some(template) = connection.template.filter(|_| after.is_established()) {
+        templates.assure(template);
     }
 }

@@ -8,7 +8,7 @@
 //! | 1. parse | [`parse`] | headers checked, flow key read | the headers' cache line |
 //! | 2. hash | [`lookup`] | key hashed, bucket prefetched | nothing |
 //! | 3. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
-//! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`schedule`]) | the entry's line |
+//! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`open`]) | the entry's line |
 //! | 5. rewrite | [`transmit`] | MACs and TTL | nothing |
 //! | 6. sort | [`transmit`] | only where a burst does not leave whole by one port: frames to their port's lane, control thread or drop | nothing |
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
@@ -16,9 +16,12 @@
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
 //! Between two rounds `received = forwarded + punted + dropped` holds exactly.
 
+mod admission;
 mod lookup;
+mod open;
 mod parse;
-mod schedule;
+mod persist;
+mod reuse;
 mod transmit;
 
 use std::sync::Arc;
@@ -26,39 +29,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
-use crate::connection::{ConnectionTable, FlowKey};
+use crate::connection::{Connection, ConnectionTable, Event, FlowKey};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
-use crate::listing::{ConnectionRow, Listing};
 use crate::mailbox::MailboxReader;
+use crate::persistence::TemplateTable;
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
+use admission::Admission;
 use transmit::TxLane;
-
-/// Connections copied for a listing in one round, at most.
-const LISTED_PER_ROUND: u32 = 64;
 
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct WorkerParts<Q: QueuePair> {
     /// Number of the worker; worker 0 sends the control thread's frames.
     pub index: u32,
+    /// How many workers there are: each ages its share of the templates.
+    pub workers: u32,
     /// Its queues, by [`PortId`].
     pub queues: Vec<Q>,
     /// Where its configuration comes from.
     pub mailbox: MailboxReader<Snapshot>,
     /// Its connections.
     pub connections: ConnectionTable,
+    /// The templates of all workers.
+    pub templates: Arc<TemplateTable>,
     /// Connection counts of all destination slots.
     pub counts: SharedCounts,
     /// Its numbers.
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
-    /// Where it lists its connections.
-    pub listing: Arc<Listing>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -67,6 +70,7 @@ pub struct WorkerParts<Q: QueuePair> {
 #[derive(Debug)]
 pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
+    admission: Admission,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
     dropped: Burst<Q::Frame>,
@@ -74,7 +78,6 @@ pub struct Worker<Q: QueuePair> {
     tx: Vec<TxLane<Q::Frame>>,
     /// Frames of the control thread taken so far.
     outgoing_taken: u64,
-    listing: ListingProgress,
 }
 
 /// What the passes know of one packet of the burst.
@@ -84,8 +87,7 @@ struct Packet {
     key: FlowKey,
     hash: u64,
     candidate: Option<ConnectionId>,
-    /// TCP flags; 0 for UDP.
-    flags: u8,
+    event: Event,
     ttl: u8,
     /// IP total length, in bytes.
     ip_length: u16,
@@ -100,10 +102,13 @@ enum Step {
     Done(Verdict),
 }
 
-#[derive(Debug, Default)]
-struct ListingProgress {
-    number: u64,
-    next: u32,
+/// What pass 4 works with.
+struct Round<'a, Q: QueuePair> {
+    parts: &'a mut WorkerParts<Q>,
+    admission: &'a mut Admission,
+    frames: &'a Burst<Q::Frame>,
+    port: PortId,
+    now: Ticks,
 }
 
 impl Packet {
@@ -112,7 +117,7 @@ impl Packet {
         key: FlowKey::EMPTY,
         hash: 0,
         candidate: None,
-        flags: 0,
+        event: Event::UDP,
         ttl: 0,
         ip_length: 0,
     };
@@ -123,13 +128,13 @@ impl<Q: QueuePair> Worker<Q> {
     pub fn new(parts: WorkerParts<Q>) -> Self {
         let ports = parts.queues.len();
         Worker {
+            admission: Admission::new(parts.clock.now()),
             parts,
             rx: Burst::new(),
             packets: Box::new([Packet::EMPTY; BURST]),
             dropped: Burst::new(),
             tx: (0..ports).map(|_| TxLane::default()).collect(),
             outgoing_taken: 0,
-            listing: ListingProgress::default(),
         }
     }
 
@@ -140,7 +145,7 @@ impl<Q: QueuePair> Worker<Q> {
         }
     }
 
-    /// One round: a burst from every port, then a bounded share of expiry, listing and the control thread's frames.
+    /// One round: a burst from every port, then a bounded share of expiry and the control thread's frames.
     #[inline]
     pub fn poll(&mut self) {
         self.parts.mailbox.refresh();
@@ -156,9 +161,6 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
-        if self.parts.listing.requested() != self.listing.number {
-            self.list(now);
-        }
         if self.parts.index == 0 && self.parts.host.outgoing_queued() != self.outgoing_taken {
             self.send_for_control();
         }
@@ -170,53 +172,42 @@ impl<Q: QueuePair> Worker<Q> {
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
-        lookup::resolve(packets, port, now, &mut self.parts);
+        let round = Round {
+            parts: &mut self.parts,
+            admission: &mut self.admission,
+            frames: &self.rx,
+            port,
+            now,
+        };
+        lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(port);
     }
 
     fn expire(&mut self, now: Ticks) {
-        let parts = &mut self.parts;
-        let mut expired = 0;
-        parts.connections.expire(now, |connection| {
-            close(&parts.counts, connection.destination, connection.state.is_active());
-            expired += 1;
-        });
-        parts.counters.connections_expired.add(expired);
-        parts.counters.connections.set(u64::from(parts.connections.len()));
-    }
-
-    #[cold]
-    fn list(&mut self, now: Ticks) {
-        let listing = &self.parts.listing;
-        if listing.free_rows() < LISTED_PER_ROUND as usize {
-            return;
+        let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
+        let snapshot = mailbox.current();
+        if self.admission.is_remembering() {
+            self.admission.forget_after(open::adoption_ticks(snapshot), now);
         }
-        let (connections, next) = self.parts.connections.range(self.listing.next, LISTED_PER_ROUND);
-        for connection in connections.filter(|connection| !connection.expires.is_past(now)) {
-            let service = connection.key.service();
-            listing.push(ConnectionRow {
-                client_address: connection.key.client_address(),
-                client_port: connection.key.client_port(),
-                virtual_address: service.address,
-                virtual_port: service.port,
-                protocol: service.protocol,
-                state: connection.state.name(),
-                expires_seconds: connection.expires.since(now).div_ceil(crate::clock::TICKS_PER_SECOND),
-                destination: connection.destination,
-            });
-        }
-        self.listing.next = next.unwrap_or(0);
-        if next.is_none() {
-            self.listing.number += 1;
-            listing.complete(self.listing.number);
-        }
+        connections.expire(now, |gone| close(gone, now, counts, templates, counters));
+        counters.connections.set(u64::from(connections.len()));
     }
 }
 
-/// A connection is gone: its real server has one less.
-fn close(counts: &SharedCounts, destination: u32, was_active: bool) {
-    if let Some(counts) = counts.get(destination as usize) {
-        counts.close(was_active);
+/// A connection is gone: its real server has one less, and its template one less to keep.
+fn close(
+    gone: &Connection,
+    now: Ticks,
+    counts: &SharedCounts,
+    templates: &TemplateTable,
+    counters: &WorkerCounters,
+) {
+    if let Some(counts) = counts.get(gone.destination as usize) {
+        counts.close(gone.state.is_active());
     }
+    if let Some(template) = gone.template {
+        templates.release(template, now);
+    }
+    counters.connections_expired.add(1);
 }

@@ -1,11 +1,12 @@
 //! Pass 1: is it a packet that may be forwarded, and of which flow?
 
 use super::{Packet, Step};
-use crate::connection::FlowKey;
+use crate::connection::{Event, FlowKey};
 use crate::packet::arp::{self, ArpPacket};
 use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
 use crate::packet::icmp;
 use crate::packet::ipv4::{self, Ipv4Header};
+use crate::packet::sctp::SctpHeader;
 use crate::packet::tcp::TcpHeader;
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Burst, Frame, PortId};
@@ -24,6 +25,7 @@ pub(super) fn parse<F: Frame>(
     packets: &mut [Packet; BURST],
 ) {
     let own_mac = snapshot.ports.get(port.index()).map_or([0; 6], |port| port.mac);
+    let is_secure = snapshot.options.secure_tcp;
     for frame in frames.iter().take(AHEAD) {
         frame.prefetch();
     }
@@ -31,7 +33,7 @@ pub(super) fn parse<F: Frame>(
         if let Some(later) = frames.get(index + AHEAD) {
             later.prefetch();
         }
-        packet.step = match parse_frame(frame, own_mac, packet) {
+        packet.step = match parse_frame(frame, own_mac, is_secure, packet) {
             Parsed::Flow => Step::Flow,
             Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
             Parsed::Arp => Step::Done(judge_arp(frame.bytes(), port, snapshot)),
@@ -43,13 +45,13 @@ pub(super) fn parse<F: Frame>(
 enum Parsed {
     Flow,
     Arp,
-    /// IPv4, but neither TCP nor UDP.
+    /// IPv4, but neither TCP, UDP nor SCTP.
     Other,
     Drop(DropReason),
 }
 
 #[inline(always)]
-fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Parsed {
+fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], is_secure: bool, packet: &mut Packet) -> Parsed {
     if !frame.is_contiguous() {
         return Parsed::Drop(DropReason::NotContiguous);
     }
@@ -79,15 +81,22 @@ fn parse_frame<F: Frame>(frame: &F, own_mac: [u8; 6], packet: &mut Packet) -> Pa
             let Some(tcp) = TcpHeader::read(payload) else {
                 return Parsed::Drop(DropReason::BadTransportHeader);
             };
-            packet.flags = tcp.flags;
+            packet.event = Event::tcp(tcp.flags, is_secure);
             (tcp.source_port, tcp.destination_port)
         }
         ipv4::UDP => {
             let Some(udp) = UdpHeader::read(payload) else {
                 return Parsed::Drop(DropReason::BadTransportHeader);
             };
-            packet.flags = 0;
+            packet.event = Event::UDP;
             (udp.source_port, udp.destination_port)
+        }
+        ipv4::SCTP => {
+            let Some((sctp, event)) = SctpHeader::read(payload) else {
+                return Parsed::Drop(DropReason::BadTransportHeader);
+            };
+            packet.event = event;
+            (sctp.source_port, sctp.destination_port)
         }
         _ => return Parsed::Other,
     };
@@ -117,7 +126,7 @@ fn judge_arp(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
     }
 }
 
-/// Ping to a VIP or DIP is the control thread's; nothing else but TCP and UDP is answered or forwarded.
+/// Ping to a VIP or DIP is the control thread's; nothing else but TCP, UDP and SCTP is answered or forwarded.
 #[cold]
 fn judge_other(frame: &[u8], port: PortId, snapshot: &Snapshot) -> Verdict {
     let Some((_, packet)) = EthernetHeader::read(frame) else {

@@ -5,22 +5,22 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
-use dataplane::connection::ConnectionTable;
+use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
-use dataplane::listing::Listing;
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+use dataplane::persistence::TemplateTable;
 use dataplane::port::PortId;
 use dataplane::snapshot::{
     AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
     Snapshot, shared_counts,
 };
-use dataplane::verdict::DropReason;
+use dataplane::verdict::{DropReason, StatelessReason};
 use dataplane::worker::{Worker, WorkerParts};
 use etherparse::PacketBuilder;
-use scheduler::{Algorithm, RealServer, Scheduler};
+use scheduler::{Algorithm, HashRing, RealServer, Scheduler, SchedulerConfig, Thresholds};
 
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
 pub const CLIENT: [u8; 4] = [198, 51, 100, 7];
@@ -28,10 +28,15 @@ pub const VIP: [u8; 4] = [192, 0, 2, 10];
 pub const DIP: [u8; 4] = [10, 0, 0, 1];
 pub const HTTP: u16 = 80;
 pub const DNS: u16 = 53;
+pub const DIAMETER: u16 = 3868;
 const SLOTS: usize = 64;
 
 pub fn own_mac(port: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, port]
+}
+
+pub fn rs_macs(slot: u32) -> [u8; 12] {
+    [rs_mac(slot), own_mac(0)].concat().try_into().unwrap()
 }
 
 pub fn rs_mac(slot: u32) -> [u8; 6] {
@@ -45,11 +50,13 @@ pub struct Rs {
     pub weight: u32,
     pub available: bool,
     pub port: u8,
+    pub upper_threshold: u32,
+    pub lower_threshold: u32,
 }
 
 impl Rs {
     pub fn new(slot: u32) -> Rs {
-        Rs { slot, weight: 1, available: true, port: 0 }
+        Rs { slot, weight: 1, available: true, port: 0, upper_threshold: 0, lower_threshold: 0 }
     }
 }
 
@@ -59,12 +66,13 @@ pub struct Rig {
     pub publisher: Publisher<Snapshot>,
     pub counts: SharedCounts,
     pub counters: Vec<Arc<WorkerCounters>>,
-    pub listings: Vec<Arc<Listing>>,
+    pub connections: Vec<TableReader>,
+    pub templates: Arc<TemplateTable>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
 }
 
-/// TCP VIP:80 and UDP VIP:53 over the given real servers, newest first.
+/// TCP VIP:80, UDP VIP:53 and SCTP VIP:3868 over the given real servers, newest first.
 pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for port in 0..ports as u8 {
@@ -74,29 +82,73 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
     snapshot.addresses.insert(VIP.into(), AddressRole::Vip);
     snapshot.destinations = vec![Destination::default(); SLOTS];
     for rs in real_servers {
-        let macs = [rs_mac(rs.slot), own_mac(rs.port)].concat().try_into().unwrap();
-        let state = if rs.available { DestinationState::Forwarding } else { DestinationState::Unresolved };
         let port = PortId(rs.port);
-        snapshot.destinations[rs.slot as usize] = Destination { macs, port, state, mtu: 1500 };
+        snapshot.destinations[rs.slot as usize] = Destination {
+            macs: [rs_mac(rs.slot), own_mac(rs.port)].concat().try_into().unwrap(),
+            port,
+            state: if rs.available { DestinationState::Forwarding } else { DestinationState::Unresolved },
+            mtu: 1500,
+            is_quiesced: rs.weight == 0,
+            ..Destination::default()
+        };
         snapshot
             .addresses
             .insert(Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8), AddressRole::RealServer(port));
     }
+    for member in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS), (Protocol::SCTP, DIAMETER)] {
+        add_service(&mut snapshot, counts, algorithm, real_servers, &[member], |_| {});
+    }
+    snapshot
+}
+
+/// A service over the given real servers, newest first, at these ports of the VIP.
+pub fn add_service(
+    snapshot: &mut Snapshot,
+    counts: &SharedCounts,
+    algorithm: Algorithm,
+    real_servers: &[Rs],
+    members: &[(Protocol, u16)],
+    change: impl FnOnce(&mut Service),
+) {
     let real_servers: Vec<RealServer> = real_servers
         .iter()
         .map(|rs| RealServer {
             id: rs.slot,
+            address: Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8).into(),
+            port: 0,
             weight: rs.weight,
+            last_weight: rs.weight,
             available: rs.available,
+            has_threshold: rs.upper_threshold > 0,
+            joined_seconds: None,
             counts: counts[rs.slot as usize].clone(),
         })
         .collect();
-    for (protocol, port) in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS)] {
+    let config = SchedulerConfig { algorithm, ..SchedulerConfig::default() };
+    let mut service = Service {
+        scheduler: Scheduler::new(config, &real_servers),
+        ring: Arc::new(HashRing::new(&real_servers)),
+        real_servers,
+        persistence: None,
+        one_packet: false,
+        timeouts: 0,
+    };
+    change(&mut service);
+    let service = Arc::new(service);
+    for &(protocol, port) in members {
         let key = ServiceKey { address: VIP.into(), port, protocol };
-        let scheduler = Scheduler::new(algorithm, &real_servers);
-        snapshot.services.insert(key, Service { scheduler, real_servers: real_servers.clone() });
+        snapshot.services.insert(key, service.clone());
+        snapshot.has_every_port |= port == 0;
+        snapshot.has_ftp |= (protocol, port) == (Protocol::TCP, 21);
     }
-    snapshot
+}
+
+/// The connection counts of all slots, with the thresholds of these real servers.
+pub fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
+    for rs in real_servers {
+        let thresholds = Thresholds { upper: rs.upper_threshold, lower: rs.lower_threshold };
+        counts[rs.slot as usize].set_thresholds(thresholds);
+    }
 }
 
 impl Rig {
@@ -107,9 +159,20 @@ impl Rig {
         algorithm: Algorithm,
         real_servers: &[Rs],
     ) -> Rig {
+        let rig = Rig::with(workers, ports, capacity, |counts| snapshot(counts, ports, algorithm, real_servers));
+        set_thresholds(&rig.counts, real_servers);
+        rig
+    }
+
+    /// Workers whose first snapshot is `first`.
+    pub fn with(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        first: impl FnOnce(&SharedCounts) -> Snapshot,
+    ) -> Rig {
         let counts = shared_counts(SLOTS);
-        let first = Arc::new(snapshot(&counts, ports, algorithm, real_servers));
-        let (publisher, readers) = Publisher::new(first, workers);
+        let (publisher, readers) = Publisher::new(Arc::new(first(&counts)), workers);
         let (clock, hand) = Clock::manual();
         let mut memory_ports = Vec::new();
         let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
@@ -125,26 +188,32 @@ impl Rig {
         let host_queues = HostQueues::new();
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
-        let listings: Vec<_> = (0..workers).map(|_| Listing::new()).collect();
+        let templates = Arc::new(TemplateTable::default());
+        let tables: Vec<_> =
+            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let connections = tables.iter().map(ConnectionTable::reader).collect();
+        let count = workers as u32;
         let workers = queues
             .into_iter()
             .zip(readers)
+            .zip(tables)
             .enumerate()
-            .map(|(index, (queues, mailbox))| {
+            .map(|(index, ((queues, mailbox), connections))| {
                 Worker::new(WorkerParts {
                     index: index as u32,
+                    workers: count,
                     queues,
                     mailbox,
-                    connections: ConnectionTable::new(capacity, Pages::Any).unwrap(),
+                    connections,
+                    templates: templates.clone(),
                     counts: counts.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
-                    listing: listings[index].clone(),
                     clock: clock.clone(),
                 })
             })
             .collect();
-        Rig { ports: memory_ports, workers, publisher, counts, counters, listings, host, hand }
+        Rig { ports: memory_ports, workers, publisher, counts, counters, connections, templates, host, hand }
     }
 
     /// One worker, one port, real servers 0, 1, 2 of weight 1, newest first 2, 1, 0.
@@ -173,6 +242,7 @@ impl Rig {
     }
 
     pub fn publish(&mut self, algorithm: Algorithm, real_servers: &[Rs]) {
+        set_thresholds(&self.counts, real_servers);
         let snapshot = snapshot(&self.counts, self.ports.len(), algorithm, real_servers);
         self.publish_snapshot(snapshot);
     }
@@ -183,8 +253,38 @@ impl Rig {
         assert!(self.publisher.runs_everywhere(self.publisher.generation()));
     }
 
+    /// The connections of all workers.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.connections.iter().flat_map(|reader| reader.read(0, u32::MAX)).collect()
+    }
+
+    /// IPVS's name of the state of the client's connection from this port; empty where there is none.
+    pub fn state(&self, client_port: u16) -> &'static str {
+        let connections = self.connections();
+        let of_port = connections.iter().find(|connection| connection.key.client_port() == client_port);
+        of_port.map_or("", |connection| connection.state.name())
+    }
+
+    /// Active and inactive connections of a slot's real server.
+    pub fn counts(&self, slot: usize) -> (u32, u32) {
+        let counts = self.counts[slot].load();
+        (counts.active, counts.inactive)
+    }
+
+    /// Time passes, and the workers have swept their tables.
+    pub fn advance_and_sweep(&mut self, seconds: u32) {
+        self.hand.advance_seconds(seconds);
+        for _ in 0..100 {
+            self.poll();
+        }
+    }
+
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.counters.iter().map(|counters| counters.dropped(reason)).sum()
+    }
+
+    pub fn stateless(&self, reason: StatelessReason) -> u64 {
+        self.counters.iter().map(|counters| counters.stateless(reason)).sum()
     }
 
     pub fn total(&self, of: impl Fn(&WorkerCounters) -> u64) -> u64 {
@@ -202,11 +302,26 @@ impl Rig {
     }
 }
 
+/// TCP flags.
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
 /// A TCP frame of the client to VIP:80.
 pub fn tcp(client: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
+    tcp_to(HTTP, client, port, flags)
+}
+
+/// A TCP frame of the client to this port of the VIP.
+pub fn tcp_to(virtual_port: u16, client: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
     let mut frame = Vec::new();
-    let mut builder =
-        PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0)).ipv4(client, VIP, 64).tcp(port, HTTP, 1, 1000);
+    let mut builder = PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0)).ipv4(client, VIP, 64).tcp(
+        port,
+        virtual_port,
+        1,
+        1000,
+    );
     for (flag, set) in [
         (0x01, PacketStepTcp::fin as fn(PacketStepTcp) -> PacketStepTcp),
         (0x02, PacketStepTcp::syn),
@@ -229,14 +344,39 @@ type PacketStepTcp = etherparse::PacketBuilderStep<etherparse::TcpHeader>;
 
 /// A UDP frame of the client to VIP:53.
 pub fn udp(client: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
+    udp_to(DNS, client, port, payload)
+}
+
+/// A UDP frame of the client to this port of the VIP.
+pub fn udp_to(virtual_port: u16, client: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0))
         .ipv4(client, VIP, 64)
-        .udp(port, DNS)
+        .udp(port, virtual_port)
         .write(&mut frame, payload)
         .unwrap();
     frame.resize(frame.len().max(60), 0);
     frame
+}
+
+/// An SCTP frame of the client to VIP:3868 with these chunks.
+pub fn sctp(client: [u8; 4], port: u16, chunks: &[u8]) -> Vec<u8> {
+    // UDP's header is as long as SCTP's without its checksum.
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, own_mac(0))
+        .ipv4(client, VIP, 64)
+        .udp(port, DIAMETER)
+        .write(&mut frame, &[&[0; 4], chunks].concat())
+        .unwrap();
+    frame[23] = 132;
+    fix_checksum(&mut frame);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// An SCTP chunk of this type, without a value.
+pub fn chunk(kind: u8) -> [u8; 4] {
+    [kind, 0, 0, 4]
 }
 
 /// Makes the IPv4 header checksum right after a test changed the header.

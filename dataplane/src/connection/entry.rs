@@ -1,0 +1,212 @@
+//! One entry of the connection table: 32 bytes, four atomic words, so that any thread may read what its worker writes.
+//!
+//! | word | holds |
+//! |---|---|
+//! | addresses, ports | the [`FlowKey`] |
+//! | life | when it expires (32 bits), which connection of this entry it is (16), flags (8), state (8) |
+//! | place | destination slot (32), template or, in a free entry, the next free one (32) |
+//!
+//! The worker that owns the table is the only writer; it reads its own words relaxed. Other threads read through
+//! [`Entry::copy`], which is a sequence lock whose sequence is the life word:
+//!
+//! - an entry that is freed gets [`ConnectionState::Free`] before any other word changes;
+//! - an entry that is used gets its state, and a number one higher than before, after all other words are there.
+//!
+//! So a reader that finds the same number in the life word before and after the other words has seen one connection,
+//! unless 65,536 connections used the entry meanwhile. Stores are Release and the reader's loads Acquire: who sees a word
+//! of the next connection also sees that the life word has changed. On x86-64 both are plain moves. A packet's update is one
+//! store of the life word, so that state and expiry are always of the same packet.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use zerocopy::{FromZeros, TryFromBytes};
+
+use super::key::FlowKey;
+use super::state::ConnectionState;
+use crate::clock::Ticks;
+
+/// No template.
+const NOTHING: u32 = u32::MAX;
+
+/// What is known of a connection beside its state; a set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionFlags(pub u8);
+
+impl ConnectionFlags {
+    /// None.
+    pub const NONE: ConnectionFlags = ConnectionFlags(0);
+    /// First seen midway: it was forwarded without an entry before.
+    pub const STATELESS_ADOPTED: ConnectionFlags = ConnectionFlags(1);
+
+    /// All of `other` are among these.
+    #[inline(always)]
+    pub const fn contains(self, other: ConnectionFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: ConnectionFlags) -> ConnectionFlags {
+        ConnectionFlags(self.0 | other.0)
+    }
+}
+
+/// A connection, copied out of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// What names it.
+    pub key: FlowKey,
+    /// Its state; never [`ConnectionState::Free`].
+    pub state: ConnectionState,
+    /// What else is known of it.
+    pub flags: ConnectionFlags,
+    /// When it is gone unless a packet comes.
+    pub expires: Ticks,
+    /// Destination slot of its real server.
+    pub destination: u32,
+    /// The persistence template that controls it; below `u32::MAX`.
+    pub template: Option<u32>,
+}
+
+/// An entry, used or free. All zeros is a free one.
+#[derive(Debug, FromZeros)]
+#[repr(C, align(32))]
+pub(super) struct Entry {
+    addresses: AtomicU64,
+    ports: AtomicU64,
+    life: AtomicU64,
+    place: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<ConnectionState>() == 1);
+
+const FLAGS_SHIFT: u32 = 8;
+const NUMBER_SHIFT: u32 = 16;
+const EXPIRES_SHIFT: u32 = 32;
+const NUMBER: u64 = 0xffff << NUMBER_SHIFT;
+/// What a packet does not change in the life word.
+const LASTING: u64 = NUMBER | 0xff << FLAGS_SHIFT;
+
+impl Entry {
+    /// It holds the connection of `key`. A free entry has [`FlowKey::EMPTY`], which no packet has: nobody's address
+    /// is 0.0.0.0.
+    #[inline(always)]
+    pub(super) fn is(&self, key: &FlowKey) -> bool {
+        let [addresses, ports] = key.words();
+        self.addresses.load(Relaxed) == addresses && self.ports.load(Relaxed) == ports
+    }
+
+    /// What names its connection.
+    #[inline(always)]
+    pub(super) fn key(&self) -> FlowKey {
+        FlowKey::from_words([self.addresses.load(Relaxed), self.ports.load(Relaxed)])
+    }
+
+    /// It holds a connection, which is over.
+    #[inline(always)]
+    pub(super) fn is_over(&self, now: Ticks) -> bool {
+        let life = self.life.load(Relaxed);
+        state(life) != ConnectionState::Free && expires(life).is_past(now)
+    }
+
+    /// Its connection, for the worker that writes it.
+    #[inline(always)]
+    pub(super) fn connection(&self) -> Connection {
+        self.connection_of(self.key())
+    }
+
+    /// The same where the key is known: the compiler does not leave out a relaxed load that nobody needs.
+    #[inline(always)]
+    pub(super) fn connection_of(&self, key: FlowKey) -> Connection {
+        connection(key, self.life.load(Relaxed), self.place.load(Relaxed))
+    }
+
+    /// Its connection, for any thread. None where it holds none, or where it changes hands during the call.
+    pub(super) fn copy(&self) -> Option<Connection> {
+        let before = self.life.load(Acquire);
+        if state(before) == ConnectionState::Free {
+            return None;
+        }
+        let key = FlowKey::from_words([self.addresses.load(Acquire), self.ports.load(Acquire)]);
+        let place = self.place.load(Acquire);
+        let after = self.life.load(Relaxed);
+        let is_same = state(after) != ConnectionState::Free && (before ^ after) & NUMBER == 0;
+        is_same.then(|| connection(key, after, place))
+    }
+
+    /// Puts a connection into this free entry.
+    pub(super) fn occupy(&self, connection: &Connection) {
+        let [addresses, ports] = connection.key.words();
+        self.set_place(connection.destination, connection.template.unwrap_or(NOTHING));
+        self.addresses.store(addresses, Release);
+        self.ports.store(ports, Release);
+        let number = self.life.load(Relaxed).wrapping_add(1 << NUMBER_SHIFT) & NUMBER;
+        let flags = u64::from(connection.flags.0) << FLAGS_SHIFT;
+        self.life.store(life(number | flags, connection.state, connection.expires), Release);
+    }
+
+    /// Frees it; `next` is the next free entry.
+    pub(super) fn free(&self, next: Option<NonZeroU32>) {
+        let number = self.life.load(Relaxed) & NUMBER;
+        self.life.store(life(number, ConnectionState::Free, Ticks::default()), Release);
+        let [addresses, ports] = FlowKey::EMPTY.words();
+        self.addresses.store(addresses, Release);
+        self.ports.store(ports, Release);
+        self.set_place(0, next.map_or(0, NonZeroU32::get));
+    }
+
+    /// Moves the connection's state and its expiry.
+    #[inline(always)]
+    pub(super) fn update(&self, state: ConnectionState, expires: Ticks) {
+        let lasting = self.life.load(Relaxed) & LASTING;
+        self.life.store(life(lasting, state, expires), Release);
+    }
+
+    /// Changes the template that controls the connection.
+    pub(super) fn set_template(&self, template: Option<u32>) {
+        let destination = self.place.load(Relaxed) as u32;
+        self.set_place(destination, template.unwrap_or(NOTHING));
+    }
+
+    /// The next free entry, in a free one.
+    pub(super) fn next_free(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new((self.place.load(Relaxed) >> 32) as u32)
+    }
+
+    fn set_place(&self, destination: u32, link: u32) {
+        self.place.store(u64::from(destination) | u64::from(link) << 32, Release);
+    }
+}
+
+#[inline(always)]
+fn life(lasting: u64, state: ConnectionState, expires: Ticks) -> u64 {
+    u64::from(expires.0) << EXPIRES_SHIFT | lasting | state as u64
+}
+
+#[inline(always)]
+fn expires(life: u64) -> Ticks {
+    Ticks((life >> EXPIRES_SHIFT) as u32)
+}
+
+/// A byte that is no state was never stored; it reads as [`ConnectionState::Free`].
+#[inline(always)]
+fn state(life: u64) -> ConnectionState {
+    ConnectionState::try_read_from_bytes(&[life as u8]).unwrap_or_default()
+}
+
+#[inline(always)]
+fn connection(key: FlowKey, life: u64, place: u64) -> Connection {
+    let link = (place >> 32) as u32;
+    Connection {
+        key,
+        state: state(life),
+        flags: ConnectionFlags((life >> FLAGS_SHIFT) as u8),
+        expires: expires(life),
+        destination: place as u32,
+        template: (link != NOTHING).then_some(link),
+    }
+}

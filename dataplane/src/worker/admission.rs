@@ -1,0 +1,134 @@
+//! What keeps a flood of new tuples from costing more than its packets: so many connections may open in a second and no
+//! more. Whatever comes above that is forwarded without state, and the worker remembers when it last did so.
+
+use std::hash::BuildHasher;
+
+use crate::clock::{TICKS_PER_SECOND, Ticks};
+
+/// Connections that may open at once, however small the rate.
+const BURST_MIN: u64 = 32;
+/// Parts of a second whose connections may open at once.
+const BURSTS_PER_SECOND: u64 = 8;
+/// Credit that a connection costs: then a tick gives as much as the rate a second is.
+const COST: u64 = TICKS_PER_SECOND as u64;
+
+/// A worker's allowance for new connections.
+#[derive(Debug)]
+pub(super) struct Admission {
+    credit: u64,
+    refilled: Ticks,
+    last_stateless: Option<Ticks>,
+    random: u64,
+}
+
+impl Admission {
+    /// A full allowance, and nothing forwarded without state yet.
+    pub(super) fn new(now: Ticks) -> Self {
+        let random = std::hash::RandomState::new().hash_one(0);
+        Admission { credit: u64::MAX, refilled: now, last_stateless: None, random }
+    }
+
+    /// Takes one connection from the allowance of `rate` a second; false where it is used up. 0: there is no limit.
+    pub(super) fn take(&mut self, rate: u32, now: Ticks) -> bool {
+        if rate == 0 {
+            return true;
+        }
+        let rate = u64::from(rate);
+        let most = (rate / BURSTS_PER_SECOND).max(BURST_MIN) * COST;
+        let gained = u64::from(now.since(self.refilled)) * rate;
+        self.refilled = now;
+        self.credit = self.credit.saturating_add(gained).min(most);
+        let is_enough = self.credit >= COST;
+        self.credit -= if is_enough { COST } else { 0 };
+        is_enough
+    }
+
+    /// A packet is forwarded without state now.
+    pub(super) fn forwarded_without_state(&mut self, now: Ticks) {
+        self.last_stateless = Some(now);
+    }
+
+    /// Whether a packet was forwarded without state less than `ticks` ago.
+    pub(super) fn was_stateless_within(&self, ticks: u32, now: Ticks) -> bool {
+        self.last_stateless.is_some_and(|last| now.since(last) < ticks)
+    }
+
+    /// Once a round while this holds, [`Admission::forget_after`] is due.
+    #[inline(always)]
+    pub(super) fn is_remembering(&self) -> bool {
+        self.last_stateless.is_some()
+    }
+
+    /// Forgets what was `ticks` ago, so that no tick that comes again is taken for it.
+    pub(super) fn forget_after(&mut self, ticks: u32, now: Ticks) {
+        if self.last_stateless.is_some_and(|last| now.since(last) >= ticks) {
+            self.last_stateless = None;
+        }
+    }
+
+    /// The next random number (SplitMix64).
+    pub(super) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(admission: &mut Admission, rate: u32, now: u32) -> usize {
+        (0..1_000_000).take_while(|_| admission.take(rate, Ticks(now))).count()
+    }
+
+    #[test]
+    fn burst_is_an_eighth_of_a_second_and_at_least_32() {
+        for (rate, burst) in [(1, 32), (100, 32), (256, 32), (800, 100), (125_000, 15_625)] {
+            assert_eq!(taken(&mut Admission::new(Ticks(0)), rate, 0), burst, "{rate}");
+        }
+    }
+
+    #[test]
+    fn rate_over_many_seconds_is_exact() {
+        for rate in [1, 7, 255, 256, 257, 1000, 125_000, 1_000_001] {
+            let mut admission = Admission::new(Ticks(0));
+            let burst = taken(&mut admission, rate, 0);
+            let total: usize = (1..=256 * 5).map(|tick| taken(&mut admission, rate, tick)).sum();
+            assert_eq!(total, rate as usize * 5, "{rate}, after a burst of {burst}");
+        }
+    }
+
+    #[test]
+    fn idle_time_fills_up_to_one_burst_and_zero_is_no_limit() {
+        let mut admission = Admission::new(Ticks(u32::MAX - 10));
+        taken(&mut admission, 800, u32::MAX - 10);
+        assert_eq!(taken(&mut admission, 800, 1_000_000), 100, "over the wrap of ticks too");
+        assert_eq!(taken(&mut admission, 0, 1_000_000), 1_000_000);
+        assert_eq!(taken(&mut admission, 800, 1_000_000), 0, "a limit that comes back goes on");
+        assert_eq!(taken(&mut admission, u32::MAX, 1_000_001), 1_000_000);
+    }
+
+    #[test]
+    fn stateless_forwarding_is_remembered_for_its_time_and_no_longer() {
+        let mut admission = Admission::new(Ticks(0));
+        assert!(!admission.was_stateless_within(100, Ticks(0)));
+        admission.forwarded_without_state(Ticks(50));
+        admission.forget_after(100, Ticks(149));
+        assert!(admission.was_stateless_within(100, Ticks(149)));
+        assert!(!admission.was_stateless_within(100, Ticks(150)));
+        admission.forget_after(100, Ticks(150));
+        assert!(!admission.was_stateless_within(100, Ticks(50)), "the same tick, 194 days later");
+    }
+
+    #[test]
+    fn random_numbers_differ() {
+        let mut admission = Admission::new(Ticks(0));
+        let mut seen: Vec<_> = (0..1000).map(|_| admission.random()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 1000);
+        assert_ne!(admission.random(), Admission::new(Ticks(0)).random(), "each worker has its own");
+    }
+}

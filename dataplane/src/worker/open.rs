@@ -1,0 +1,263 @@
+//! The packet belongs to no connection: may it open one, and to which real server?
+//!
+//! In the order of `ip_vs_schedule`: a service must want the packet, it must be one that opens a connection, and the
+//! service's template ([`super::persist`]) or scheduler must name a real server. Where no connection may be made, because
+//! the worker has opened too many ([`super::admission`]) or has no room, the packet goes by the service's ring, and nothing
+//! is remembered of it but that this happened.
+//!
+//! A connection whose first packets went that way must not be cut when its later packets are all that the director sees:
+//! they are adopted, by the ring again.
+
+use std::net::IpAddr;
+
+use super::admission::Admission;
+use super::{Packet, Round, WorkerParts, lookup, parse};
+use crate::clock::{Clock, TICKS_PER_SECOND, Ticks};
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
+use crate::counters::WorkerCounters;
+use crate::persistence::TemplateTable;
+use crate::port::{Frame, QueuePair};
+use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
+use crate::verdict::{DropReason, StatelessReason};
+
+/// Port of FTP's control connections.
+const FTP: u16 = 21;
+/// Port of FTP's data connections in active mode.
+const FTP_DATA: u16 = 20;
+/// First port of FTP's data connections in passive mode.
+const FTP_PASSIVE_MIN: u16 = 1024;
+
+/// For so long after a packet was forwarded without state, new connections go by the ring too: a client that was not
+/// answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
+const RING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+
+/// For so long after a packet was forwarded without state, packets midway are adopted: as long as a connection may be
+/// silent, counted from when [`Opening::timeout`] may last have cut that short.
+pub(super) fn adoption_ticks(snapshot: &Snapshot) -> u32 {
+    lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established).saturating_add(RING_TICKS)
+}
+
+/// A connection that is about to open: the packet, its service, and what of the worker is needed.
+pub(super) struct Opening<'a> {
+    pub(super) packet: &'a Packet,
+    pub(super) service: &'a Service,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) templates: &'a TemplateTable,
+    pub(super) now: Ticks,
+    connections: &'a mut ConnectionTable,
+    counts: &'a SharedCounts,
+    counters: &'a WorkerCounters,
+    admission: &'a mut Admission,
+    clock: &'a Clock,
+    /// Its first packets were forwarded without state.
+    is_adopted: bool,
+}
+
+/// The destination slot of the real server that the packet goes to, by a new connection or without any.
+#[inline(never)]
+pub(super) fn open<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    round: &mut Round<Q>,
+) -> Result<u32, DropReason> {
+    let WorkerParts { mailbox, connections, templates, counts, counters, clock, .. } = &mut *round.parts;
+    let (snapshot, now) = (mailbox.current(), round.now);
+    let key = packet.key.service();
+    let Some(service) = service_of(snapshot, key) else {
+        return Err(parse::not_a_service(key.address, round.port, snapshot));
+    };
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    // What comes from port 20 is an FTP server's, never a client's.
+    if packet.key.client_port() == FTP_DATA {
+        return Err(DropReason::NoConnection);
+    }
+    let is_midway = key.protocol != Protocol::UDP && !packet.event.is_first();
+    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks(snapshot), now);
+    if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
+        return Err(DropReason::NoConnection);
+    }
+    let opening = Opening {
+        packet,
+        service,
+        snapshot,
+        templates,
+        now,
+        connections,
+        counts,
+        counters,
+        admission: round.admission,
+        clock,
+        is_adopted,
+    };
+    match &service.persistence {
+        Some(persistence) => {
+            opening.persist(persistence, round.frames.get(index).map_or(&[], |frame| frame.bytes()))
+        }
+        None => opening.by_scheduler(),
+    }
+}
+
+/// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
+/// else that of every port. FTP's wants them only where it is persistent: nothing else leads them to the right real server.
+fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<&Service> {
+    let of_port = |port| snapshot.services.get(&ServiceKey { port, ..key }).map(|service| &**service);
+    let of_ftp = || {
+        let may_be_data =
+            key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FTP_PASSIVE_MIN);
+        (snapshot.has_ftp && may_be_data).then(|| of_port(FTP)).flatten()
+    };
+    if let Some(service) = of_port(key.port) {
+        return Some(service);
+    }
+    match of_ftp() {
+        Some(ftp) => ftp.persistence.is_some().then_some(ftp),
+        None => snapshot.has_every_port.then(|| of_port(0)).flatten(),
+    }
+}
+
+/// Whether such a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`).
+fn may_open(protocol: Protocol, event: Event, options: &Options) -> bool {
+    let is_sloppy = match protocol {
+        Protocol::TCP => options.sloppy_tcp,
+        Protocol::SCTP => options.sloppy_sctp,
+        _ => true,
+    };
+    event.opens() || is_sloppy && !event.resets()
+}
+
+impl Opening<'_> {
+    /// A service whose clients need not stay.
+    fn by_scheduler(mut self) -> Result<u32, DropReason> {
+        if self.is_one_packet() {
+            let slot = self.schedule(self.client())?;
+            return self.forward_alone(slot);
+        }
+        if let Err(reason) = self.room() {
+            return self.by_ring(reason);
+        }
+        let slot = self.pick()?;
+        self.connect(slot, None)
+    }
+
+    /// No connection is kept.
+    pub(super) fn is_one_packet(&self) -> bool {
+        self.service.one_packet && self.packet.key.protocol() == Protocol::UDP
+    }
+
+    /// CIP, as far as the service tells clients apart.
+    pub(super) fn client(&self) -> u32 {
+        let mask = self.service.persistence.map_or(u32::MAX, |persistence| persistence.netmask);
+        self.packet.key.client_address().to_bits() & mask
+    }
+
+    /// Whether a connection may be made: there is room, and the allowance is not used up.
+    pub(super) fn room(&mut self) -> Result<(), StatelessReason> {
+        if self.connections.is_full() {
+            return Err(StatelessReason::TableFull);
+        }
+        let rate = self.snapshot.options.creation_rate_per_worker;
+        if self.admission.take(rate, self.now) { Ok(()) } else { Err(StatelessReason::CreationRate) }
+    }
+
+    /// The destination slot for a new connection.
+    pub(super) fn pick(&mut self) -> Result<u32, DropReason> {
+        if self.is_adopted || self.admission.was_stateless_within(RING_TICKS, self.now) {
+            return self.slot_of(self.on_ring());
+        }
+        self.schedule(self.client())
+    }
+
+    pub(super) fn schedule(&mut self, client: u32) -> Result<u32, DropReason> {
+        let key = &self.packet.key;
+        let request = scheduler::Request {
+            client: address(client),
+            client_port: key.client_port(),
+            vip: IpAddr::V4(key.service().address),
+            now_seconds: self.clock.seconds(),
+            random: self.admission.random(),
+        };
+        self.slot_of(self.service.scheduler.schedule(&self.service.real_servers, &request))
+    }
+
+    /// Where the ring leads this client; each of its connections by itself, unless it has to stay.
+    fn on_ring(&self) -> Option<usize> {
+        let stays = self.service.persistence.is_some();
+        let port = if stays { 0 } else { self.packet.key.client_port() };
+        self.service.ring.pick(&self.service.real_servers, address(self.client()), port)
+    }
+
+    fn slot_of(&self, chosen: Option<usize>) -> Result<u32, DropReason> {
+        let real_server = chosen.and_then(|index| self.service.real_servers.get(index));
+        real_server.map(|real_server| real_server.id).ok_or(DropReason::NoRealServer)
+    }
+
+    /// Makes the connection, kept by `template` where there is one.
+    pub(super) fn connect(self, slot: u32, template: Option<u32>) -> Result<u32, DropReason> {
+        let packet = self.packet;
+        let destination = lookup::way_to(self.snapshot, slot, packet.ip_length)?;
+        let state = ConnectionState::first(packet.key.protocol(), packet.event);
+        let expires = self.now.after(self.timeout(destination, state));
+        let flags =
+            if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE };
+        let connection =
+            Connection { key: packet.key, state, flags, expires, destination: slot, template };
+        if self.connections.insert(connection, packet.hash).is_err() {
+            return self.by_ring(StatelessReason::TableFull);
+        }
+        if let Some(counts) = self.counts.get(slot as usize) {
+            counts.open();
+            if state.is_active() {
+                counts.activate();
+            }
+        }
+        self.counters.connections_opened.add(1);
+        self.counters.adopted.add(u64::from(self.is_adopted));
+        self.count_scheduled(slot);
+        Ok(slot)
+    }
+
+    /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood may be the flood's, which
+    /// must not stay as long as an established one: it gets no more than a SYN gets, until its next packet. Ended too
+    /// early, it is adopted again.
+    fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
+        let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
+        let ticks = timeouts.ticks(state);
+        if self.is_adopted && self.admission.was_stateless_within(RING_TICKS, self.now) {
+            return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
+        }
+        ticks
+    }
+
+    /// One-packet scheduling: scheduled, counted and forgotten.
+    pub(super) fn forward_alone(self, slot: u32) -> Result<u32, DropReason> {
+        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        self.count_scheduled(slot);
+        Ok(slot)
+    }
+
+    /// Forwards by the ring.
+    pub(super) fn by_ring(self, reason: StatelessReason) -> Result<u32, DropReason> {
+        let slot = self.slot_of(self.on_ring())?;
+        self.without_state(slot, reason)
+    }
+
+    /// Forwards the packet and remembers nothing of it.
+    pub(super) fn without_state(self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
+        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        self.admission.forwarded_without_state(self.now);
+        self.counters.stateless[reason as usize].add(1);
+        Ok(slot)
+    }
+
+    fn count_scheduled(&self, slot: u32) {
+        if let Some(counters) = self.counters.destinations.get(slot as usize) {
+            counters.connections.add(1);
+        }
+    }
+}
+
+fn address(bits: u32) -> IpAddr {
+    IpAddr::V4(bits.into())
+}

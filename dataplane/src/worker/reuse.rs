@@ -1,0 +1,56 @@
+//! The packet's connection is known, but the packet may not simply follow it: its time is over, its real server is gone, or
+//! the packet opens a connection on a tuple that has one.
+
+use super::{Packet, Round, close, lookup, open};
+use crate::connection::Connection;
+use crate::connection::table::ConnectionId;
+use crate::port::QueuePair;
+use crate::snapshot::Snapshot;
+use crate::verdict::DropReason;
+
+/// Ends the connection and treats the packet as one of none, or lets the packet follow it all the same. As `ip_vs_in` does,
+/// but for a SYN, which is never dropped because of a connection that is over.
+#[cold]
+#[inline(never)]
+pub(super) fn judge<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    id: ConnectionId,
+    round: &mut Round<Q>,
+) -> Result<u32, DropReason> {
+    let parts = &mut *round.parts;
+    let snapshot = parts.mailbox.current();
+    let connection = parts.connections.connection(id);
+    let way = lookup::way_to(snapshot, connection.destination, packet.ip_length);
+    let is_removed = way.err() == Some(DropReason::RealServerRemoved);
+    let is_over = connection.expires.is_past(round.now)
+        || is_removed && (packet.event.opens() || snapshot.options.expire_nodest_conn)
+        || packet.event.opens() && is_left_by_new_ones(&connection, snapshot);
+    if is_over {
+        let gone = parts.connections.remove(id);
+        close(&gone, round.now, &parts.counts, &parts.templates, &parts.counters);
+        return open::open(packet, index, round);
+    }
+    let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
+    let after = connection.state.after(packet.event);
+    parts.connections.update(id, after, round.now.after(timeouts.ticks(after)));
+    if connection.state != after {
+        lookup::moved(&connection, after, &parts.counts, &parts.templates);
+    }
+    Ok(connection.destination)
+}
+
+/// A SYN or INIT on this connection's tuple is scheduled anew. Never where a template keeps the client (IPVS:
+/// "controlled").
+fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
+    let is_quiesced = || {
+        snapshot
+            .destinations
+            .get(connection.destination as usize)
+            .is_some_and(|destination| destination.is_quiesced)
+    };
+    let options = &snapshot.options;
+    connection.template.is_none()
+        && (connection.state.is_over(options.conn_reuse_mode)
+            || options.expire_nodest_conn && is_quiesced())
+}

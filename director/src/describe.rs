@@ -1,0 +1,236 @@
+//! What two settings differ in, in words: one line a change, the same for every command.
+//!
+//! Pure. Empty means that nothing changes that workers or people would notice, and then nothing is published.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+
+use ctl::config::{
+    ConnectionsConfig, Drain, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    VirtualAddress,
+};
+use ctl::protocol::MacSource;
+use scheduler::SchedulerFlags;
+
+use crate::draft::Settings;
+use crate::utc;
+
+/// What changes from `old` to `new`.
+pub fn describe(old: &Settings, new: &Settings) -> Vec<String> {
+    let (old_by_id, new_by_id) = (by_id(old), by_id(new));
+    let mut lines = Vec::new();
+    connections(&old.connections, &new.connections, &mut lines);
+    for gone in old.services.iter().filter(|service| !new_by_id.contains_key(&service.id)) {
+        let title = title(gone.id);
+        lines.push(match gone.real_servers.len() {
+            0 => format!("removed {title}"),
+            1 => format!("removed {title} with its real server"),
+            count => format!("removed {title} with its {count} real servers"),
+        });
+    }
+    for service in &new.services {
+        match old_by_id.get(&service.id) {
+            Some(before) => changed_service(before, service, &mut lines),
+            None => added_service(service, &mut lines),
+        }
+    }
+    lines
+}
+
+fn by_id(settings: &Settings) -> HashMap<ServiceId, &ServiceConfig> {
+    settings.services.iter().map(|service| (service.id, service)).collect()
+}
+
+fn by_address(service: &ServiceConfig) -> HashMap<Ipv4Addr, &RealServerConfig> {
+    service.real_servers.iter().map(|real_server| (real_server.address, real_server)).collect()
+}
+
+/// `VIP tcp 192.0.2.10:80`, `group web`.
+fn title(id: ServiceId) -> String {
+    match id {
+        ServiceId::Virtual(_) => format!("VIP {id}"),
+        ServiceId::Group(_) => id.to_string(),
+    }
+}
+
+/// Adds a line where `old` and `new` differ.
+fn changed<T: Display + PartialEq>(what: impl Display, old: T, new: T, lines: &mut Vec<String>) {
+    if old != new {
+        lines.push(format!("{what}: {old} -> {new}"));
+    }
+}
+
+fn connections(old: &ConnectionsConfig, new: &ConnectionsConfig, lines: &mut Vec<String>) {
+    timeouts("", &old.timeouts, &new.timeouts, &Timeouts::IPVS, lines);
+    macro_rules! options {
+        ($($key:ident),+) => { $(changed(stringify!($key), old.$key, new.$key, lines);)+ };
+    }
+    options!(
+        sloppy_tcp,
+        sloppy_sctp,
+        secure_tcp,
+        conn_reuse_mode,
+        expire_nodest_conn,
+        expire_quiescent_template,
+        lblc_expiration_seconds,
+        creation_rate_per_worker
+    );
+}
+
+/// What is absent is of the wider scope; where that is known, its value is told.
+fn timeouts(of: &str, old: &Timeouts, new: &Timeouts, wider: &Timeouts, lines: &mut Vec<String>) {
+    let said = |own: Option<u32>, wider: Option<u32>| match (own, wider) {
+        (Some(seconds), _) => format!("{seconds} s"),
+        (None, Some(seconds)) => format!("default ({seconds} s)"),
+        (None, None) => "default".to_owned(),
+    };
+    let values = old.values().into_iter().zip(new.values()).zip(wider.values());
+    for (name, ((old, new), wider)) in Timeouts::NAMES.iter().zip(values) {
+        if old != new {
+            lines.push(format!("timeout {name}{of}: {} -> {}", said(old, wider), said(new, wider)));
+        }
+    }
+}
+
+fn added_service(service: &ServiceConfig, lines: &mut Vec<String>) {
+    let mut line = format!("added {}, scheduler {}", title(service.id), service.scheduler);
+    if service.scheduler_flags != SchedulerFlags::default() {
+        line += &format!(" with {}", flags(service.scheduler_flags));
+    }
+    if let Some(fwmark) = service.fwmark {
+        line += &format!(", fwmark {fwmark}");
+    }
+    if service.slow_start_seconds > 0 {
+        line += &format!(", slow start {} s", service.slow_start_seconds);
+    }
+    if let Some(persistence) = service.persistence {
+        line += &format!(", persistence {}", persistent(Some(persistence)));
+    }
+    if service.one_packet {
+        line += ", one-packet scheduling";
+    }
+    lines.push(line);
+    timeouts(&format!(" of {}", service.id), &Timeouts::default(), &service.timeouts, &Timeouts::default(), lines);
+    lines.extend(service.members.iter().map(|member| format!("added member {member} to {}", service.id)));
+    lines.extend(service.real_servers.iter().map(|real_server| added(service.id, real_server)));
+}
+
+fn changed_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
+    let id = new.id;
+    changed(format_args!("scheduler of {id}"), old.scheduler, new.scheduler, lines);
+    changed(format_args!("scheduler flags of {id}"), flags(old.scheduler_flags), flags(new.scheduler_flags), lines);
+    let slow_start = |service: &ServiceConfig| format!("{} s", service.slow_start_seconds);
+    changed(format_args!("slow start of {id}"), slow_start(old), slow_start(new), lines);
+    let (before, after) = (persistent(old.persistence), persistent(new.persistence));
+    changed(format_args!("persistence of {id}"), before, after, lines);
+    let on = |is_on: bool| if is_on { "on" } else { "off" };
+    changed(format_args!("one-packet scheduling of {id}"), on(old.one_packet), on(new.one_packet), lines);
+    let mark = |mark: Option<u32>| mark.map_or("none".to_owned(), |mark| mark.to_string());
+    changed(format_args!("fwmark of {id}"), mark(old.fwmark), mark(new.fwmark), lines);
+    timeouts(&format!(" of {id}"), &old.timeouts, &new.timeouts, &Timeouts::default(), lines);
+    members(id, &old.members, &new.members, lines);
+    if old.real_servers != new.real_servers {
+        real_servers(old, new, lines);
+    }
+}
+
+/// Their order means nothing.
+fn members(id: ServiceId, old: &[VirtualAddress], new: &[VirtualAddress], lines: &mut Vec<String>) {
+    let (before, after): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+    let gone = old.iter().filter(|member| !after.contains(member));
+    lines.extend(gone.map(|member| format!("removed member {member} from {id}")));
+    let come = new.iter().filter(|member| !before.contains(member));
+    lines.extend(come.map(|member| format!("added member {member} to {id}")));
+}
+
+fn real_servers(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
+    let id = new.id;
+    let (old_ones, new_ones) = (by_address(old), by_address(new));
+    for gone in old.real_servers.iter().filter(|real_server| !new_ones.contains_key(&real_server.address)) {
+        lines.push(format!("removed real server {} from {id}", gone.address));
+    }
+    for real_server in &new.real_servers {
+        match old_ones.get(&real_server.address) {
+            Some(before) => changed_real_server(id, before, real_server, lines),
+            None => lines.push(added(id, real_server)),
+        }
+    }
+    let kept = |list: &[RealServerConfig], others: &HashMap<Ipv4Addr, &RealServerConfig>| -> Vec<Ipv4Addr> {
+        list.iter()
+            .map(|real_server| real_server.address)
+            .filter(|address| others.contains_key(address))
+            .collect()
+    };
+    // A new one in the middle changes the order that schedulers see, but its own line says enough.
+    if kept(&old.real_servers, &new_ones) != kept(&new.real_servers, &old_ones) {
+        lines.push(format!("reordered the real servers of {id}"));
+    }
+}
+
+fn added(service: ServiceId, real_server: &RealServerConfig) -> String {
+    let mut line =
+        format!("added real server {} to {service}, weight {}", real_server.address, real_server.weight);
+    if let Some(mac) = real_server.mac {
+        line += &format!(", MAC {mac}");
+    }
+    if real_server.upper_threshold > 0 {
+        line += &format!(", thresholds {}", thresholds(real_server));
+    }
+    if let Some(drain) = real_server.drain {
+        line += &format!(", draining{}", draining(drain));
+    }
+    line
+}
+
+fn changed_real_server(service: ServiceId, old: &RealServerConfig, new: &RealServerConfig, lines: &mut Vec<String>) {
+    let name = format!("real server {} of {service}", new.address);
+    changed(format_args!("weight of {name}"), old.weight, new.weight, lines);
+    let source = |mac: Option<_>| mac.map_or(MacSource::Arp, MacSource::Static);
+    if old.mac != new.mac {
+        lines.push(format!("MAC of {name}: {} -> {}", source(old.mac), source(new.mac)));
+    }
+    changed(format_args!("thresholds of {name}"), thresholds(old), thresholds(new), lines);
+    match (old.drain, new.drain) {
+        (None, None) => {}
+        (Some(old), Some(new)) if old == new => {}
+        (_, Some(drain)) => lines.push(format!("draining {name}{}", draining(drain))),
+        (Some(_), None) => lines.push(format!("ended draining {name}")),
+    }
+}
+
+/// `100/80`; the lower one may be left to IPVS.
+fn thresholds(real_server: &RealServerConfig) -> String {
+    match (real_server.upper_threshold, real_server.lower_threshold) {
+        (0, 0) => "none".to_owned(),
+        (upper, 0) => upper.to_string(),
+        (upper, lower) => format!("{upper}/{lower}"),
+    }
+}
+
+fn draining(drain: Drain) -> String {
+    let until = drain.until_unix_seconds.map_or(String::new(), |until| {
+        format!(", removed with its last connection or at {}", utc::text(until))
+    });
+    let kept = if drain.keep_persistent { ", its persistent clients stay" } else { "" };
+    format!("{until}{kept}")
+}
+
+fn flags(flags: SchedulerFlags) -> String {
+    let named = [(flags.fallback, "flag-1"), (flags.port, "flag-2"), (flags.flag_3, "flag-3")];
+    let set: Vec<_> = named.into_iter().filter_map(|(is_set, name)| is_set.then_some(name)).collect();
+    if set.is_empty() { "none".to_owned() } else { set.join(", ") }
+}
+
+fn persistent(persistence: Option<Persistence>) -> String {
+    let Some(Persistence { timeout_seconds, netmask, engine }) = persistence else { return "off".to_owned() };
+    let netmask = match netmask {
+        Persistence::NETMASK => String::new(),
+        netmask => format!(", netmask {netmask}"),
+    };
+    let engine = match engine {
+        None => "",
+        Some(PersistenceEngine::Sip) => ", engine sip",
+    };
+    format!("{timeout_seconds} s{netmask}{engine}")
+}

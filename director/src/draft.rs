@@ -1,0 +1,312 @@
+//! Commands as edits of what runs, on a draft of it.
+//!
+//! Pure. The draft knows what exists and what not; whether the outcome is valid is `changes.rs`'s to ask. Places are
+//! looked up by hash, so that a batch of tens of thousands of commands takes milliseconds.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ctl::config::{
+    ConnectionsConfig, Drain, GroupName, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+};
+use ctl::protocol::{
+    Command, DrainRs, ErrorCode, ErrorReply, MacSource, PersistenceChange, SetOptions, SetRs, SetVip,
+};
+
+/// The part of the configuration that runs and may change at any time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How connections are kept.
+    pub connections: ConnectionsConfig,
+    /// The virtual services, oldest first.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// Settings being edited.
+#[derive(Debug)]
+pub struct Draft {
+    connections: ConnectionsConfig,
+    /// In their order; none where removed.
+    services: Vec<Option<ServiceDraft>>,
+    places: HashMap<ServiceId, usize>,
+}
+
+/// A service being edited. Its real servers are in `config` until one of them is touched, then in `opened`.
+#[derive(Debug)]
+struct ServiceDraft {
+    config: ServiceConfig,
+    opened: Option<RealServers>,
+}
+
+/// Real servers in their order, with holes, and where each is.
+#[derive(Debug)]
+struct RealServers {
+    entries: Vec<Option<RealServerConfig>>,
+    places: HashMap<Ipv4Addr, usize>,
+}
+
+impl Draft {
+    /// What runs, unchanged.
+    pub fn new(running: &Settings) -> Self {
+        let services = running.services.iter();
+        Draft {
+            connections: running.connections.clone(),
+            services: services.clone().map(|service| Some(ServiceDraft::new(service.clone()))).collect(),
+            places: services.enumerate().map(|(place, service)| (service.id, place)).collect(),
+        }
+    }
+
+    /// Makes one change. `unix_now` is what a drain's timeout is counted from.
+    pub fn edit(&mut self, command: &Command, unix_now: u64) -> Result<(), ErrorReply> {
+        match command {
+            Command::AddVip(new) => self.add_service(new),
+            Command::SetVip(set) => self.service(set.service).map(|service| set_service(&mut service.config, set)),
+            Command::DelVip(one) => self.remove_service(one.service),
+            Command::AddMember(one) => self.add_member(one.group, one.member),
+            Command::DelMember(one) => self.remove_member(one.group, one.member),
+            Command::AddRs(add) => self.add_real_server(add.service, &add.real_server),
+            Command::SetRs(set) => self.set_real_server(set),
+            Command::DelRs(one) => self.remove_real_server(one.service, one.address),
+            Command::DrainRs(drain) => self.drain(drain, unix_now),
+            Command::Clear => {
+                self.services.clear();
+                self.places.clear();
+                Ok(())
+            }
+            Command::SetOptions(set) => {
+                set_options(&mut self.connections, set);
+                Ok(())
+            }
+            Command::Zero(filter) => filter.service.map_or(Ok(()), |id| self.service(id).map(|_| ())),
+            Command::Batch(_)
+            | Command::Show(_)
+            | Command::Stats(_)
+            | Command::Connections(_)
+            | Command::Neighbours
+            | Command::Status
+            | Command::Apply(_)
+            | Command::Config => Err(no_edit(command)),
+        }
+    }
+
+    /// The outcome.
+    pub fn finish(self) -> Settings {
+        let services = self.services.into_iter().flatten().map(ServiceDraft::close);
+        Settings { connections: self.connections, services: services.collect() }
+    }
+
+    fn service(&mut self, id: ServiceId) -> Result<&mut ServiceDraft, ErrorReply> {
+        let place = self.places.get(&id).ok_or_else(|| no_service(id))?;
+        self.services[*place].as_mut().ok_or_else(|| no_service(id))
+    }
+
+    fn add_service(&mut self, new: &ServiceConfig) -> Result<(), ErrorReply> {
+        if self.places.contains_key(&new.id) {
+            return Err(ErrorReply::new(ErrorCode::Exists, format!("virtual service {} exists", new.id))
+                .with_help("change it with `dr-ctl set-vip`, or its real servers with `dr-ctl add-rs`"));
+        }
+        self.places.insert(new.id, self.services.len());
+        self.services.push(Some(ServiceDraft::new(new.clone())));
+        Ok(())
+    }
+
+    fn remove_service(&mut self, id: ServiceId) -> Result<(), ErrorReply> {
+        let place = self.places.remove(&id).ok_or_else(|| no_service(id))?;
+        self.services[place] = None;
+        Ok(())
+    }
+
+    fn add_member(&mut self, group: GroupName, member: VirtualAddress) -> Result<(), ErrorReply> {
+        let members = &mut self.service(ServiceId::Group(group))?.config.members;
+        if members.contains(&member) {
+            let message = format!("{member} is a member of group {group} already");
+            return Err(ErrorReply::new(ErrorCode::Exists, message));
+        }
+        members.push(member);
+        Ok(())
+    }
+
+    fn remove_member(&mut self, group: GroupName, member: VirtualAddress) -> Result<(), ErrorReply> {
+        let members = &mut self.service(ServiceId::Group(group))?.config.members;
+        let Some(place) = members.iter().position(|known| *known == member) else {
+            return Err(ErrorReply::new(ErrorCode::NotFound, format!("group {group} has no member {member}"))
+                .with_help("`dr-ctl show` lists the members of each group"));
+        };
+        members.remove(place);
+        Ok(())
+    }
+
+    fn add_real_server(&mut self, id: ServiceId, new: &RealServerConfig) -> Result<(), ErrorReply> {
+        let real_servers = self.service(id)?.open();
+        let place = real_servers.entries.len();
+        if real_servers.places.contains_key(&new.address) {
+            let message = format!("virtual service {id} has real server {} already", new.address);
+            return Err(
+                ErrorReply::new(ErrorCode::Exists, message).with_help("change it with `dr-ctl set-rs`")
+            );
+        }
+        real_servers.places.insert(new.address, place);
+        real_servers.entries.push(Some(new.clone()));
+        Ok(())
+    }
+
+    fn real_server(&mut self, id: ServiceId, address: Ipv4Addr) -> Result<&mut RealServerConfig, ErrorReply> {
+        self.service(id)?.open().find(address).ok_or_else(|| no_real_server(id, address))
+    }
+
+    fn set_real_server(&mut self, set: &SetRs) -> Result<(), ErrorReply> {
+        let real_server = self.real_server(set.service, set.address)?;
+        real_server.weight = set.weight.unwrap_or(real_server.weight);
+        real_server.upper_threshold = set.upper_threshold.unwrap_or(real_server.upper_threshold);
+        real_server.lower_threshold = set.lower_threshold.unwrap_or(real_server.lower_threshold);
+        real_server.drain = match set.drain {
+            None => real_server.drain,
+            Some(false) => None,
+            // One that is drained already stays so, with its deadline.
+            Some(true) => Some(real_server.drain.unwrap_or_default()),
+        };
+        if let Some(mac) = set.mac {
+            self.set_mac(set.address, mac);
+        }
+        Ok(())
+    }
+
+    /// A MAC belongs to the host: every service that has this real server gets it.
+    fn set_mac(&mut self, address: Ipv4Addr, mac: MacSource) {
+        let mac = match mac {
+            MacSource::Arp => None,
+            MacSource::Static(mac) => Some(mac),
+        };
+        for service in self.services.iter_mut().flatten() {
+            let found = match &mut service.opened {
+                Some(opened) => opened.find(address),
+                None => service.config.real_servers.iter_mut().find(|known| known.address == address),
+            };
+            if let Some(real_server) = found {
+                real_server.mac = mac;
+            }
+        }
+    }
+
+    fn remove_real_server(&mut self, id: ServiceId, address: Ipv4Addr) -> Result<(), ErrorReply> {
+        let real_servers = self.service(id)?.open();
+        let place = real_servers.places.remove(&address).ok_or_else(|| no_real_server(id, address))?;
+        real_servers.entries[place] = None;
+        Ok(())
+    }
+
+    fn drain(&mut self, drain: &DrainRs, unix_now: u64) -> Result<(), ErrorReply> {
+        let until = drain.timeout_seconds.map(|seconds| unix_now.saturating_add(u64::from(seconds)));
+        let drained = Drain { until_unix_seconds: until, keep_persistent: drain.keep_persistent };
+        self.real_server(drain.service, drain.address)?.drain = Some(drained);
+        Ok(())
+    }
+}
+
+impl ServiceDraft {
+    fn new(config: ServiceConfig) -> Self {
+        ServiceDraft { config, opened: None }
+    }
+
+    fn open(&mut self) -> &mut RealServers {
+        let config = &mut self.config.real_servers;
+        self.opened.get_or_insert_with(|| RealServers {
+            places: config.iter().enumerate().map(|(place, known)| (known.address, place)).collect(),
+            entries: std::mem::take(config).into_iter().map(Some).collect(),
+        })
+    }
+
+    fn close(self) -> ServiceConfig {
+        match self.opened {
+            None => self.config,
+            Some(opened) => {
+                let real_servers = opened.entries.into_iter().flatten().collect();
+                ServiceConfig { real_servers, ..self.config }
+            }
+        }
+    }
+}
+
+impl RealServers {
+    fn find(&mut self, address: Ipv4Addr) -> Option<&mut RealServerConfig> {
+        self.entries[*self.places.get(&address)?].as_mut()
+    }
+}
+
+fn set_service(service: &mut ServiceConfig, set: &SetVip) {
+    service.scheduler = set.scheduler.unwrap_or(service.scheduler);
+    service.scheduler_flags = set.scheduler_flags.unwrap_or(service.scheduler_flags);
+    service.slow_start_seconds = set.slow_start_seconds.unwrap_or(service.slow_start_seconds);
+    service.one_packet = set.one_packet.unwrap_or(service.one_packet);
+    service.persistence = match set.persistence {
+        None => service.persistence,
+        Some(PersistenceChange::Off) => None,
+        Some(PersistenceChange::On(persistence)) => Some(persistence),
+    };
+    service.fwmark = match set.fwmark {
+        None => service.fwmark,
+        Some(0) => None,
+        Some(mark) => Some(mark),
+    };
+    set_timeouts(&mut service.timeouts, &set.timeouts);
+}
+
+fn set_options(connections: &mut ConnectionsConfig, set: &SetOptions) {
+    // Taken apart, so that a new key cannot be forgotten here.
+    let SetOptions {
+        timeouts,
+        sloppy_tcp,
+        sloppy_sctp,
+        secure_tcp,
+        conn_reuse_mode,
+        expire_nodest_conn,
+        expire_quiescent_template,
+        lblc_expiration_seconds,
+        creation_rate_per_worker,
+    } = set;
+    set_timeouts(&mut connections.timeouts, timeouts);
+    macro_rules! set {
+        ($($key:ident),+) => { $(connections.$key = $key.unwrap_or(connections.$key);)+ };
+    }
+    set!(
+        sloppy_tcp,
+        sloppy_sctp,
+        secure_tcp,
+        conn_reuse_mode,
+        expire_nodest_conn,
+        expire_quiescent_template,
+        lblc_expiration_seconds,
+        creation_rate_per_worker
+    );
+}
+
+/// Those that `set` names; 0 takes back what was said.
+fn set_timeouts(timeouts: &mut Timeouts, set: &Timeouts) {
+    for (timeout, new) in timeouts.values_mut().into_iter().zip(set.values()) {
+        *timeout = match new {
+            None => *timeout,
+            Some(0) => None,
+            Some(seconds) => Some(seconds),
+        };
+    }
+}
+
+fn no_edit(command: &Command) -> ErrorReply {
+    let message = format!("`{}` cannot be part of a batch", command.verb());
+    ErrorReply::new(ErrorCode::BadRequest, message).with_help("a batch holds changes of services and options")
+}
+
+/// No such virtual service runs.
+pub fn no_service(id: ServiceId) -> ErrorReply {
+    let (what, verb) = match id {
+        ServiceId::Virtual(_) => ("virtual service ", "add-vip"),
+        ServiceId::Group(_) => ("", "add-vip --group"),
+    };
+    ErrorReply::new(ErrorCode::NotFound, format!("no {what}{id}"))
+        .with_help(format!("`dr-ctl show` lists the virtual services; `dr-ctl {verb}` adds one"))
+}
+
+fn no_real_server(id: ServiceId, address: Ipv4Addr) -> ErrorReply {
+    ErrorReply::new(ErrorCode::NotFound, format!("virtual service {id} has no real server {address}"))
+        .with_help("`dr-ctl show` lists the real servers of each virtual service")
+}

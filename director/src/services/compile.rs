@@ -1,0 +1,255 @@
+//! The configured services as the workers read them.
+//!
+//! A service for which nothing changes keeps what was compiled before, cursor and hash ring included, so that a change of
+//! one among thousands costs a look at each of the others.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ctl::config::{ConnectionsConfig, PersistenceEngine, Protocol, ServiceConfig, ServiceId, VirtualAddress};
+use dataplane::clock::TICKS_PER_SECOND;
+use dataplane::snapshot::{
+    AddressRole, Destination, DestinationState, Options, Persistence, PersistenceScope, PersistentClient,
+    PortSnapshot, Service, ServiceKey, Snapshot,
+};
+use scheduler::{HashRing, RealServer, Scheduler, SchedulerConfig};
+
+use super::timeouts::TimeoutTable;
+use super::{Running, RunningRealServer, Services, effective_weight, wire_protocol};
+use crate::neighbours::{Neighbours, Resolution};
+use crate::slots::Slots;
+use crate::topology::Topology;
+
+/// IPVS's special port: a client of FTP stays on its real server with data connections too.
+const FTP: u16 = 21;
+/// Real servers that come up within the first seconds of their service are no newcomers: ARP takes that long.
+const SETTLING_SECONDS: u32 = 3;
+
+/// What a service's real servers are compiled with.
+struct Surroundings<'a> {
+    neighbours: &'a Neighbours,
+    slots: &'a Slots,
+    now_seconds: u32,
+}
+
+impl Services {
+    /// Brings what the workers read up to date with configuration and neighbours. `now_seconds` is of the workers' clock.
+    pub fn compile(&mut self, neighbours: &Neighbours, now_seconds: u32) {
+        let Services { settings, running, slots, .. } = self;
+        let surroundings = Surroundings { neighbours, slots, now_seconds };
+        let mut timeouts = TimeoutTable::new(&settings.connections.timeouts);
+        for service in &settings.services {
+            let place = timeouts.place(&service.timeouts);
+            if let Some(running) = running.get_mut(&service.id) {
+                compile(service, running, &settings.connections, place, &surroundings);
+            }
+        }
+        self.timeouts = timeouts.into_entries();
+    }
+
+    /// The snapshot of what was compiled.
+    pub fn snapshot(&self, topology: &Topology, neighbours: &Neighbours) -> Snapshot {
+        let mut snapshot = Snapshot {
+            ports: topology.ports.iter().map(|port| PortSnapshot { mac: port.mac }).collect(),
+            destinations: vec![Destination::default(); self.slots.length()],
+            timeouts: self.timeouts.clone(),
+            options: options(&self.settings.connections),
+            ..Snapshot::default()
+        };
+        for service in &self.settings.services {
+            let Some(running) = self.running.get(&service.id) else { continue };
+            self.add_destinations(service, running, topology, neighbours, &mut snapshot);
+            let Some(compiled) = &running.compiled else { continue };
+            for address in service.addresses() {
+                snapshot.has_every_port |= address.port == 0;
+                snapshot.has_ftp |= is_ftp(address);
+                snapshot.services.insert(key(address), compiled.clone());
+            }
+        }
+        for (slot, ..) in self.slots.all_removed() {
+            snapshot.destinations[slot as usize].state = DestinationState::Removed;
+        }
+        for address in self.settings.services.iter().flat_map(ServiceConfig::addresses) {
+            snapshot.addresses.insert(address.address, AddressRole::Vip);
+        }
+        for port in &topology.ports {
+            for dip in &port.addresses {
+                snapshot.addresses.insert(dip.addr(), AddressRole::Dip(port.id));
+            }
+        }
+        snapshot
+    }
+
+    fn add_destinations(
+        &self,
+        service: &ServiceConfig,
+        running: &Running,
+        topology: &Topology,
+        neighbours: &Neighbours,
+        snapshot: &mut Snapshot,
+    ) {
+        let timeouts = running.compiled.as_ref().map_or(0, |compiled| compiled.timeouts);
+        for real_server in &service.real_servers {
+            let address = real_server.address;
+            let Some(known) = running.real_servers.get(&address) else { continue };
+            snapshot.destinations[known.slot as usize] = Destination {
+                timeouts,
+                is_quiesced: effective_weight(real_server) == 0,
+                refuses_persistent: real_server.drain.is_some_and(|drain| !drain.keep_persistent),
+                ..way_to(topology, address, neighbours.resolution(address))
+            };
+            if let Some(route) = topology.route(address) {
+                snapshot.addresses.insert(address, AddressRole::RealServer(route.port));
+            }
+        }
+    }
+}
+
+fn compile(
+    service: &ServiceConfig,
+    running: &mut Running,
+    connections: &ConnectionsConfig,
+    timeouts: u16,
+    surroundings: &Surroundings<'_>,
+) {
+    let is_same_list = update_real_servers(service, running, surroundings);
+    let config = scheduler_config(service, connections);
+    let persistence = persistence(service, running.group);
+    let old = running.compiled.as_deref();
+    let is_same = old.is_some_and(|old| {
+        old.scheduler.config() == config
+            && old.persistence == persistence
+            && old.one_packet == service.one_packet
+            && old.timeouts == timeouts
+    });
+    if is_same && is_same_list {
+        return;
+    }
+    let real_servers = match old {
+        Some(old) if is_same_list => old.real_servers.clone(),
+        _ => scheduled(service, running, surroundings.slots),
+    };
+    let scheduler = match old {
+        Some(old) if old.scheduler.config().algorithm == config.algorithm => {
+            old.scheduler.next_version(&old.real_servers, &real_servers).with_config(config)
+        }
+        _ => Scheduler::new(config, &real_servers),
+    };
+    let ring = match old {
+        Some(old) if is_same_list || old.ring.is_for(&real_servers) => old.ring.clone(),
+        _ => Arc::new(HashRing::new(&real_servers)),
+    };
+    let one_packet = service.one_packet;
+    running.compiled =
+        Some(Arc::new(Service { scheduler, real_servers, ring, persistence, one_packet, timeouts }));
+}
+
+/// Brings what is known of the service's real servers up to date. Whether the list that was compiled before still says
+/// so; it is newest first, as IPVS inserts at the head and ties go to the first.
+fn update_real_servers(service: &ServiceConfig, running: &mut Running, surroundings: &Surroundings<'_>) -> bool {
+    let old = running.compiled.as_ref().map_or(&[][..], |compiled| &compiled.real_servers);
+    let mut is_same = running.compiled.is_some() && old.len() == service.real_servers.len();
+    let has_settled = surroundings.now_seconds.wrapping_sub(running.since_seconds) >= SETTLING_SECONDS;
+    for (place, real_server) in service.real_servers.iter().rev().enumerate() {
+        let Some(known) = running.real_servers.get_mut(&real_server.address) else { continue };
+        let weight = effective_weight(real_server);
+        known.is_available = surroundings.neighbours.resolution(real_server.address).is_usable;
+        let is_eligible = known.is_available && weight > 0;
+        if is_eligible && !known.is_eligible && has_settled && service.slow_start_seconds > 0 {
+            known.joined_seconds = Some(surroundings.now_seconds);
+        }
+        known.is_eligible = is_eligible;
+        is_same = is_same && {
+            let old = &old[place];
+            old.id == known.slot
+                && old.weight == u32::from(weight)
+                && old.last_weight == u32::from(known.last_weight)
+                && old.available == known.is_available
+                && old.has_threshold == (real_server.upper_threshold > 0)
+                && old.joined_seconds == known.joined_seconds
+        };
+    }
+    is_same
+}
+
+fn scheduled(service: &ServiceConfig, running: &Running, slots: &Slots) -> Vec<RealServer> {
+    let port = match service.id {
+        ServiceId::Virtual(address) => address.port,
+        ServiceId::Group(_) => 0,
+    };
+    let compiled = service.real_servers.iter().rev().filter_map(|real_server| {
+        let known: &RunningRealServer = running.real_servers.get(&real_server.address)?;
+        Some(RealServer {
+            id: known.slot,
+            address: IpAddr::V4(real_server.address),
+            port,
+            weight: u32::from(effective_weight(real_server)),
+            last_weight: u32::from(known.last_weight),
+            available: known.is_available,
+            has_threshold: real_server.upper_threshold > 0,
+            joined_seconds: known.joined_seconds,
+            counts: slots.counts(known.slot).clone(),
+        })
+    });
+    compiled.collect()
+}
+
+fn scheduler_config(service: &ServiceConfig, connections: &ConnectionsConfig) -> SchedulerConfig {
+    SchedulerConfig {
+        algorithm: service.scheduler,
+        flags: service.scheduler_flags,
+        slow_start_seconds: service.slow_start_seconds,
+        lblc_expiration_seconds: connections.lblc_expiration_seconds,
+    }
+}
+
+fn persistence(service: &ServiceConfig, group: Option<u32>) -> Option<Persistence> {
+    let configured = service.persistence?;
+    let scope = match (service.id, group) {
+        (ServiceId::Virtual(address), _) => {
+            PersistenceScope::Virtual { port: if is_ftp(address) { 0 } else { address.port } }
+        }
+        (ServiceId::Group(_), number) => PersistenceScope::Group(number?),
+    };
+    Some(Persistence {
+        timeout_ticks: configured.timeout_seconds.saturating_mul(TICKS_PER_SECOND),
+        netmask: u32::from(configured.netmask),
+        client: match configured.engine {
+            None => PersistentClient::Address,
+            Some(PersistenceEngine::Sip) => PersistentClient::CallId,
+        },
+        scope,
+    })
+}
+
+fn options(connections: &ConnectionsConfig) -> Options {
+    Options {
+        sloppy_tcp: connections.sloppy_tcp,
+        sloppy_sctp: connections.sloppy_sctp,
+        secure_tcp: connections.secure_tcp,
+        conn_reuse_mode: connections.conn_reuse_mode,
+        expire_nodest_conn: connections.expire_nodest_conn,
+        expire_quiescent_template: connections.expire_quiescent_template,
+        creation_rate_per_worker: connections.creation_rate_per_worker,
+    }
+}
+
+fn way_to(topology: &Topology, address: std::net::Ipv4Addr, resolution: Resolution) -> Destination {
+    let port = topology.route(address).and_then(|route| topology.ports.get(route.port.index()));
+    let (Some(port), Some(mac)) = (port, resolution.mac) else {
+        return Destination { state: DestinationState::Unresolved, ..Destination::default() };
+    };
+    let mut macs = [0; 12];
+    macs[..6].copy_from_slice(&mac);
+    macs[6..].copy_from_slice(&port.mac);
+    let state = DestinationState::Forwarding;
+    Destination { macs, port: port.id, state, mtu: port.mtu, ..Destination::default() }
+}
+
+fn is_ftp(address: VirtualAddress) -> bool {
+    address.protocol == Protocol::Tcp && address.port == FTP
+}
+
+fn key(address: VirtualAddress) -> ServiceKey {
+    ServiceKey { address: address.address, port: address.port, protocol: wire_protocol(address.protocol) }
+}

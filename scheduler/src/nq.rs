@@ -1,0 +1,53 @@
+//! `nq`, never queue: the first RS of the list without an active connection; where all have some, `sed`'s choice.
+//!
+//! Matches `net/netfilter/ipvs/ip_vs_nq.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
+//! UDP is never active, so that over UDP it is always the newest.
+
+use crate::RealServer;
+use crate::sed::expected_connections;
+
+/// Picks; remembers nothing.
+#[inline]
+pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
+    let mut least: Option<(usize, u64, u64)> = None;
+    for (index, real_server) in real_servers.iter().enumerate() {
+        if !real_server.is_eligible() {
+            continue;
+        }
+        let expected = expected_connections(real_server);
+        if expected == 1 {
+            return Some(index);
+        }
+        let weight = u64::from(real_server.weight);
+        if least
+            .is_none_or(|(_, least_expected, least_weight)| expected * least_weight < least_expected * weight)
+        {
+            least = Some((index, expected, weight));
+        }
+    }
+    least.map(|(index, ..)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Algorithm;
+    use crate::fixture::pick_with_counts;
+
+    #[test]
+    fn nq_pick_is_the_first_idle_one_and_else_the_least_expected_delay() {
+        for (weights, counts, pick, case) in [
+            (
+                &[1, 9][..],
+                &[(0, 5), (0, 0)][..],
+                0,
+                "idle: the newest, not the heaviest; inactive do not count",
+            ),
+            (&[9, 1], &[(1, 0), (0, 0)], 1, "a light idle one comes before a heavy one with one connection"),
+            (&[0, 1, 1], &[(0, 0), (1, 0), (0, 0)], 2, "weight 0 is not idle"),
+            (&[1, 3], &[(1, 0), (5, 0)], 0, "none idle: 2/1 is equal to 6/3, the newest"),
+            (&[1, 3], &[(1, 0), (4, 0)], 1, "none idle: 5/3 is less than 2/1"),
+        ] {
+            assert_eq!(pick_with_counts(Algorithm::Nq, weights, counts), Some(pick), "{case}");
+        }
+    }
+}
