@@ -29,7 +29,7 @@ struct Begun {
 fn is_local(steps: &[Step]) -> bool {
     !steps.iter().any(|step| match step {
         Step::Sysctl(..) => true,
-        Step::Ipvsadm(command) => command.starts_with("--set") || command.starts_with("-Z"),
+        Step::Ipvsadm(command) => command.starts_with("--set") || command == "-Z",
         _ => false,
     })
 }
