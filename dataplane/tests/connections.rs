@@ -7,16 +7,6 @@ use dataplane::verdict::StatelessReason;
 use rig::*;
 use scheduler::Algorithm;
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-
-fn counts(rig: &Rig, slot: usize) -> (u32, u32) {
-    let counts = rig.counts[slot].load();
-    (counts.active, counts.inactive)
-}
-
 #[test]
 fn packets_of_a_connection_stay_with_its_real_server() {
     let mut rig = Rig::simple(Algorithm::Rr);
@@ -49,23 +39,17 @@ fn first_packets_of_one_burst_open_one_connection() {
 fn active_and_inactive_counts_follow_the_states() {
     let mut rig = Rig::new(1, 1, 16, Algorithm::Wlc, &[Rs::new(0)]);
     rig.pass(&tcp(CLIENT, 1, SYN));
-    assert_eq!(counts(&rig, 0), (1, 0), "SYN_RECV is active");
+    assert_eq!(rig.counts(0), (1, 0), "SYN_RECV is active");
     rig.pass(&tcp(CLIENT, 1, ACK));
-    assert_eq!(counts(&rig, 0), (1, 0));
+    assert_eq!(rig.counts(0), (1, 0));
     rig.pass(&tcp(CLIENT, 1, FIN | ACK));
-    assert_eq!(counts(&rig, 0), (0, 1), "FIN_WAIT is not");
+    assert_eq!(rig.counts(0), (0, 1), "FIN_WAIT is not");
     rig.pass(&udp(CLIENT, 1, b""));
-    assert_eq!(counts(&rig, 0), (0, 2), "UDP never is");
-    rig.hand.advance_seconds(121);
-    for _ in 0..100 {
-        rig.poll();
-    }
-    assert_eq!(counts(&rig, 0), (0, 1), "FIN_WAIT lasts 120 s");
-    rig.hand.advance_seconds(180);
-    for _ in 0..100 {
-        rig.poll();
-    }
-    assert_eq!(counts(&rig, 0), (0, 0), "UDP lasts 300 s");
+    assert_eq!(rig.counts(0), (0, 2), "UDP never is");
+    rig.advance_and_sweep(121);
+    assert_eq!(rig.counts(0), (0, 1), "FIN_WAIT lasts 120 s");
+    rig.advance_and_sweep(180);
+    assert_eq!(rig.counts(0), (0, 0), "UDP lasts 300 s");
     assert_eq!(rig.counters[0].connections.load(), 0);
     assert_eq!(rig.counters[0].connections_expired.load(), 2);
     rig.assert_conservation();
@@ -93,7 +77,7 @@ fn syn_on_a_closed_tuple_opens_a_new_connection_at_once() {
     rig.pass(&tcp(CLIENT, 1, ACK));
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1, RST)), Some(2));
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1, SYN)), Some(1), "rescheduled, not dropped");
-    assert_eq!((counts(&rig, 2), counts(&rig, 1)), ((0, 0), (1, 0)));
+    assert_eq!((rig.counts(2), rig.counts(1)), ((0, 0), (1, 0)));
     rig.pass(&tcp(CLIENT, 1, ACK));
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1, SYN)), Some(1), "a SYN on an established connection stays");
     rig.assert_conservation();
@@ -137,7 +121,7 @@ fn syn_to_a_removed_real_server_is_rescheduled() {
     without.destinations[2].state = DestinationState::Removed;
     rig.publish_snapshot(without);
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1, SYN)), Some(1));
-    assert_eq!(counts(&rig, 2), (0, 0));
+    assert_eq!(rig.counts(2), (0, 0));
     rig.assert_conservation();
 }
 
@@ -159,7 +143,7 @@ fn connection_of_a_removed_real_server_ends_however_much_its_client_sends() {
         Some(1),
         "300 s after its last forwarded packet it is a new one"
     );
-    assert_eq!(counts(&rig, 2), (0, 0), "so that the slot can be given away");
+    assert_eq!(rig.counts(2), (0, 0), "so that the slot can be given away");
     rig.assert_conservation();
 }
 
@@ -188,7 +172,7 @@ fn full_table_forwards_new_connections_by_the_ring_and_keeps_the_old() {
         assert_eq!(rig.slot_for(&tcp(CLIENT, port, SYN)), Some(0));
     }
     assert_eq!(rig.stateless(StatelessReason::TableFull), 100);
-    assert_eq!(counts(&rig, 0), (8, 0));
+    assert_eq!(rig.counts(0), (8, 0));
     for port in 0..8 {
         assert_eq!(rig.slot_for(&tcp(CLIENT, port, ACK)), Some(0));
     }

@@ -17,9 +17,6 @@ enum Expected {
 }
 use Expected::{Drop, Forward, Punt};
 
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-
 fn syn() -> Vec<u8> {
     tcp(CLIENT, 40_000, SYN)
 }
@@ -132,6 +129,36 @@ fn each_packet_gets_its_verdict() {
             "UDP length over packet",
             changed(udp(CLIENT, 1, b""), |frame| frame[39] = 9),
             Drop(BadTransportHeader),
+        ),
+        ("TCP from FTP's data port", tcp(CLIENT, 20, SYN), Drop(NoConnection)),
+        ("UDP from FTP's data port", udp(CLIENT, 20, b""), Drop(NoConnection)),
+        ("SYN + RST + FIN", tcp(CLIENT, 1, SYN | 4 | 1), Drop(NoConnection)),
+        ("Xmas scan", changed(tcp(CLIENT, 1, 0), |frame| frame[47] = 0x29), Drop(NoConnection)),
+        ("every flag at once", changed(tcp(CLIENT, 1, 0), |frame| frame[47] = 0xff), Drop(NoConnection)),
+        ("SCTP INIT", sctp(CLIENT, 5000, &chunk(1)), Forward),
+        ("SCTP INIT with TTL 1", changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[22] = 1), Drop(TtlExpired)),
+        ("SCTP INIT, checksum wrong", changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[42] ^= 1), Forward),
+        ("SCTP INIT of 8 bytes", sctp(CLIENT, 5000, &[1, 0, 0, 8, 0, 0, 0, 0]), Forward),
+        ("SCTP from FTP's data port", sctp(CLIENT, 20, &chunk(1)), Drop(NoConnection)),
+        ("SCTP DATA of no association", sctp(CLIENT, 1, &chunk(0)), Drop(NoConnection)),
+        ("SCTP INIT ACK of no association", sctp(CLIENT, 1, &chunk(2)), Drop(NoConnection)),
+        ("SCTP HEARTBEAT of no association", sctp(CLIENT, 1, &chunk(4)), Drop(NoConnection)),
+        ("SCTP ABORT of no association", sctp(CLIENT, 1, &chunk(6)), Drop(NoConnection)),
+        ("SCTP chunk of no known type", sctp(CLIENT, 1, &chunk(255)), Drop(NoConnection)),
+        ("SCTP without a chunk", sctp(CLIENT, 1, &[]), Drop(BadTransportHeader)),
+        ("SCTP chunk header cut short", sctp(CLIENT, 1, &[1, 0, 0]), Drop(BadTransportHeader)),
+        ("SCTP chunk of length 0", sctp(CLIENT, 1, &[1, 0, 0, 0]), Drop(BadTransportHeader)),
+        ("SCTP chunk of length 3", sctp(CLIENT, 1, &[1, 0, 0, 3]), Drop(BadTransportHeader)),
+        ("SCTP chunk longer than the packet", sctp(CLIENT, 1, &[1, 0, 0, 5]), Drop(BadTransportHeader)),
+        (
+            "SCTP header cut short",
+            changed(sctp(CLIENT, 1, &[]), |frame| frame[17] = 31),
+            Drop(BadTransportHeader),
+        ),
+        (
+            "SCTP to another port",
+            changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[37] ^= 1),
+            Drop(NoService),
         ),
         ("UDP of 1473 bytes over the MTU", udp(CLIENT, 1, &[0; 1473]), Drop(TooBig)),
         ("UDP of the MTU", udp(CLIENT, 1, &[0; 1472]), Forward),

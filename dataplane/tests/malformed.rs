@@ -27,8 +27,6 @@ impl Random {
     }
 }
 
-const SYN: u8 = 0x02;
-
 /// Sends a frame and checks what left: the frame itself but for MACs, TTL and checksum, to a real server of the VIP.
 fn attack(rig: &mut Rig, frame: &[u8]) {
     let sent = rig.pass(frame);
@@ -74,6 +72,8 @@ fn good_frames() -> Vec<Vec<u8>> {
         tcp(CLIENT, 40_000, SYN),
         tcp(CLIENT, 40_000, 0x10),
         udp(CLIENT, 5353, b"a question of some length"),
+        sctp(CLIENT, 40_000, &[1, 0, 0, 8, 0, 0, 0, 0]),
+        sctp(CLIENT, 40_000, &[10, 0, 0, 6, 0, 0, 0, 0, 6, 0, 0, 4]),
         ping,
         arp.to_frame([0xff; 6], CLIENT_MAC).to_vec(),
     ]

@@ -17,6 +17,7 @@
 //! of the next connection also sees that the life word has changed. On x86-64 both are plain moves. A packet's update is one
 //! store of the life word, so that state and expiry are always of the same packet.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -26,8 +27,8 @@ use super::key::FlowKey;
 use super::state::ConnectionState;
 use crate::clock::Ticks;
 
-/// No entry, no template.
-pub(super) const NOTHING: u32 = u32::MAX;
+/// No template.
+const NOTHING: u32 = u32::MAX;
 
 /// What is known of a connection beside its state; a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +116,13 @@ impl Entry {
     /// Its connection, for the worker that writes it.
     #[inline(always)]
     pub(super) fn connection(&self) -> Connection {
-        connection(self.key(), self.life.load(Relaxed), self.place.load(Relaxed))
+        self.connection_of(self.key())
+    }
+
+    /// The same where the key is known: the compiler does not leave out a relaxed load that nobody needs.
+    #[inline(always)]
+    pub(super) fn connection_of(&self, key: FlowKey) -> Connection {
+        connection(key, self.life.load(Relaxed), self.place.load(Relaxed))
     }
 
     /// Its connection, for any thread. None where it holds none, or where it changes hands during the call.
@@ -143,13 +150,13 @@ impl Entry {
     }
 
     /// Frees it; `next` is the next free entry.
-    pub(super) fn free(&self, next: u32) {
+    pub(super) fn free(&self, next: Option<NonZeroU32>) {
         let number = self.life.load(Relaxed) & NUMBER;
         self.life.store(life(number, ConnectionState::Free, Ticks::default()), Release);
         let [addresses, ports] = FlowKey::EMPTY.words();
         self.addresses.store(addresses, Release);
         self.ports.store(ports, Release);
-        self.set_place(0, next);
+        self.set_place(0, next.map_or(0, NonZeroU32::get));
     }
 
     /// Moves the connection's state and its expiry.
@@ -166,8 +173,8 @@ impl Entry {
     }
 
     /// The next free entry, in a free one.
-    pub(super) fn next_free(&self) -> u32 {
-        (self.place.load(Relaxed) >> 32) as u32
+    pub(super) fn next_free(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new((self.place.load(Relaxed) >> 32) as u32)
     }
 
     fn set_place(&self, destination: u32, link: u32) {

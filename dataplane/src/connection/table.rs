@@ -8,11 +8,12 @@
 //!
 //! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or free; `len` counts the former.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
-use super::entry::{Connection, Entry, NOTHING};
+use super::entry::{Connection, Entry};
 use super::key::{FlowKey, FlowSeed};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
@@ -59,7 +60,7 @@ pub struct ConnectionTable {
     buckets: Region<Bucket>,
     /// Those that were never used are not in the list of free ones.
     entries: Arc<Entries>,
-    first_free: u32,
+    first_free: Option<ConnectionId>,
     len: u32,
     sweep_at: u32,
     /// Entries to look at that are due, in units of 1 / [`SWEEP_TICKS`] entries.
@@ -69,7 +70,15 @@ pub struct ConnectionTable {
 
 /// An index of an entry that holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionId(u32);
+pub struct ConnectionId(NonZeroU32);
+
+/// The connection of a packet: found once, then read and moved without looking for its entry again.
+#[derive(Debug)]
+pub struct Hit<'a> {
+    id: ConnectionId,
+    key: FlowKey,
+    entry: &'a Entry,
+}
 
 /// No room: every entry is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +93,8 @@ impl ConnectionTable {
         Ok(ConnectionTable {
             seed: FlowSeed::random(),
             buckets: Region::new(buckets, pages)?,
-            entries: Arc::new(Entries::new(Region::new(capacity, pages)?)),
-            first_free: NOTHING,
+            entries: Arc::new(Entries::new(capacity, pages)?),
+            first_free: None,
             len: 0,
             sweep_at: 0,
             sweep_due: 0,
@@ -95,7 +104,7 @@ impl ConnectionTable {
 
     /// Connections that it can hold.
     pub fn capacity(&self) -> u32 {
-        self.entries.slots.len() as u32
+        self.entries.capacity()
     }
 
     /// Connections that it holds.
@@ -146,7 +155,7 @@ impl ConnectionTable {
         let bucket = &self.buckets[self.home(hash)];
         let index = bucket.entries[bucket.ways_with(tag(hash)).first()?];
         prefetch(self.entry(index));
-        Some(ConnectionId(index))
+        NonZeroU32::new(index).map(ConnectionId)
     }
 
     /// The connection of `key`, whose hash is `hash`; `candidate` is what [`ConnectionTable::prefetch_candidate`] said,
@@ -154,9 +163,22 @@ impl ConnectionTable {
     #[inline(always)]
     pub fn find(&self, key: &FlowKey, hash: u64, candidate: Option<ConnectionId>) -> Option<ConnectionId> {
         match candidate {
-            Some(id) if self.entry(id.0).is(key) => Some(id),
+            Some(id) if self.entry(id.index()).is(key) => Some(id),
             _ => self.find_anywhere(key, hash),
         }
+    }
+
+    /// As [`ConnectionTable::find`], for a packet that will read and move the connection.
+    #[inline(always)]
+    pub fn hit(&mut self, key: &FlowKey, hash: u64, candidate: Option<ConnectionId>) -> Option<Hit<'_>> {
+        if let Some(id) = candidate {
+            let entry = self.entry(id.index());
+            if entry.is(key) {
+                return Some(Hit { id, key: *key, entry });
+            }
+        }
+        let id = self.find_anywhere(key, hash)?;
+        Some(Hit { id, key: *key, entry: self.entry(id.index()) })
     }
 
     #[inline(never)]
@@ -173,7 +195,7 @@ impl ConnectionTable {
         while let Some(way) = ways.first() {
             let index = bucket.entries[way];
             if self.entry(index).is(key) {
-                return Some(ConnectionId(index));
+                return NonZeroU32::new(index).map(ConnectionId);
             }
             ways.skip_first();
         }
@@ -183,19 +205,19 @@ impl ConnectionTable {
     /// The connection at `id`.
     #[inline(always)]
     pub fn connection(&self, id: ConnectionId) -> Connection {
-        self.entry(id.0).connection()
+        self.entry(id.index()).connection()
     }
 
     /// Moves the state and the expiry of the connection at `id`. `state` is not [`ConnectionState::Free`].
     #[inline(always)]
     pub fn update(&mut self, id: ConnectionId, state: ConnectionState, expires: Ticks) {
         debug_assert!(state != ConnectionState::Free);
-        self.entry(id.0).update(state, expires);
+        self.entry(id.index()).update(state, expires);
     }
 
     /// Changes the template that controls the connection at `id`.
     pub fn set_template(&mut self, id: ConnectionId, template: Option<u32>) {
-        self.entry(id.0).set_template(template);
+        self.entry(id.index()).set_template(template);
     }
 
     /// What other threads read it by.
@@ -214,13 +236,14 @@ impl ConnectionTable {
             chosen = self.make_way(home, alternate).ok_or(TableFull)?;
         }
         let way = self.buckets[chosen].free_way().ok_or(TableFull)?;
-        let index = self.take_free_entry().ok_or(TableFull)?;
+        let id = self.take_free_entry().ok_or(TableFull)?;
+        let index = id.index();
         self.buckets[home].strayed += u32::from(chosen != home);
         self.buckets[chosen].tags[way] = tag(hash);
         self.buckets[chosen].entries[way] = index;
         self.entry(index).occupy(&connection);
         self.len += 1;
-        Ok(ConnectionId(index))
+        Ok(id)
     }
 
     /// Both buckets are full: lets one of their connections change to its other bucket, and returns the bucket that has a
@@ -250,7 +273,7 @@ impl ConnectionTable {
 
     /// Removes the connection at `id` and returns it.
     pub fn remove(&mut self, id: ConnectionId) -> Connection {
-        let index = id.0;
+        let index = id.index();
         let connection = self.entry(index).connection();
         debug_assert!(connection.state != ConnectionState::Free);
         let hash = self.hash(&connection.key);
@@ -261,8 +284,8 @@ impl ConnectionTable {
             debug_assert!(was_there, "a connection is in its home or its alternate bucket");
             self.buckets[home].strayed -= 1;
         }
-        self.entry(index).free(self.first_free);
-        self.first_free = index;
+        self.entry(index).free(self.first_free.map(|id| id.0));
+        self.first_free = Some(id);
         self.len -= 1;
         connection
     }
@@ -285,28 +308,25 @@ impl ConnectionTable {
         let looked_at = due.min(u64::from(SWEEP_ENTRIES_PER_ROUND)) as u32;
         self.sweep_due -= u64::from(looked_at) * u64::from(SWEEP_TICKS);
         let touched = self.entries.touched();
-        let mut to_prefetch = self.sweep_at;
+        let mut ahead = self.sweep_at;
         for _ in 0..looked_at {
-            let entry = self.entry(step_round(&mut to_prefetch, touched));
+            let entry = self.entry(next_in_turn(&mut ahead, touched).index());
             if entry.is_over(now) {
                 self.prefetch_bucket(self.hash(&entry.key()));
             }
         }
         for _ in 0..looked_at {
-            let index = step_round(&mut self.sweep_at, touched);
-            if self.entry(index).is_over(now) {
-                on_expired(&self.remove(ConnectionId(index)));
+            let id = next_in_turn(&mut self.sweep_at, touched);
+            if self.entry(id.index()).is_over(now) {
+                on_expired(&self.remove(id));
             }
         }
     }
 
-    fn take_free_entry(&mut self) -> Option<u32> {
-        if self.first_free != NOTHING {
-            let index = self.first_free;
-            self.first_free = self.entry(index).next_free();
-            return Some(index);
-        }
-        self.entries.touch()
+    fn take_free_entry(&mut self) -> Option<ConnectionId> {
+        let Some(id) = self.first_free else { return self.entries.touch().map(ConnectionId) };
+        self.first_free = self.entry(id.index()).next_free().map(ConnectionId);
+        Some(id)
     }
 
     #[inline(always)]
@@ -342,12 +362,40 @@ fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16).max(1)
 }
 
-/// The index to look at, and one further next time, from the last of `touched` on to the first.
+/// The entry after the one at index `at`, and the first one after the last of `touched`.
 #[inline(always)]
-fn step_round(at: &mut u32, touched: u32) -> u32 {
-    let index = if *at < touched { *at } else { 0 };
-    *at = index + 1;
-    index
+fn next_in_turn(at: &mut u32, touched: u32) -> ConnectionId {
+    let before = if *at < touched { *at } else { 0 };
+    *at = before + 1;
+    ConnectionId(NonZeroU32::MIN.saturating_add(before))
+}
+
+impl ConnectionId {
+    #[inline(always)]
+    fn index(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Hit<'_> {
+    /// What names the entry to the table.
+    #[inline(always)]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The connection as it is now.
+    #[inline(always)]
+    pub fn connection(&self) -> Connection {
+        self.entry.connection_of(self.key)
+    }
+
+    /// As [`ConnectionTable::update`].
+    #[inline(always)]
+    pub fn update(&mut self, state: ConnectionState, expires: Ticks) {
+        debug_assert!(state != ConnectionState::Free);
+        self.entry.update(state, expires);
+    }
 }
 
 impl Bucket {
@@ -450,6 +498,32 @@ mod tests {
     }
 
     #[test]
+    fn connection_is_read_as_it_was_written_and_changed() {
+        let mut table = ConnectionTable::new(8, Pages::Any).unwrap();
+        for number in [3, 4] {
+            let id = insert(&mut table, number, 7).unwrap();
+            let mut expected = connection(number, 7);
+            assert_eq!(table.connection(id), expected);
+            table.update(id, ConnectionState::TimeWait, Ticks(u32::MAX));
+            (expected.state, expected.expires) = (ConnectionState::TimeWait, Ticks(u32::MAX));
+            for template in [Some(0), None, Some(u32::MAX - 1)] {
+                table.set_template(id, template);
+                expected.template = template;
+                assert_eq!(table.connection(id), expected);
+            }
+            let hash = table.hash(&expected.key);
+            for candidate in [table.prefetch_candidate(hash), None] {
+                let mut hit = table.hit(&expected.key, hash, candidate).unwrap();
+                expected.expires = expected.expires.after(1);
+                hit.update(expected.state, expected.expires);
+                assert_eq!((hit.id(), hit.connection()), (id, expected));
+            }
+            assert_eq!(table.remove(id), expected);
+            assert!(table.hit(&expected.key, hash, Some(id)).is_none());
+        }
+    }
+
+    #[test]
     fn memory_is_at_most_80_bytes_a_connection() {
         let table = ConnectionTable::new(1 << 16, Pages::Any).unwrap();
         assert!(table.bytes() <= 80 << 16, "{} bytes", table.bytes());
@@ -474,7 +548,7 @@ mod tests {
             assert!(table.is_empty());
             assert!(find(&table, base).is_none());
         }
-        assert_eq!(table.entries.touched(), 10_000);
+        assert_eq!(table.entries.touched(), 10_000, "the same entries");
         assert!(table.buckets.iter().all(|bucket| bucket.strayed == 0 && bucket.used() == 0));
     }
 

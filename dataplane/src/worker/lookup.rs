@@ -1,9 +1,8 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
 use super::{Packet, Round, Step, open, reuse};
-use crate::clock::Ticks;
-use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionTable, StateTimeouts};
+use crate::connection::{Connection, ConnectionState, ConnectionTable, StateTimeouts};
+use crate::persistence::TemplateTable;
 use crate::port::QueuePair;
 use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
@@ -46,21 +45,27 @@ pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>)
 #[inline(always)]
 fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
     let parts = &mut *round.parts;
-    let Some(id) = parts.connections.find(&packet.key, packet.hash, packet.candidate) else {
+    let Some(mut hit) = parts.connections.hit(&packet.key, packet.hash, packet.candidate) else {
         return open::open(packet, index, round);
     };
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
     let snapshot = parts.mailbox.current();
-    let connection = parts.connections.connection(id);
+    let connection = hit.connection();
     match way_to(snapshot, connection.destination, packet.ip_length) {
         Ok(destination) if !packet.event.opens() && !connection.expires.is_past(round.now) => {
-            let timeouts = timeouts_of(snapshot, destination.timeouts);
-            follow(packet, id, &connection, timeouts, round.now, &mut parts.connections, &parts.counts);
+            let after = connection.state.after(packet.event);
+            hit.update(after, round.now.after(timeouts_of(snapshot, destination.timeouts).ticks(after)));
+            if connection.state != after {
+                moved(&connection, after, &parts.counts, &parts.templates);
+            }
             Ok(connection.destination)
         }
-        _ => reuse::judge(packet, index, id, round),
+        _ => {
+            let id = hit.id();
+            reuse::judge(packet, index, id, round)
+        }
     }
 }
 
@@ -86,29 +91,25 @@ pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
     snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
-/// Moves the state and re-arms the timer, as every packet of the client does.
-#[inline(always)]
-pub(super) fn follow(
-    packet: &Packet,
-    id: ConnectionId,
-    connection: &Connection,
-    timeouts: &StateTimeouts,
-    now: Ticks,
-    connections: &mut ConnectionTable,
-    counts: &SharedCounts,
-) {
-    let (before, after) = (connection.state, connection.state.after(packet.event));
-    connections.update(id, after, now.after(timeouts.ticks(after)));
-    if before.is_active() != after.is_active() {
-        flip(counts, connection.destination, after.is_active());
-    }
-}
-
+/// The connection's state is `after` now: its real server counts it as active or not, and a template whose client has
+/// done a handshake is known to be somebody's.
 #[cold]
-fn flip(counts: &SharedCounts, destination: u32, to_active: bool) {
-    match counts.get(destination as usize) {
-        Some(counts) if to_active => counts.activate(),
-        Some(counts) => counts.deactivate(),
-        None => {}
+pub(super) fn moved(
+    connection: &Connection,
+    after: ConnectionState,
+    counts: &SharedCounts,
+    templates: &TemplateTable,
+) {
+    if connection.state.is_active() != after.is_active()
+        && let Some(counts) = counts.get(connection.destination as usize)
+    {
+        if after.is_active() {
+            counts.activate();
+        } else {
+            counts.deactivate();
+        }
+    }
+    if let Some(template) = connection.template.filter(|_| after.is_established()) {
+        templates.assure(template);
     }
 }

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionState, ConnectionTable, Event, FlowKey};
+use crate::connection::{Connection, ConnectionTable, Event, FlowKey};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
@@ -188,8 +188,7 @@ impl<Q: QueuePair> Worker<Q> {
         let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         if self.admission.is_remembering() {
-            let established = lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established);
-            self.admission.forget_after(established, now);
+            self.admission.forget_after(open::adoption_ticks(snapshot), now);
         }
         connections.expire(now, |gone| close(gone, now, counts, templates, counters));
         counters.connections.set(u64::from(connections.len()));

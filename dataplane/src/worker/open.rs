@@ -17,7 +17,7 @@ use crate::connection::{Connection, ConnectionFlags, ConnectionState, Connection
 use crate::counters::WorkerCounters;
 use crate::persistence::TemplateTable;
 use crate::port::{Frame, QueuePair};
-use crate::snapshot::{Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
+use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, StatelessReason};
 
 /// Port of FTP's control connections.
@@ -30,6 +30,12 @@ const FTP_PASSIVE_MIN: u16 = 1024;
 /// For so long after a packet was forwarded without state, new connections go by the ring too: a client that was not
 /// answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
 const RING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+
+/// For so long after a packet was forwarded without state, packets midway are adopted: as long as a connection may be
+/// silent, counted from when [`Opening::timeout`] may last have cut that short.
+pub(super) fn adoption_ticks(snapshot: &Snapshot) -> u32 {
+    lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established).saturating_add(RING_TICKS)
+}
 
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
@@ -68,8 +74,7 @@ pub(super) fn open<Q: QueuePair>(
         return Err(DropReason::NoConnection);
     }
     let is_midway = key.protocol != Protocol::UDP && !packet.event.is_first();
-    let adoption_ticks = lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established);
-    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks, now);
+    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks(snapshot), now);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
         return Err(DropReason::NoConnection);
     }
@@ -193,8 +198,7 @@ impl Opening<'_> {
         let packet = self.packet;
         let destination = lookup::way_to(self.snapshot, slot, packet.ip_length)?;
         let state = ConnectionState::first(packet.key.protocol(), packet.event);
-        let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
-        let expires = self.now.after(timeouts.ticks(state));
+        let expires = self.now.after(self.timeout(destination, state));
         let flags =
             if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE };
         let connection =
@@ -212,6 +216,18 @@ impl Opening<'_> {
         self.counters.adopted.add(u64::from(self.is_adopted));
         self.count_scheduled(slot);
         Ok(slot)
+    }
+
+    /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood may be the flood's, which
+    /// must not stay as long as an established one: it gets no more than a SYN gets, until its next packet. Ended too
+    /// early, it is adopted again.
+    fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
+        let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
+        let ticks = timeouts.ticks(state);
+        if self.is_adopted && self.admission.was_stateless_within(RING_TICKS, self.now) {
+            return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
+        }
+        ticks
     }
 
     /// One-packet scheduling: scheduled, counted and forgotten.

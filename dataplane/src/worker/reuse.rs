@@ -32,7 +32,11 @@ pub(super) fn judge<Q: QueuePair>(
         return open::open(packet, index, round);
     }
     let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
-    lookup::follow(packet, id, &connection, timeouts, round.now, &mut parts.connections, &parts.counts);
+    let after = connection.state.after(packet.event);
+    parts.connections.update(id, after, round.now.after(timeouts.ticks(after)));
+    if connection.state != after {
+        lookup::moved(&connection, after, &parts.counts, &parts.templates);
+    }
     Ok(connection.destination)
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
-use dataplane::connection::{ConnectionTable, TableReader};
+use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
@@ -33,6 +33,10 @@ const SLOTS: usize = 64;
 
 pub fn own_mac(port: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, port]
+}
+
+pub fn rs_macs(slot: u32) -> [u8; 12] {
+    [rs_mac(slot), own_mac(0)].concat().try_into().unwrap()
 }
 
 pub fn rs_mac(slot: u32) -> [u8; 6] {
@@ -140,7 +144,7 @@ pub fn add_service(
 }
 
 /// The connection counts of all slots, with the thresholds of these real servers.
-fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
+pub fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
     for rs in real_servers {
         let thresholds = Thresholds { upper: rs.upper_threshold, lower: rs.lower_threshold };
         counts[rs.slot as usize].set_thresholds(thresholds);
@@ -249,6 +253,32 @@ impl Rig {
         assert!(self.publisher.runs_everywhere(self.publisher.generation()));
     }
 
+    /// The connections of all workers.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.connections.iter().flat_map(|reader| reader.read(0, u32::MAX)).collect()
+    }
+
+    /// IPVS's name of the state of the client's connection from this port; empty where there is none.
+    pub fn state(&self, client_port: u16) -> &'static str {
+        let connections = self.connections();
+        let of_port = connections.iter().find(|connection| connection.key.client_port() == client_port);
+        of_port.map_or("", |connection| connection.state.name())
+    }
+
+    /// Active and inactive connections of a slot's real server.
+    pub fn counts(&self, slot: usize) -> (u32, u32) {
+        let counts = self.counts[slot].load();
+        (counts.active, counts.inactive)
+    }
+
+    /// Time passes, and the workers have swept their tables.
+    pub fn advance_and_sweep(&mut self, seconds: u32) {
+        self.hand.advance_seconds(seconds);
+        for _ in 0..100 {
+            self.poll();
+        }
+    }
+
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.counters.iter().map(|counters| counters.dropped(reason)).sum()
     }
@@ -271,6 +301,12 @@ impl Rig {
         }
     }
 }
+
+/// TCP flags.
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
 
 /// A TCP frame of the client to VIP:80.
 pub fn tcp(client: [u8; 4], port: u16, flags: u8) -> Vec<u8> {

@@ -1,0 +1,301 @@
+//! Whatever the sequence of configuration changes and packets, an established connection changes its real server only when a
+//! rule says so, and none disappears but by its time or by a rule.
+//!
+//! The rules stand in [`Model::check`], told from what was in the table before the packet and what is there after it; the
+//! worker's code is not asked.
+
+mod rig;
+
+use std::collections::HashMap;
+
+use dataplane::connection::{Connection, ConnectionState};
+use dataplane::snapshot::{DestinationState, Options};
+use proptest::prelude::*;
+use rig::*;
+use scheduler::Algorithm;
+
+const SLOTS: u32 = 4;
+const CAPACITY: u32 = 20;
+const FLOWS: u16 = 12;
+
+#[derive(Clone, Debug)]
+struct Configuration {
+    algorithm: Algorithm,
+    /// By slot; none where the real server is removed.
+    real_servers: [Option<RealServerState>; SLOTS as usize],
+    options: Options,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RealServerState {
+    weight: u32,
+    upper_threshold: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Configuration),
+    Tcp { flow: u16, flags: u8 },
+    Udp { flow: u16 },
+    Sctp { flow: u16, kind: u8 },
+    Wait { ticks: u32 },
+}
+
+fn configuration() -> impl Strategy<Value = Configuration> {
+    let real_server = (0_u32..3, prop_oneof![3 => Just(0_u32), 1 => 1_u32..6])
+        .prop_map(|(weight, upper_threshold)| RealServerState { weight, upper_threshold });
+    let options = (
+        proptest::array::uniform5(any::<bool>()),
+        0_u8..4,
+        prop_oneof![Just(0_u32), Just(1), Just(800)],
+    )
+        .prop_map(|([sloppy_tcp, sloppy_sctp, secure_tcp, expire, quiescent], conn_reuse_mode, rate)| Options {
+            sloppy_tcp,
+            sloppy_sctp,
+            secure_tcp,
+            conn_reuse_mode,
+            expire_nodest_conn: expire,
+            expire_quiescent_template: quiescent,
+            creation_rate_per_worker: rate,
+        });
+    let algorithm = proptest::sample::select(Algorithm::ALL.to_vec());
+    (algorithm, proptest::array::uniform4(proptest::option::weighted(0.7, real_server)), options)
+        .prop_map(|(algorithm, real_servers, options)| Configuration { algorithm, real_servers, options })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let flags = prop_oneof![
+        4 => Just(SYN), 6 => Just(ACK), 2 => Just(FIN | ACK), 1 => Just(RST), 1 => any::<u8>(),
+    ];
+    let kind = prop_oneof![4 => Just(1_u8), 4 => Just(10_u8), 4 => Just(0_u8), 2 => 0_u8..16];
+    prop_oneof![
+        2 => configuration().prop_map(Step::Publish),
+        10 => (0..FLOWS, flags).prop_map(|(flow, flags)| Step::Tcp { flow, flags }),
+        4 => (0..FLOWS).prop_map(|flow| Step::Udp { flow }),
+        6 => (0..FLOWS, kind).prop_map(|(flow, kind)| Step::Sctp { flow, kind }),
+        2 => prop_oneof![0_u32..600, 0_u32..300_000].prop_map(|ticks| Step::Wait { ticks }),
+    ]
+}
+
+fn key_text(connection: &Connection) -> (u8, u16) {
+    (connection.key.protocol().0, connection.key.client_port())
+}
+
+struct Model {
+    rig: Rig,
+    now: u32,
+    configuration: Configuration,
+    last_stateless: Option<u32>,
+}
+
+/// What a packet is, told from its bytes.
+struct Sent {
+    frame: Vec<u8>,
+    flow: (u8, u16),
+    /// SYN without RST, or INIT.
+    opens: bool,
+}
+
+impl Model {
+    fn new(configuration: Configuration) -> Model {
+        let mut rig = Rig::with(1, 1, CAPACITY, |counts| compile(counts, &configuration));
+        apply_thresholds(&mut rig, &configuration);
+        Model { rig, now: 0, configuration, last_stateless: None }
+    }
+
+    /// The connections whose time is not over.
+    fn living(&self) -> HashMap<(u8, u16), Connection> {
+        let connections = self.rig.connections();
+        let living = connections.iter().filter(|connection| connection.expires.0 > self.now);
+        living.map(|connection| (key_text(connection), *connection)).collect()
+    }
+
+    fn is_removed(&self, slot: u32) -> bool {
+        self.configuration.real_servers[slot as usize].is_none()
+    }
+
+    fn has_weight(&self, slot: u32) -> bool {
+        self.configuration.real_servers[slot as usize].is_some_and(|of| of.weight > 0)
+    }
+
+    fn run(&mut self, step: &Step) {
+        match step {
+            Step::Publish(configuration) => self.publish(configuration.clone()),
+            Step::Wait { ticks } => self.wait(*ticks),
+            Step::Tcp { flow, flags } => {
+                let port = 1000 + flow;
+                let mut frame = tcp(CLIENT, port, 0);
+                frame[47] = *flags;
+                self.send(Sent { frame, flow: (6, port), opens: flags & (SYN | RST) == SYN });
+            }
+            Step::Udp { flow } => {
+                let port = 1000 + flow;
+                self.send(Sent { frame: udp(CLIENT, port, b""), flow: (17, port), opens: false });
+            }
+            Step::Sctp { flow, kind } => {
+                let (port, frame) = (1000 + flow, sctp(CLIENT, 1000 + flow, &chunk(*kind)));
+                self.send(Sent { frame, flow: (132, port), opens: *kind == 1 });
+            }
+        }
+        self.rig.assert_conservation();
+        self.assert_counts();
+    }
+
+    /// A change by itself moves and ends nothing; but connections of a removed real server may end at once.
+    fn publish(&mut self, configuration: Configuration) {
+        let before = self.living();
+        apply_thresholds(&mut self.rig, &configuration);
+        let snapshot = compile(&self.rig.counts, &configuration);
+        self.configuration = configuration;
+        self.rig.publish_snapshot(snapshot);
+        self.assert_lasting(&before, None);
+    }
+
+    fn wait(&mut self, ticks: u32) {
+        self.rig.hand.advance_ticks(ticks);
+        self.now += ticks;
+        let before = self.living();
+        for _ in 0..4 {
+            self.rig.poll();
+        }
+        self.assert_lasting(&before, None);
+    }
+
+    /// All of `before` but `of` are as they were, unless their real server was removed and they shall end with it.
+    fn assert_lasting(&self, before: &HashMap<(u8, u16), Connection>, of: Option<(u8, u16)>) {
+        let after = self.living();
+        for (flow, connection) in before {
+            let may_end = self.configuration.options.expire_nodest_conn && self.is_removed(connection.destination);
+            match after.get(flow) {
+                _ if of == Some(*flow) => {}
+                Some(now) => assert_eq!(now, connection),
+                None => assert!(may_end, "{connection:?} is gone"),
+            }
+        }
+    }
+
+    fn send(&mut self, sent: Sent) {
+        let before = self.living();
+        let stateless = self.rig.counters[0].stateless_total();
+        let dropped_removed = self.rig.dropped(dataplane::verdict::DropReason::RealServerRemoved);
+        let went_to = self.rig.slot_for(&sent.frame);
+        let after = self.living();
+        let was_stateless = self.rig.counters[0].stateless_total() > stateless;
+        if was_stateless {
+            self.last_stateless = Some(self.now);
+        }
+        self.assert_lasting(&before, Some(sent.flow));
+        assert!(after.keys().all(|flow| before.contains_key(flow) || *flow == sent.flow));
+        let is_drop_of_removed =
+            self.rig.dropped(dataplane::verdict::DropReason::RealServerRemoved) > dropped_removed;
+        self.check(&sent, before.get(&sent.flow), after.get(&sent.flow), went_to, was_stateless, is_drop_of_removed);
+    }
+
+    /// The rules.
+    fn check(
+        &self,
+        sent: &Sent,
+        before: Option<&Connection>,
+        after: Option<&Connection>,
+        went_to: Option<u32>,
+        was_stateless: bool,
+        is_drop_of_removed: bool,
+    ) {
+        let options = &self.configuration.options;
+        if let Some(slot) = went_to {
+            assert!(!self.is_removed(slot), "nothing goes to a removed real server");
+        }
+        // A full table is seen before the packet; the packet may have ended a connection in it.
+        assert!(!was_stateless || options.creation_rate_per_worker > 0 || self.rig.connections().len() as u32 + 1 >= CAPACITY);
+        let Some(old) = before else {
+            let is_sloppy = match sent.flow.0 {
+                6 => options.sloppy_tcp,
+                132 => options.sloppy_sctp,
+                _ => true,
+            };
+            let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
+            assert!(went_to.is_none() || sent.opens || is_sloppy || is_adoptable, "midway of nothing");
+            // Where there was no connection, the packet opens one to a real server that takes new ones, or none.
+            assert!(went_to.is_none_or(|slot| self.has_weight(slot)));
+            assert_eq!(after.map(|new| new.destination), went_to.filter(|_| !was_stateless));
+            return;
+        };
+        let state = old.state;
+        let is_quiesced = !self.is_removed(old.destination) && !self.has_weight(old.destination);
+        let is_removed = self.is_removed(old.destination);
+        let is_closed = matches!(
+            state,
+            ConnectionState::TimeWait | ConnectionState::Close | ConnectionState::SctpClosed
+        );
+        let is_fin_wait = state == ConnectionState::FinWait;
+        let is_over = sent.opens && options.conn_reuse_mode != 0 && is_closed
+            || sent.opens && options.conn_reuse_mode & 2 != 0 && is_fin_wait
+            || sent.opens && options.expire_nodest_conn && is_quiesced
+            || is_removed && (sent.opens || options.expire_nodest_conn);
+        if is_over {
+            assert!(went_to.is_none_or(|slot| self.has_weight(slot)), "scheduled anew, or dropped");
+            assert_eq!(after.map(|new| new.destination), went_to.filter(|_| !was_stateless));
+        } else if is_removed {
+            assert!(is_drop_of_removed && went_to.is_none());
+            assert_eq!(after, Some(old), "neither moved nor re-armed");
+        } else {
+            assert_eq!(went_to, Some(old.destination), "{sent:?} of {old:?}", sent = sent.flow);
+            assert!(!was_stateless);
+            let new = after.expect("it is known");
+            assert_eq!((new.destination, new.template, new.flags), (old.destination, old.template, old.flags));
+            assert!(new.expires.0 > self.now, "re-armed");
+        }
+    }
+
+    /// What the real servers are counted to have is what is in the table.
+    fn assert_counts(&self) {
+        for slot in 0..SLOTS {
+            let of_slot: Vec<_> =
+                self.rig.connections().into_iter().filter(|of| of.destination == slot).collect();
+            let active = of_slot.iter().filter(|of| of.state.is_active()).count() as u32;
+            assert_eq!(self.rig.counts(slot as usize), (active, of_slot.len() as u32 - active), "{slot}");
+        }
+        assert_eq!(self.rig.counters[0].connections.load(), self.rig.connections().len() as u64);
+    }
+}
+
+fn real_servers(configuration: &Configuration) -> Vec<Rs> {
+    (0..SLOTS)
+        .filter_map(|slot| {
+            let of = configuration.real_servers[slot as usize]?;
+            Some(Rs { weight: of.weight, upper_threshold: of.upper_threshold, ..Rs::new(slot) })
+        })
+        .collect()
+}
+
+fn compile(
+    counts: &dataplane::snapshot::SharedCounts,
+    configuration: &Configuration,
+) -> dataplane::snapshot::Snapshot {
+    let mut snapshot = snapshot(counts, 1, configuration.algorithm, &real_servers(configuration));
+    snapshot.options = configuration.options;
+    for slot in 0..SLOTS as usize {
+        if configuration.real_servers[slot].is_none() {
+            snapshot.destinations[slot].state = DestinationState::Removed;
+        }
+    }
+    snapshot
+}
+
+fn apply_thresholds(rig: &mut Rig, configuration: &Configuration) {
+    set_thresholds(&rig.counts, &real_servers(configuration));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn established_connection_changes_its_real_server_only_by_a_rule(
+        first in configuration(),
+        steps in proptest::collection::vec(step(), 1..150),
+    ) {
+        let mut model = Model::new(first);
+        for step in &steps {
+            model.run(step);
+        }
+    }
+}
