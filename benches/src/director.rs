@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ctl::client::Client;
-use ctl::config::{Config, DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig, ServiceConfig};
+use ctl::config::{
+    Config, ConnectionsConfig, DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig,
+    ServiceConfig, ServiceId,
+};
 use ctl::mac::MacAddress;
 use ctl::protocol::{Command, Filter, Stats, Status};
 
@@ -140,11 +143,11 @@ fn configuration(
     socket: &Path,
 ) -> Result<Config> {
     let real_server = |number: u8| RealServerConfig {
-        address: Ipv4Addr::new(198, 18, 1, number),
-        weight: 1,
         mac: Some(MacAddress([0x02, 0, 198, 18, 1, number])),
-        drain: false,
+        ..RealServerConfig::new(Ipv4Addr::new(198, 18, 1, number))
     };
+    // wlc, which is the default of LVS.
+    let service = ServiceConfig::new(ServiceId::new(Protocol::Tcp, VIRTUAL_ADDRESS, VIRTUAL_PORT));
     Ok(Config {
         director: DirectorConfig {
             worker_cpus: vec![cpus.worker],
@@ -166,13 +169,11 @@ fn configuration(
             tx_descriptors: 1024,
             mtu: Some(sizing.mtu),
         }],
+        // Every flow becomes a connection, however fast they come.
+        connections: Some(ConnectionsConfig { creation_rate_per_worker: 0, ..ConnectionsConfig::default() }),
         services: vec![ServiceConfig {
-            protocol: Protocol::Tcp,
-            address: VIRTUAL_ADDRESS,
-            port: VIRTUAL_PORT,
-            // wlc, which is the default of LVS.
-            scheduler: Default::default(),
             real_servers: (1..=REAL_SERVERS).map(real_server).collect(),
+            ..service
         }],
     })
 }
@@ -209,7 +210,7 @@ mod tests {
         let file = crate::machine::sources().join("scripts/pktgen/director.toml");
         let config = Config::load(&file).unwrap();
         assert_eq!(ctl::validate::validate_for_start(&config), Ok(()));
-        assert_eq!((config.services[0].address, config.services[0].port), (VIRTUAL_ADDRESS, VIRTUAL_PORT));
-        assert_eq!(config.services[0].protocol, Protocol::Tcp);
+        let expected = ServiceId::new(Protocol::Tcp, VIRTUAL_ADDRESS, VIRTUAL_PORT);
+        assert_eq!(config.services[0].id(), expected);
     }
 }

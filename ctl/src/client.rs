@@ -119,7 +119,7 @@ impl ClientError {
                 "become root, or join the group named by director.control_group".to_owned()
             }
             ClientError::Timeout { .. } => {
-                "give it longer with --timeout, and see dr-director's log. A change may have been made all the same: \
+                "give it longer with --answer-timeout, and see dr-director's log. A change may have been made all the same: \
                  look with show"
                     .to_owned()
             }

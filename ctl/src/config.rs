@@ -254,8 +254,8 @@ pub struct VirtualAddress {
 pub struct GroupName(ArrayString<31>);
 
 /// What names a virtual service: protocol, VIP and port, or the name of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "ServiceIdText", into = "ServiceIdText")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "ServiceIdText")]
 pub enum ServiceId {
     /// One VIP:port.
     Virtual(VirtualAddress),
@@ -265,8 +265,8 @@ pub enum ServiceId {
 
 /// A virtual service and its real servers. In text, one table: `protocol`, `address` and `port`, or `group` and
 /// `members`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ServiceText", into = "ServiceText")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "ServiceText")]
 pub struct ServiceConfig {
     /// What names it.
     pub id: ServiceId,
@@ -426,6 +426,32 @@ impl ServiceConfig {
             ServiceId::Group(_) => None,
         };
         own.into_iter().chain(self.members.iter().copied())
+    }
+}
+
+impl RealServerConfig {
+    /// A real server of weight 1 whose MAC address is asked by ARP.
+    pub fn new(address: Ipv4Addr) -> RealServerConfig {
+        RealServerConfig {
+            address,
+            weight: default_weight(),
+            mac: None,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            drain: None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize_table::<_, ServiceText, _>(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize_table::<_, ServiceIdText, _>(deserializer)
     }
 }
 

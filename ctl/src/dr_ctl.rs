@@ -3,14 +3,18 @@
 //! | file | holds |
 //! |---|---|
 //! | `cli.rs` | the one definition of the command line; help, man pages and completions come from it |
-//! | `changes.rs` | the verbs that change one service or real server |
+//! | `changes.rs` | the verbs that change what runs |
+//! | `batch.rs` | `batch`: many of them from a file |
+//! | `drain.rs` | `drain-rs --wait` |
 //! | `listings.rs` | the verbs that show what runs |
 //! | `files.rs` | `apply`, `save`, `check` |
 //! | `generated.rs` | `completions`, `man` |
 //! | `tables.rs` | aligned columns |
 //! | `failure.rs` | errors, their exit codes, how they are printed |
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,23 +25,36 @@ use ctl::protocol::Command;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod batch;
 mod changes;
 mod cli;
+mod drain;
 mod failure;
 mod files;
 mod generated;
 mod listings;
 mod tables;
 
-use cli::{Arguments, Verb};
+use cli::{Arguments, DEFAULT_SOCKET, SOCKET_VARIABLE, Verb};
 use failure::{Failure, exit};
+
+/// Names of links to dr-ctl under which it is ipvsadm.
+const IPVSADM_NAMES: [&str; 3] = ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"];
 
 /// Does what the command line says.
 pub(crate) fn run() -> ExitCode {
+    if let Some(name) = called_as_ipvsadm() {
+        let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        let socket = socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
+        return run_ipvsadm(name, std::env::args_os().skip(1), &socket);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return refuse_arguments(&error),
     };
+    if let Verb::Ipvsadm(ipvsadm) = &arguments.verb {
+        return run_ipvsadm("ipvsadm", ipvsadm.arguments.iter().cloned(), &arguments.socket);
+    }
     let session = Session { arguments: &arguments };
     match session.perform() {
         Ok(()) => ExitCode::from(exit::OK),
@@ -46,6 +63,16 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+fn called_as_ipvsadm() -> Option<&'static str> {
+    let called = std::env::args_os().next()?;
+    let called = Path::new(&called).file_name()?;
+    IPVSADM_NAMES.into_iter().find(|name| called == *name)
+}
+
+fn run_ipvsadm(name: &str, arguments: impl Iterator<Item = OsString>, socket: &Path) -> ExitCode {
+    ctl::ipvsadm::run(std::iter::once(OsString::from(name)).chain(arguments).collect(), socket)
 }
 
 /// `--help` and `--version` arrive here too, as clap has it.
@@ -76,20 +103,20 @@ struct Session<'a> {
 impl Session<'_> {
     fn perform(&self) -> Result<(), Failure> {
         match &self.arguments.verb {
-            Verb::AddVip(add) => self.change(&add.command()),
-            Verb::SetVip(set) => self.change(&set.command()),
-            Verb::DelVip(del) => self.change(&del.command()),
-            Verb::AddRs(add) => self.change(&add.command()),
-            Verb::SetRs(set) => self.change(&set.command()),
-            Verb::DelRs(del) => self.change(&Command::DelRs(del.query())),
-            Verb::DrainRs(drain) => self.change(&Command::DrainRs(drain.query())),
+            Verb::DrainRs(drain) => match drain.wait() {
+                Some(wait) => self.drain_and_wait(&wait),
+                None => self.change(&Command::DrainRs(drain.query())),
+            },
+            Verb::Batch(batch) => self.batch(batch),
             Verb::Show(filter) => self.list(&Command::Show(filter.filter()), listings::show),
             Verb::Stats(filter) => {
                 let is_filtered = filter.filter().service.is_some();
                 self.list(&Command::Stats(filter.filter()), |stats| listings::stats(stats, is_filtered))
             }
-            Verb::Connections(query) => {
-                self.list(&Command::Connections(query.query()), listings::connections)
+            Verb::Connections(arguments) => {
+                let query = arguments.query();
+                let command = Command::Connections(query.clone());
+                self.list(&command, |answer| listings::connections(answer, &query, arguments.count))
             }
             Verb::Neighbours => self.list(&Command::Neighbours, listings::neighbours),
             Verb::Status => self.list(&Command::Status, listings::status),
@@ -98,6 +125,11 @@ impl Session<'_> {
             Verb::Check(check) => self.check(check),
             Verb::Completions(completions) => print(&generated::completions(completions.shell)),
             Verb::Man(man) => generated::man(man.dir.as_deref()),
+            verb => match verb.change() {
+                Ok(Some(command)) => self.change(&command),
+                Ok(None) => unreachable!("{verb:?} is none of the verbs above and changes nothing"),
+                Err(message) => Err(Failure::Usage { message }),
+            },
         }
     }
 
@@ -112,7 +144,7 @@ impl Session<'_> {
     }
 
     fn call<T: DeserializeOwned>(&self, command: &Command) -> Result<T, ClientError> {
-        let timeout = Duration::from_secs(self.arguments.timeout);
+        let timeout = Duration::from_secs(self.arguments.answer_timeout);
         Client::connect_within(&self.arguments.socket, timeout)?.call(command)
     }
 

@@ -4,6 +4,7 @@
 //! `invalid value: integer`. A message that is not recognised is passed on as it is.
 
 use crate::nearest::nearest;
+use crate::validate::PORT_HELP;
 
 /// Longest part of somebody's input that a message repeats, in characters.
 const QUOTED_CHARS_MAX: usize = 100;
@@ -52,10 +53,6 @@ impl Explained {
         self.help
     }
 }
-
-/// Which ports there are.
-pub(crate) const PORT_HELP: &str =
-    "give a port from 1 to 65535; a persistent service or a group may have 0, for every port";
 
 /// At most [`QUOTED_CHARS_MAX`] characters of a text, without control characters.
 pub(crate) fn clip(text: &str) -> String {

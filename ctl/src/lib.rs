@@ -8,6 +8,7 @@
 //! | [`source_map`] | from a place in the configuration to its line in the file |
 //! | [`protocol`] | requests and answers on the control socket |
 //! | [`request`] | a request as a line of JSON, read with errors that name the place |
+//! | [`ipvsadm`] | ipvsadm's command line and output |
 //! | [`client`] | the blocking client of the control socket |
 //! | [`mac`] | MAC addresses as people write them |
 //! | [`nearest`] | what an unknown word was meant to be |
@@ -18,6 +19,7 @@ pub mod config;
 pub mod config_file;
 mod drain;
 mod explain;
+pub mod ipvsadm;
 pub mod mac;
 pub mod nearest;
 pub mod protocol;

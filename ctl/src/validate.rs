@@ -9,7 +9,10 @@ use std::fmt;
 use crate::config::{
     Config, ConnectionsConfig, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId,
 };
-use crate::protocol::{DrainRs, ErrorCode, OneMember};
+use crate::explain::clip;
+use crate::protocol::{
+    CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionsQuery, DrainRs, ErrorCode, OneMember,
+};
 
 mod addresses;
 mod connections;
@@ -26,6 +29,10 @@ pub use director::{
 pub use ports::{ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX};
 pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, SLOW_START_SECONDS, THRESHOLD};
 pub use services::TIMEOUT_SETS_MAX;
+
+/// Which ports there are, for people.
+pub const PORT_HELP: &str =
+    "give a port from 1 to 65535; a persistent service or a group may have 0, for every port";
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +170,23 @@ pub fn validate_new_member(
 /// `lower_threshold`.
 pub fn validate_changed_real_server(changed: &RealServerConfig) -> Vec<Problem> {
     service::check_real_server("", changed)
+}
+
+/// Checks the arguments of `connections`.
+pub fn validate_connections_query(query: &ConnectionsQuery) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let rows = u64::from(query.offset) + u64::from(query.limit);
+    if rows > u64::from(CONNECTION_ROWS_MAX) {
+        let message = format!("with limit it is {rows}, which is over {CONNECTION_ROWS_MAX}");
+        let help = "ask for fewer clients, one service or one real server";
+        problems.push(Problem::invalid("offset", message).help(help));
+    }
+    if let Some(state) = query.state.as_deref().filter(|state| !CONNECTION_STATES.contains(state)) {
+        let message = format!("`{}` is no state", clip(state));
+        let help = format!("known are {}", CONNECTION_STATES.join(", "));
+        problems.push(Problem::invalid("state", message).help(help));
+    }
+    problems
 }
 
 /// Checks the arguments of `drain-rs`.

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ctl::config::{Config, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig};
+use ctl::config::{
+    Config, ConnectionsConfig, DirectorConfig, Drain, Persistence, PortConfig, RealServerConfig,
+    ServiceConfig, Timeouts,
+};
 use ctl::protocol::{ErrorCode, REQUEST_BYTES_MAX, Response};
 use ctl::request::{VERBS, parse_request};
 use ctl::validate::{self, validate_for_start};
+use scheduler::Algorithm;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -46,17 +50,37 @@ fn keys<T: Serialize>(value: &T) -> BTreeSet<String> {
 /// The page's rows are the keys of `full`, each with the default that `minimal` has, `required` ones aside.
 #[track_caller]
 fn assert_keys<T: Serialize>(heading: &str, full: &T, minimal: &T, required: &[&str]) {
+    assert_key_names(heading, &keys(full), minimal, required);
+}
+
+/// Keys that are not written where they have their default.
+const UNWRITTEN: [(&str, &str); 8] = [
+    ("drain", "false"),
+    ("keep_persistent", "false"),
+    ("upper_threshold", "0"),
+    ("lower_threshold", "0"),
+    ("scheduler_flags", "[]"),
+    ("members", "[]"),
+    ("slow_start_seconds", "0"),
+    ("one_packet", "false"),
+];
+
+#[track_caller]
+fn assert_key_names<T: Serialize>(heading: &str, full: &BTreeSet<String>, minimal: &T, required: &[&str]) {
     let page = page();
     let rows = rows(&page, heading);
     let named: BTreeSet<String> = rows.keys().map(|key| (*key).to_owned()).collect();
-    assert_eq!(named, keys(full), "{heading}");
+    assert_eq!(&named, full, "{heading}");
     let minimal = serde_json::to_value(minimal).unwrap();
     for (key, (default, _)) in rows {
         let expected = match minimal.get(key) {
             _ if required.contains(&key) => "required".to_owned(),
             Some(value) => value.to_string(),
-            None if key == "drain" => "false".to_owned(),
-            None => "none".to_owned(),
+            None if key == "netmask" => format!("{:?}", Persistence::NETMASK.to_string()),
+            None => {
+                let unwritten = UNWRITTEN.iter().find(|(unwritten, _)| *unwritten == key);
+                unwritten.map_or("none", |(_, default)| default).to_owned()
+            }
         };
         assert_eq!(default, expected, "{heading} {key}");
     }
@@ -79,12 +103,28 @@ fn the_page_names_every_key_of_the_schema_with_its_default() {
     let required = ["protocol", "address", "port"];
     let minimal: ServiceConfig =
         serde_json::from_value(json!({ "protocol": "tcp", "address": "192.0.2.10", "port": 80 })).unwrap();
-    assert_keys("### services", &config.services[0], &minimal, &required);
+    let all = config.services.iter().flat_map(keys).collect();
+    assert_key_names("### services", &all, &minimal, &required);
+
+    let connections = config.connections.as_ref().unwrap();
+    assert_keys("### connections", connections, &ConnectionsConfig::default(), &[]);
+    assert_keys("### Timeouts", &Timeouts::IPVS, &Timeouts::IPVS, &[]);
+
+    let minimal: Persistence = serde_json::from_value(json!({})).unwrap();
+    let all =
+        config.services.iter().filter_map(|service| service.persistence.as_ref()).flat_map(keys).collect();
+    assert_key_names("### services.persistence", &all, &minimal, &[]);
+
+    let member = config.services.iter().find_map(|service| service.members.first()).unwrap();
+    assert_keys("### services.members", member, member, &["protocol", "address", "port"]);
+
+    let full = Drain { until_unix_seconds: Some(1), keep_persistent: true };
+    assert_keys("### services.real_servers.drain", &full, &Drain::default(), &[]);
 
     let minimal: RealServerConfig = serde_json::from_value(json!({ "address": "10.0.0.11" })).unwrap();
-    let mut full = config.services[0].real_servers[1].clone();
-    full.drain = true;
-    assert_keys("### services.real_servers", &full, &minimal, &["address"]);
+    let real_servers = config.services.iter().flat_map(|service| &service.real_servers);
+    let all = real_servers.flat_map(keys).collect();
+    assert_key_names("### services.real_servers", &all, &minimal, &["address"]);
 }
 
 #[test]
@@ -92,6 +132,9 @@ fn the_page_names_the_ranges_that_are_checked() {
     let page = page();
     let director = rows(&page, "### director");
     let ports = rows(&page, "### ports");
+    let services = rows(&page, "### services");
+    let connections = rows(&page, "### connections");
+    let real_servers = rows(&page, "### services.real_servers");
     let range = |start: u32, end: u32| format!("{start} to {end}");
     let words = |range: &std::ops::RangeInclusive<u32>| format!("{} to {}", range.start(), range.end());
     let small = |range: &std::ops::RangeInclusive<u16>| format!("{} to {}", range.start(), range.end());
@@ -114,10 +157,36 @@ fn the_page_names_the_ranges_that_are_checked() {
         (ports["name"], format!("1 to {} of `A-Z a-z 0-9 _ . -", validate::NAME_BYTES_MAX)),
         (ports["device"], format!("1 to {} bytes", validate::DEVICE_BYTES_MAX)),
         (ports["addresses"], format!("1 to {} of them, prefix 1 to 32", validate::ADDRESSES_MAX)),
-        (rows(&page, "### services")["port"], range(1, 65535)),
-        (rows(&page, "### services.real_servers")["weight"], range(0, 65535)),
+        (director["template_capacity"], words(&validate::TEMPLATE_CAPACITY)),
+        (services["port"], range(0, 65535)),
+        (services["fwmark"], words(&validate::FWMARK)),
+        (services["slow_start_seconds"], words(&validate::SLOW_START_SECONDS)),
+        (connections["conn_reuse_mode"], range(0, 3)),
+        (connections["lblc_expiration_seconds"], words(&validate::TIMEOUT_SECONDS)),
+        (connections["creation_rate_per_worker"], range(0, u32::MAX)),
+        (rows(&page, "### services.persistence")["timeout_seconds"], words(&validate::TIMEOUT_SECONDS)),
+        (rows(&page, "### services.members")["port"], range(0, 65535)),
+        (real_servers["upper_threshold"], words(&validate::THRESHOLD)),
+        (real_servers["lower_threshold"], words(&validate::THRESHOLD) + ", not over `upper_threshold"),
+        (
+            rows(&page, "### services.real_servers.drain")["until_unix_seconds"],
+            format!("0 to {}", validate::DRAIN_UNTIL_UNIX_SECONDS.end()),
+        ),
+        (real_servers["weight"], range(0, 65535)),
     ] {
         assert_eq!(row.1, expected);
+    }
+    for (name, (_, range)) in rows(&page, "### Timeouts") {
+        assert_eq!(range, words(&validate::TIMEOUT_SECONDS), "{name}");
+    }
+    assert!(
+        section(&page, "### Timeouts").contains(&format!("most {}\ndifferent", validate::TIMEOUT_SETS_MAX))
+    );
+    for algorithm in Algorithm::ALL {
+        assert!(format!("`{}`", services["scheduler"].1).contains(&format!("`{algorithm}`")), "{algorithm}");
+    }
+    for flag in ctl::scheduler_flags::NAMES {
+        assert!(services["scheduler_flags"].1.contains(flag), "{flag}");
     }
     assert!(section(&page, "### ports").contains(&format!("{} ports at most", validate::PORTS_MAX)));
     assert!(page.contains(&format!("at most {REQUEST_BYTES_MAX}\nbytes")));
@@ -130,15 +199,17 @@ fn the_complete_example_is_valid_round_trips_and_has_every_key() {
     let config = Config::from_toml(text, "CONFIGURATION.md").unwrap();
     assert_eq!(validate_for_start(&config), Ok(()));
     assert_eq!(Config::from_toml(&config.to_toml(), "again").unwrap(), config);
-    let Config { director, ports, services } = &config;
+    let Config { director, ports, connections, services } = &config;
     let real_servers = services.iter().flat_map(|service| &service.real_servers);
     let all = keys(director)
         .into_iter()
         .chain(ports.iter().flat_map(keys))
+        .chain(connections.iter().flat_map(keys))
         .chain(services.iter().flat_map(keys))
+        .chain(services.iter().filter_map(|service| service.persistence.as_ref()).flat_map(keys))
         .chain(real_servers.flat_map(keys));
     for key in all {
-        assert!(text.contains(&format!("{key} =")) || text.contains(&format!("{key}]]")), "{key}");
+        assert!(text.contains(&format!("{key} =")) || text.contains(&format!("{key}]")), "{key}");
     }
 }
 

@@ -112,10 +112,23 @@ fn refusal(code: &str) -> String {
 fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
     for (arguments, words) in [
         (&["add-vip", "tcp", "192.0.2.10"][..], "a VIP and a port are wanted, such as 192.0.2.10:80"),
-        (&["add-vip", "tcp", "192.0.2.10:0"], "port 0 is under 1"),
+        (&["add-vip", "tcp", "192.0.2.10:65536"], "port 65536 is over 65535: give a port from 1 to 65535"),
+        (
+            &["add-vip", "tcp", "192.0.2.10:80", "--scheduler-flags", "sh-port"],
+            "`sh-port` is a flag of the scheduler sh",
+        ),
+        (&["show", "tcp", "web"], "a VIP and a port are wanted, such as 192.0.2.10:80"),
         (&["add-vip", "tcp", "192.0.2.10:80", "--scheduler", "wrrr"], "a similar value exists: 'wrr'"),
-        (&["add-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "70000"], "70000 is not in 0..=65535"),
+        (
+            &["add-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "70000"],
+            "70000 is over 65535: give a whole number",
+        ),
         (&["add-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--mac", "x"], "`x` is not a unicast MAC address"),
+        (
+            &["add-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "-1"],
+            "-1 is under 0: give a whole number",
+        ),
+        (&["add-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "1.5"], "`1.5` is no whole number"),
         (&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11"], "required"),
         (&["shwo"], "a similar subcommand exists: 'show'"),
         (&["show", "tcp"], "required"),
@@ -125,9 +138,11 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
         assert_eq!(run.code, 2, "{arguments:?}");
         assert!(run.errors.contains(words) && run.output.is_empty(), "{arguments:?}: {}", run.errors);
     }
-    let run = dr_ctl(&["add-vip", "tcp", "192.0.2.10:0", "--json"]);
-    let error: Value = serde_json::from_str(&run.errors).unwrap();
-    assert_eq!((run.code, &error["error"]["code"]), (2, &json!("usage")));
+    for (vip, flags) in [("192.0.2.10:65536", "sh-port"), ("192.0.2.10:80", "sh-port")] {
+        let run = dr_ctl(&["add-vip", "tcp", vip, "--scheduler-flags", flags, "--json"]);
+        let error: Value = serde_json::from_str(&run.errors).unwrap();
+        assert_eq!((run.code, &error["error"]["code"]), (2, &json!("usage")));
+    }
 }
 
 #[test]
@@ -195,7 +210,7 @@ fn the_socket_option_comes_before_the_environment() {
     let (_folder, socket, _) = daemon_that_answers(result(json!({ "services": [] })));
     let run = dr_ctl_at(Path::new("/nowhere"), &["show", "--socket", socket.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{}", run.errors);
-    assert_eq!(run.output.lines().next(), Some("Protocol VIP:Port Scheduler"));
+    assert_eq!(run.output.lines().next(), Some("Protocol VIP:Port Scheduler Flags"));
 }
 
 #[test]
@@ -251,7 +266,7 @@ fn a_daemon_that_gives_no_whole_answer_exits_with_8_in_time() {
     });
     for (_folder, socket) in [silent, half] {
         let start = Instant::now();
-        let run = dr_ctl_at(&socket, &["show", "--timeout", "1"]);
+        let run = dr_ctl_at(&socket, &["show", "--answer-timeout", "1"]);
         assert_eq!(run.code, 8);
         assert!(run.errors.contains("dr-director gave no answer within 1 s\nhelp: "), "{}", run.errors);
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -287,10 +302,11 @@ fn garbage_and_another_version_exit_with_9() {
 fn an_output_that_nobody_reads_is_no_error() {
     let real_server = |last: u32| {
         json!({ "address": std::net::Ipv4Addr::from(0x0a00_0000 + last), "weight": 1, "state": "up", "mac": null,
-                "port": "lan0", "active_connections": 0, "inactive_connections": 0 })
+                "port": "lan0", "active_connections": 0, "inactive_connections": 0, "persistent_connections": 0,
+                "upper_threshold": 0, "lower_threshold": 0, "drain_seconds_left": null })
     };
     let real_servers: Vec<Value> = (1..20_000).map(real_server).collect();
-    let service = json!({ "protocol": "tcp", "address": "192.0.2.10", "port": 80, "scheduler": "wrr",
+    let service = json!({ "service": { "protocol": "tcp", "address": "192.0.2.10", "port": 80, "scheduler": "wrr" },
                           "real_servers": real_servers });
     let (_folder, socket, _) = daemon_that_answers(result(json!({ "services": [service] })));
     for arguments in [&["show"][..], &["show", "--json"]] {
@@ -352,8 +368,11 @@ fn check_refuses_a_bad_file_with_place_line_and_help() {
         (
             "scheduler = \"wrr\"",
             "scheduler = \"wrrr\"",
-            ":10:13: services[0].scheduler: unknown scheduler `wrrr`\n   |\n10 | scheduler = \"wrrr\"\n   |             ^^^^^^\n\
-             help: did you mean `wrr`? Known are rr, wrr, lc, wlc\n",
+            &format!(
+                ":10:13: services[0].scheduler: unknown scheduler `wrrr`\n   |\n10 | scheduler = \"wrrr\"\n   |             \
+                 ^^^^^^\nhelp: did you mean `wrr`? Known are {}\n",
+                scheduler::Algorithm::ALL.map(|algorithm| algorithm.name()).join(", ")
+            ),
         ),
         (
             "port = 80\n",
@@ -379,8 +398,9 @@ fn check_as_json_lists_every_problem_with_its_line() {
         "code": "invalid",
         "message": format!("{path}: 2 problems"),
         "problems": [
-            { "code": "invalid", "place": "services[0].port", "line": 9, "column": 8, "message": "0 is under 1",
-              "help": "give a whole number from 1 to 65535" },
+            { "code": "invalid", "place": "services[0].port", "line": 9, "column": 8,
+              "message": "0 is every port, which a service without persistence cannot have",
+              "help": ctl::validate::PORT_HELP },
             { "code": "invalid", "place": "services[0].real_servers[0].address", "line": 13, "column": 11,
               "message": "192.0.2.10 is the VIP of tcp 192.0.2.10:0",
               "help": "give the RS's own address (RIP), in a network of one of the director's ports" },
@@ -428,7 +448,7 @@ fn apply_refuses_an_invalid_file_before_it_asks_the_daemon() {
     let (_folder, socket, requests) = daemon_that_answers(result(json!({ "changes": [] })));
     let run = dr_ctl_at(&socket, &["apply", &path]);
     assert_eq!((run.code, run.output.as_str()), (5, ""));
-    assert!(run.errors.contains("services[0].port: 0 is under 1"), "{}", run.errors);
+    assert!(run.errors.contains("services[0].port: 0 is every port"), "{}", run.errors);
     assert!(requests.try_recv().is_err());
 }
 
@@ -528,7 +548,7 @@ fn completions_and_man_pages_are_made_for_every_verb() {
         .map(|line| line.split_whitespace().next().unwrap())
         .filter(|verb| *verb != "help")
         .collect();
-    assert_eq!(verbs.len(), 17);
+    assert_eq!(verbs.len(), 25);
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let run = dr_ctl(&["completions", shell]);
         assert_eq!(run.code, 0);
@@ -543,4 +563,152 @@ fn completions_and_man_pages_are_made_for_every_verb() {
     }
     assert_eq!(fs::read_dir(&pages).unwrap().count(), verbs.len() + 1);
     assert_eq!(dr_ctl(&["man"]).output, fs::read_to_string(pages.join("dr-ctl.1")).unwrap());
+}
+
+/// A stand-in that gives one answer after another, the last one again and again.
+fn daemon_that_answers_in_turn(answers: Vec<String>) -> (TempDir, PathBuf, mpsc::Receiver<Value>) {
+    let (sender, requests) = mpsc::channel();
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let (folder, path) = daemon(move |mut stream| {
+        let request = read_request(&stream);
+        let _ = sender.send(serde_json::from_str(&request).unwrap_or(Value::Null));
+        let number = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed).min(answers.len() - 1);
+        let _ = stream.write_all(answers[number].as_bytes());
+    });
+    (folder, path, requests)
+}
+
+fn shown(real_servers: &[Value]) -> String {
+    let service = json!({ "protocol": "tcp", "address": "192.0.2.10", "port": 80 });
+    result(json!({ "services": [{ "service": service, "real_servers": real_servers }] }))
+}
+
+fn draining(active: u32, seconds_left: Option<u64>) -> Value {
+    json!({ "address": "10.0.0.11", "weight": 1, "state": "draining", "mac": null, "port": "lan0",
+            "active_connections": active, "inactive_connections": 0, "persistent_connections": 2,
+            "upper_threshold": 0, "lower_threshold": 0, "drain_seconds_left": seconds_left })
+}
+
+const DRAIN: [&str; 4] = ["drain-rs", "tcp", "192.0.2.10:80", "10.0.0.11"];
+
+#[test]
+fn a_drain_with_a_deadline_is_waited_for_until_the_real_server_is_gone() {
+    let changed = result(json!({ "changes": ["draining real server 10.0.0.11 of tcp 192.0.2.10:80"] }));
+    let answers = vec![changed, shown(&[draining(3, Some(243))]), shown(&[draining(0, Some(1))]), shown(&[])];
+    let (_folder, socket, requests) = daemon_that_answers_in_turn(answers.clone());
+    let run = dr_ctl_at(&socket, &[&DRAIN[..], &["--timeout", "5m", "--keep-persistent", "--wait"]].concat());
+    assert_eq!((run.code, run.errors.as_str()), (0, ""));
+    assert_eq!(
+        run.output,
+        "draining real server 10.0.0.11 of tcp 192.0.2.10:80\n\
+         connections left: 3 active, 0 inactive, 2 persistence templates; it goes in 4m03s at the latest\n\
+         connections left: 0 active, 0 inactive, 2 persistence templates; it goes in 1s at the latest\n\
+         real server 10.0.0.11 of tcp 192.0.2.10:80 is removed, after 2s\n"
+    );
+    let arguments = &requests.recv().unwrap()["arguments"];
+    assert_eq!((&arguments["timeout_seconds"], &arguments["keep_persistent"]), (&json!(300), &json!(true)));
+    assert_eq!(requests.recv().unwrap()["verb"], "show");
+
+    let (_folder, socket, _) = daemon_that_answers_in_turn(answers);
+    let run = dr_ctl_at(&socket, &[&DRAIN[..], &["--timeout", "5m", "--wait", "--json"]].concat());
+    let drained: Value = serde_json::from_str(&run.output).unwrap();
+    assert_eq!((run.code, &drained["is_removed"], &drained["waited_seconds"]), (0, &json!(true), &json!(2)));
+}
+
+#[test]
+fn a_drain_without_a_deadline_is_over_when_no_connection_is_left_and_a_service_that_goes_ends_it_too() {
+    let changed = result(json!({ "changes": [] }));
+    for (end, words) in [
+        (shown(&[draining(0, None)]), "has no connections left, after 1s"),
+        (refusal("not_found"), "is removed, after 1s"),
+    ] {
+        let (_folder, socket, _) =
+            daemon_that_answers_in_turn(vec![changed.clone(), shown(&[draining(1, None)]), end]);
+        let run = dr_ctl_at(&socket, &[&DRAIN[..], &["--wait"]].concat());
+        assert_eq!((run.code, run.errors.as_str()), (0, ""));
+        assert!(run.output.contains(words), "{}", run.output);
+    }
+}
+
+#[test]
+fn a_drain_that_does_not_end_in_time_exits_with_8_and_says_what_is_left() {
+    let changed = result(json!({ "changes": [] }));
+    let (_folder, socket, _) = daemon_that_answers_in_turn(vec![changed, shown(&[draining(7, None)])]);
+    let start = Instant::now();
+    let run = dr_ctl_at(&socket, &[&DRAIN[..], &["--wait", "1s"]].concat());
+    assert_eq!(run.code, 8);
+    assert!(
+        run.errors.starts_with(
+            "error: 10.0.0.11 of tcp 192.0.2.10:80 is still there: connections left: 7 active, 0 inactive, "
+        ),
+        "{}",
+        run.errors
+    );
+    assert!(run.errors.contains("\nhelp: ") && start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_batch_is_one_request_and_its_error_names_the_line() {
+    let (_files, path) =
+        file("# two\nclear\n\nadd-vip tcp 192.0.2.10:80\nadd-rs tcp 192.0.2.10:80 10.0.0.11\n");
+    let (_folder, socket, requests) = daemon_that_answers(result(json!({ "changes": ["removed", "added"] })));
+    let run = dr_ctl_at(&socket, &["batch", &path]);
+    assert_eq!((run.code, run.output.as_str()), (0, "removed\nadded\n"), "{}", run.errors);
+    let commands = requests.recv().unwrap()["arguments"]["commands"].clone();
+    let verbs: Vec<&str> =
+        commands.as_array().unwrap().iter().map(|one| one["verb"].as_str().unwrap()).collect();
+    assert_eq!(verbs, ["clear", "add-vip", "add-rs"]);
+
+    let error = json!({ "code": "exists", "message": "it exists", "index": 1 });
+    let answer = format!("{}\n", json!({ "version": 1, "error": error }));
+    let (_folder, socket, _) = daemon_that_answers(answer);
+    let run = dr_ctl_at(&socket, &["batch", &path]);
+    assert_eq!((run.code, run.errors), (4, format!("error: {path}:4: it exists\n")));
+
+    let (_files, path) = file("clear\nshow\n");
+    let run = dr_ctl_at(Path::new("/nowhere"), &["batch", &path]);
+    assert_eq!(run.code, 2);
+    assert!(run.errors.starts_with(&format!("error: {path}:2: this changes nothing")), "{}", run.errors);
+}
+
+#[test]
+fn connections_are_counted_alone_where_asked() {
+    let (_folder, socket, requests) =
+        daemon_that_answers(result(json!({ "matching": 12, "connections": [] })));
+    let run = dr_ctl_at(&socket, &["connections", "group", "web", "--count"]);
+    assert_eq!((run.code, run.output.as_str()), (0, "12\n"));
+    let arguments = &requests.recv().unwrap()["arguments"];
+    assert_eq!((&arguments["limit"], &arguments["service"]), (&json!(0), &json!({ "group": "web" })));
+}
+
+#[test]
+fn a_link_named_ipvsadm_is_ipvsadm() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(BINARY, &link).unwrap();
+        let output = Command::new(link).arg("--no-such-option").stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!errors.contains("Usage: dr-ctl"), "{name}: {errors}");
+    }
+}
+
+/// With a daemon that is not there, or a file: all but the command line fails.
+#[test]
+fn every_example_of_the_page_is_a_command_line() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/CONFIGURATION.md")).unwrap();
+    let block = page.split("## dr-ctl\n").nth(1).unwrap().split("```sh\n").nth(1).unwrap();
+    let lines = block.split("```").next().unwrap().lines().filter_map(|line| line.strip_prefix("dr-ctl "));
+    // Those print, write outside of any folder of this test, or have a reader of their own.
+    let tested =
+        lines.filter(|line| !["completions", "man", "ipvsadm"].iter().any(|verb| line.starts_with(verb)));
+    let mut count = 0;
+    for line in tested {
+        let line = line.split('#').next().unwrap();
+        let run = dr_ctl_at(Path::new("/nowhere/control.sock"), &line.split_whitespace().collect::<Vec<_>>());
+        assert!(matches!(run.code, 3 | 6), "{line}: {}", run.errors);
+        count += 1;
+    }
+    assert!(count > 25, "{count}");
 }

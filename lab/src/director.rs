@@ -238,6 +238,11 @@ impl DirectorProcess {
 
     /// SIGKILL.
     pub fn kill(mut self) -> Result<()> {
+        self.kill_in_place()
+    }
+
+    /// SIGKILL, for whoever keeps it in order to replace it.
+    pub fn kill_in_place(&mut self) -> Result<()> {
         self.process.kill()
     }
 

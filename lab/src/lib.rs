@@ -15,6 +15,7 @@
 //! | [`real_server`] | a real server: VIP on `lo`, nginx, UDP |
 //! | [`director`] | the daemon under test and what is asked of it |
 //! | [`client`] | requests over HTTP and UDP, ARP |
+//! | [`differential`] | the same frames through the kernel and through the director |
 //! | [`capture`] | proof of what passed an interface |
 //! | [`process`] | processes that end with their owner |
 //! | [`wait`] | waiting with a deadline |
@@ -23,6 +24,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod differential;
 pub mod director;
 pub mod host;
 pub mod network;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ctl::config::{Config, Protocol, RealServerConfig, ServiceConfig};
+use ctl::config::{Config, Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use scheduler::Algorithm;
 
 use crate::capture::Capture;
@@ -181,11 +181,9 @@ impl Lab {
     ) -> ServiceConfig {
         let real_servers = self.real_servers.iter().zip(weights);
         ServiceConfig {
-            protocol,
-            address: VIP,
-            port,
             scheduler,
             real_servers: real_servers.map(|(server, &weight)| real_server(server.address, weight)).collect(),
+            ..ServiceConfig::new(ServiceId::new(protocol, VIP, port))
         }
     }
 
@@ -198,7 +196,8 @@ impl Lab {
     pub fn start_director(&self, config: &Config) -> Result<DirectorProcess> {
         let director = DirectorProcess::start(&self.director, config)?;
         let weighted = config.services.iter().flat_map(|service| &service.real_servers);
-        director.wait_until_up(weighted.filter(|server| server.weight > 0 && !server.drain).count())?;
+        director
+            .wait_until_up(weighted.filter(|server| server.weight > 0 && server.drain.is_none()).count())?;
         Ok(director)
     }
 
@@ -220,7 +219,7 @@ impl Lab {
 
 /// A real server whose MAC address is asked by ARP.
 pub fn real_server(address: Ipv4Addr, weight: u16) -> RealServerConfig {
-    RealServerConfig { address, weight, mac: None, drain: false }
+    RealServerConfig { weight, ..RealServerConfig::new(address) }
 }
 
 #[cfg(test)]

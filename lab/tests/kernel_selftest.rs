@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ctl::config::{Protocol, ServiceConfig};
+use ctl::config::{Protocol, ServiceConfig, ServiceId};
 use lab::topology::real_server;
 use lab::{Capture, DirectorProcess, Host, Network, PortDriver, RealServer, director, network};
 use scheduler::Algorithm;
@@ -52,11 +52,9 @@ fn start_director(topology: &Topology) -> Result<DirectorProcess> {
     config.ports.push(director::port("clients", &device(0, "veth10"), Ipv4Addr::new(10, 0, 0, 1), 24)?);
     config.ports.push(director::port("servers", &device(1, "veth12"), Ipv4Addr::new(172, 16, 0, 1), 24)?);
     config.services.push(ServiceConfig {
-        protocol: Protocol::Tcp,
-        address: VIP,
-        port: PORT,
         scheduler: Algorithm::Rr,
         real_servers: vec![real_server(RIP, 1)],
+        ..ServiceConfig::new(ServiceId::new(Protocol::Tcp, VIP, PORT))
     });
     let director = DirectorProcess::start(&topology.director, &config)?;
     director.wait_until_up(1)?;

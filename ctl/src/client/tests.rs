@@ -125,14 +125,17 @@ fn long_command(real_servers: usize) -> Command {
         address: std::net::Ipv4Addr::new(10, 0, 0, 11),
         weight: 1,
         mac: None,
-        drain: false,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        drain: None,
     };
     Command::AddVip(crate::config::ServiceConfig {
-        protocol: crate::config::Protocol::Tcp,
-        address: std::net::Ipv4Addr::new(192, 0, 2, 10),
-        port: 80,
-        scheduler: scheduler::Algorithm::Wlc,
         real_servers: vec![real_server; real_servers],
+        ..crate::config::ServiceConfig::new(crate::config::ServiceId::new(
+            crate::config::Protocol::Tcp,
+            std::net::Ipv4Addr::new(192, 0, 2, 10),
+            80,
+        ))
     })
 }
 

@@ -5,10 +5,13 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig, ServiceConfig};
+use crate::config::{
+    ConnectionsConfig, DirectorConfig, Drain, Hugepages, Persistence, PersistenceEngine, PortConfig,
+    Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+};
 use crate::mac::MacAddress;
 use crate::validate::validate;
-use scheduler::Algorithm;
+use scheduler::{Algorithm, SchedulerFlags};
 
 const GOOD: &str = r#"# Every key but those of `director` that are left to their defaults.
 [director]
@@ -38,6 +41,10 @@ mac = "02:00:00:00:00:0c"
 drain = true
 "#;
 
+fn schedulers() -> String {
+    Algorithm::ALL.map(|algorithm| algorithm.name()).join(", ")
+}
+
 fn error_of(text: &str) -> TextError {
     match Config::from_toml(text, "lb.toml") {
         Err(ConfigError::Text(error)) => *error,
@@ -56,7 +63,7 @@ fn a_good_file_is_read_key_by_key() {
     assert_eq!(service.id().to_string(), "tcp 192.0.2.10:80");
     assert_eq!(service.scheduler, Algorithm::Wrr);
     assert_eq!((service.real_servers[0].weight, service.real_servers[1].weight), (2, 1));
-    assert!(service.real_servers[1].drain && service.real_servers[1].mac.is_some());
+    assert!(service.real_servers[1].drain == Some(Drain::default()) && service.real_servers[1].mac.is_some());
     assert_eq!(validate(&config), Ok(()));
 }
 
@@ -78,28 +85,30 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "wieght = 2",
             "services[0].real_servers[0].wieght",
             "unknown key `wieght`",
-            Some("did you mean `weight`? Known are address, weight, mac, drain"),
+            Some(
+                "did you mean `weight`? Known are address, weight, mac, upper_threshold, lower_threshold, drain",
+            ),
         ),
         (
             "[[services]]",
             "[[servces]]",
             "servces",
             "unknown key `servces`",
-            Some("did you mean `services`? Known are director, ports, services"),
+            Some("did you mean `services`? Known are director, ports, connections, services"),
         ),
         (
             "\"wrr\"",
             "\"wrrr\"",
             "services[0].scheduler",
             "unknown scheduler `wrrr`",
-            Some("did you mean `wrr`? Known are rr, wrr, lc, wlc"),
+            Some(&format!("did you mean `wrr`? Known are {}", schedulers())),
         ),
         (
             "\"tcp\"",
             "\"tpc\"",
             "services[0].protocol",
             "unknown value `tpc`",
-            Some("did you mean `tcp`? Known are tcp, udp"),
+            Some("did you mean `tcp`? Known are tcp, udp, sctp"),
         ),
         ("\"tcp\"", "6", "services[0].protocol", "text in quotes is wanted here", None),
         (
@@ -128,7 +137,7 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "port = 65536",
             "services[0].port",
             "65536 is over 65535",
-            Some("give a whole number from 0 to 65535"),
+            Some(crate::validate::PORT_HELP),
         ),
         ("port = 80\n", "", "services[0].port", "it is missing", Some("add `port`")),
         (
@@ -163,6 +172,90 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "drain = true",
             "drain = 1",
             "services[0].real_servers[1].drain",
+            "true, false or a table of keys and values is wanted here, not the integer `1`",
+            None,
+        ),
+        (
+            "drain = true",
+            "drain = { until = 1 }",
+            "services[0].real_servers[1].drain.until",
+            "unknown key `until`",
+            Some("known are until_unix_seconds, keep_persistent"),
+        ),
+        (
+            "drain = true",
+            "drain = { until_unix_seconds = -1 }",
+            "services[0].real_servers[1].drain.until_unix_seconds",
+            "-1 is under 0",
+            Some("give a whole number from 0 to 18446744073709551615"),
+        ),
+        (
+            "port = 80",
+            "port = 80\npersistence = { timeout_seconds = \"6m\" }",
+            "services[0].persistence.timeout_seconds",
+            "a whole number from 0 to 4294967295 is wanted here, not the string \"6m\"",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 80\npersistence = { engine = \"sipp\" }",
+            "services[0].persistence.engine",
+            "unknown value `sipp`",
+            Some("did you mean `sip`? Known are sip"),
+        ),
+        (
+            "port = 80",
+            "port = 80\nscheduler_flags = [\"flag-1\", \"sh_port\"]",
+            "services[0].scheduler_flags[1]",
+            "unknown scheduler flag `sh_port`",
+            Some(&format!("did you mean `sh-port`? Known are {}", crate::scheduler_flags::NAMES.join(", "))),
+        ),
+        (
+            "port = 80",
+            "port = 80\nscheduler_flags = [\"sh-port\"]",
+            "services[0].scheduler_flags",
+            "`sh-port` is a flag of the scheduler sh, not of wrr",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 80\ntimeouts = { udpp = 3 }",
+            "services[0].timeouts.udpp",
+            "unknown key `udpp`",
+            Some(&format!("did you mean `udp`? Known are {}", Timeouts::NAMES.join(", "))),
+        ),
+        (
+            "port = 80",
+            "port = 80\ngroup = \"web\"",
+            "services[0].group",
+            "a service with `group` has no `protocol`, `address` and `port` of its own, but `members`",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 80\nfwmark = 7",
+            "services[0].fwmark",
+            "it is of service groups only, which have `group` instead of `address`",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 80\nmembers = [{ protocol = \"tcp\", address = \"192.0.2.10\" }]",
+            "services[0].members[0].port",
+            "it is missing",
+            Some("add `port`"),
+        ),
+        (
+            "protocol = \"tcp\"\naddress = \"192.0.2.10\"\nport = 80",
+            "group = \"-web\"",
+            "services[0].group",
+            "`-web` is no group name: give 1 to 31 letters, digits, `-`, `_` or `.`, the first a letter or digit",
+            None,
+        ),
+        (
+            "[director]",
+            "[connections]\nsloppy_tcp = 1\n[director]",
+            "connections.sloppy_tcp",
             "true or false is wanted here, not the integer `1`",
             None,
         ),
@@ -201,6 +294,13 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
 fn a_list_where_a_table_belongs_is_refused() {
     for (text, place) in [
         ("director = []", "director"),
+        ("connections = []", "connections"),
+        ("services = [{ group = \"web\", persistence = [] }]", "services[0].persistence"),
+        ("services = [{ group = \"web\", timeouts = [] }]", "services[0].timeouts"),
+        (
+            "services = [{ group = \"web\", members = [[\"tcp\", \"192.0.2.10\", 80]] }]",
+            "services[0].members[0]",
+        ),
         ("ports = [[\"lan0\", \"net_null0\", []]]", "ports[0]"),
         ("services = [[\"tcp\", \"192.0.2.10\", 80, \"wlc\", []]]", "services[0]"),
         (
@@ -271,6 +371,7 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
         any::<u32>(),
         any::<u32>(),
         any::<u32>(),
+        any::<u32>(),
     );
     let texts = (".{0,20}", prop::option::of(".{0,20}"), prop::collection::vec(".{0,20}", 0..3));
     let cpus = || prop::collection::vec(0usize..4096, 0..4);
@@ -293,6 +394,7 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
             connection_capacity_per_worker: sizes.3,
             service_capacity: sizes.4,
             real_server_capacity: sizes.5,
+            template_capacity: sizes.6,
             control_socket: texts.0.into(),
             control_group: texts.1,
             metrics_listen,
@@ -317,30 +419,106 @@ fn any_port() -> impl Strategy<Value = PortConfig> {
     )
 }
 
-fn any_service() -> impl Strategy<Value = ServiceConfig> {
+fn any_timeouts() -> impl Strategy<Value = Timeouts> {
+    prop::collection::vec(prop::option::of(any::<u32>()), Timeouts::NAMES.len()).prop_map(|seconds| {
+        let mut timeouts = Timeouts::default();
+        for (timeout, seconds) in timeouts.values_mut().into_iter().zip(seconds) {
+            *timeout = seconds;
+        }
+        timeouts
+    })
+}
+
+fn any_connections() -> impl Strategy<Value = ConnectionsConfig> {
+    let numbers = (any::<u8>(), any::<u32>(), any::<u32>());
+    (any_timeouts(), any::<[bool; 5]>(), numbers).prop_map(|(timeouts, switches, numbers)| {
+        ConnectionsConfig {
+            timeouts,
+            sloppy_tcp: switches[0],
+            sloppy_sctp: switches[1],
+            secure_tcp: switches[2],
+            conn_reuse_mode: numbers.0,
+            expire_nodest_conn: switches[3],
+            expire_quiescent_template: switches[4],
+            lblc_expiration_seconds: numbers.1,
+            creation_rate_per_worker: numbers.2,
+        }
+    })
+}
+
+fn any_address() -> impl Strategy<Value = VirtualAddress> {
+    let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    (protocol, any::<std::net::Ipv4Addr>(), any::<u16>())
+        .prop_map(|(protocol, address, port)| VirtualAddress { protocol, address, port })
+}
+
+fn any_real_server() -> impl Strategy<Value = RealServerConfig> {
     let mac = any::<[u8; 6]>().prop_map(|mut bytes| {
         bytes[0] = bytes[0] & 0xfe | 2;
         MacAddress(bytes)
     });
-    let real_server = (any::<std::net::Ipv4Addr>(), any::<u16>(), prop::option::of(mac), any::<bool>())
-        .prop_map(|(address, weight, mac, drain)| RealServerConfig { address, weight, mac, drain });
-    let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
-    let scheduler = prop::sample::select(Algorithm::ALL.to_vec());
-    let real_servers = prop::collection::vec(real_server, 0..4);
-    (protocol, any::<std::net::Ipv4Addr>(), any::<u16>(), scheduler, real_servers).prop_map(
-        |(protocol, address, port, scheduler, real_servers)| ServiceConfig {
-            protocol,
+    // TOML has no larger integers.
+    let until = prop::option::of(0..=i64::MAX as u64);
+    let drain = (until, any::<bool>())
+        .prop_map(|(until_unix_seconds, keep_persistent)| Drain { until_unix_seconds, keep_persistent });
+    let thresholds = (any::<u32>(), any::<u32>());
+    let choices = (prop::option::of(mac), prop::option::of(drain));
+    (any::<std::net::Ipv4Addr>(), any::<u16>(), thresholds, choices).prop_map(
+        |(address, weight, (upper_threshold, lower_threshold), (mac, drain))| RealServerConfig {
             address,
-            port,
-            scheduler,
+            weight,
+            mac,
+            upper_threshold,
+            lower_threshold,
+            drain,
+        },
+    )
+}
+
+fn any_service() -> impl Strategy<Value = ServiceConfig> {
+    let group = ("[a-zA-Z0-9][a-zA-Z0-9._-]{0,30}", prop::collection::vec(any_address(), 0..3))
+        .prop_map(|(name, members)| (ServiceId::Group(name.parse().unwrap()), members));
+    let own = any_address().prop_map(|address| (ServiceId::Virtual(address), Vec::new()));
+    let engine = prop::option::of(prop::sample::select(vec![PersistenceEngine::Sip]));
+    let persistence = (any::<u32>(), any::<std::net::Ipv4Addr>(), engine)
+        .prop_map(|(timeout_seconds, netmask, engine)| Persistence { timeout_seconds, netmask, engine });
+    let flags =
+        any::<[bool; 3]>().prop_map(|[fallback, port, flag_3]| SchedulerFlags { fallback, port, flag_3 });
+    let scheduler = (prop::sample::select(Algorithm::ALL.to_vec()), flags, any::<u32>());
+    let choices = (prop::option::of(persistence), prop::option::of(any::<u32>()), any::<bool>());
+    let real_servers = prop::collection::vec(any_real_server(), 0..4);
+    (prop_oneof![own, group], scheduler, choices, any_timeouts(), real_servers).prop_map(
+        |(
+            (id, members),
+            (scheduler, scheduler_flags, slow_start_seconds),
+            choices,
+            timeouts,
             real_servers,
+        )| {
+            let (persistence, fwmark, one_packet) = choices;
+            ServiceConfig {
+                id,
+                members,
+                fwmark: fwmark.filter(|_| matches!(id, ServiceId::Group(_))),
+                scheduler,
+                scheduler_flags,
+                slow_start_seconds,
+                persistence,
+                one_packet,
+                timeouts,
+                real_servers,
+            }
         },
     )
 }
 
 pub(crate) fn any_config() -> impl Strategy<Value = Config> {
-    (any_director(), prop::collection::vec(any_port(), 0..3), prop::collection::vec(any_service(), 0..4))
-        .prop_map(|(director, ports, services)| Config { director, ports, services })
+    let connections = prop::option::of(any_connections());
+    let ports = prop::collection::vec(any_port(), 0..3);
+    let services = prop::collection::vec(any_service(), 0..4);
+    (any_director(), ports, connections, services).prop_map(|(director, ports, connections, services)| {
+        Config { director, ports, connections, services }
+    })
 }
 
 proptest! {

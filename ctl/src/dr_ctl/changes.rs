@@ -1,4 +1,4 @@
-//! The verbs that change one service or real server: all print what they changed.
+//! The verbs that change what runs: all print what they changed.
 
 use ctl::protocol::{Changed, Command};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ctl::client::ClientError;
 use ctl::config_file::ConfigError;
-use ctl::protocol::ErrorCode;
+use ctl::protocol::{ErrorCode, ErrorReply};
 use ctl::source_map::SourceMap;
 use ctl::validate::Problem;
 use serde::Serialize;
@@ -38,7 +38,7 @@ Exit codes:
   5  refused: the configuration is not valid, or a table is full
   6  dr-director cannot be reached
   7  permission denied
-  8  no answer in time
+  8  no answer in time, or a drain that did not end in time
   9  dr-director speaks another version of the protocol, or what came is no answer";
 
 /// Problems of one file that are printed; the others are counted.
@@ -53,6 +53,14 @@ pub(crate) enum Failure {
     File(ConfigError),
     /// A configuration file that is not valid.
     Problems { file_name: String, text: String, problems: Vec<Problem> },
+    /// Arguments that do not go together.
+    Usage { message: String },
+    /// A line of a batch that is no change.
+    Line { place: String, message: String },
+    /// The daemon's error about a line of a batch.
+    RefusedLine { place: String, reply: ErrorReply },
+    /// The time to wait for a drain is over.
+    StillDraining { message: String },
     /// The standard output cannot be written.
     Output(io::Error),
     /// A generated file cannot be written.
@@ -114,6 +122,9 @@ impl Failure {
             },
             Failure::File(error) => exit_code_of(error.code()),
             Failure::Problems { .. } => exit::REFUSED,
+            Failure::Usage { .. } | Failure::Line { .. } => exit::USAGE,
+            Failure::RefusedLine { reply, .. } => exit_code_of(reply.code),
+            Failure::StillDraining { .. } => exit::TIMEOUT,
             Failure::Output(_) => exit::OTHER,
             Failure::Generated { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 exit::DENIED
@@ -178,6 +189,9 @@ impl Failure {
                 let what = if problems.len() == 1 { "problem" } else { "problems" };
                 format!("{file_name}: {} {what}", problems.len())
             }
+            Failure::Usage { message } | Failure::StillDraining { message } => message.clone(),
+            Failure::Line { place, message } => format!("{place}: {message}"),
+            Failure::RefusedLine { place, reply } => format!("{place}: {reply}"),
             Failure::Output(error) => format!("the standard output cannot be written: {error}"),
             Failure::Generated { path, source } => format!("{}: cannot be written: {source}", path.display()),
         }
@@ -187,6 +201,10 @@ impl Failure {
         match self {
             Failure::Client(error) => error.help(),
             Failure::File(error) => error.help().map(str::to_owned),
+            Failure::Usage { .. } => Some("see dr-ctl --help".to_owned()),
+            Failure::Line { .. } => Some("write every line as on dr-ctl's command line".to_owned()),
+            Failure::RefusedLine { reply, .. } => reply.help.clone(),
+            Failure::StillDraining { .. } => Some("wait longer, or remove it with del-rs".to_owned()),
             Failure::Problems { .. } | Failure::Output(_) | Failure::Generated { .. } => None,
         }
     }
@@ -203,6 +221,9 @@ impl Failure {
             },
             Failure::File(error) => name_of(error.code()),
             Failure::Problems { .. } => "invalid",
+            Failure::Usage { .. } | Failure::Line { .. } => "usage",
+            Failure::RefusedLine { reply, .. } => name_of(reply.code),
+            Failure::StillDraining { .. } => "timeout",
             Failure::Output(_) | Failure::Generated { .. } => "internal",
         }
     }
@@ -220,12 +241,17 @@ fn reported<'a>(problem: &'a Problem, map: &SourceMap<'_>) -> ReportedProblem<'a
     }
 }
 
-/// Tells a wrong command line to a program.
-pub(crate) fn report_usage_as_json(error: &clap::Error) {
+/// What is wrong with a command line, in one line.
+pub(crate) fn said(error: &clap::Error) -> String {
     let text = error.to_string();
     // All but the usage lines, which start after an empty one.
     let said = text.split("\n\nUsage:").next().unwrap_or_default();
-    let message = said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Tells a wrong command line to a program.
+pub(crate) fn report_usage_as_json(error: &clap::Error) {
+    let message = said(error);
     let help = Some("see dr-ctl --help".to_owned());
     let report = Report { code: "usage", message, help, problems: Vec::new() };
     let _ = io::stderr().write_all(super::pretty_json(&Reported { error: report }).as_bytes());

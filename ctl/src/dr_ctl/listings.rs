@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use ctl::config::ServiceId;
+use ctl::config::{ConnectionsConfig, Persistence, PersistenceEngine, ServiceConfig, ServiceId, Timeouts};
 use ctl::mac::MacAddress;
-use ctl::protocol::{Connections, Neighbours, PacketTotals, Show, Stats, Status, TrafficCounters};
+use ctl::protocol::{
+    ConnectionView, Connections, ConnectionsQuery, EntryKind, Neighbours, RealServerView, ServiceView, Show,
+    Stats, Status, TrafficCounters, TrafficRates,
+};
+use ctl::scheduler_flags;
 
 use super::tables::Column::{Number, Text};
 use super::tables::Table;
@@ -22,29 +26,93 @@ pub(super) fn show(show: &Show) -> String {
         Text("State"),
         Text("MAC"),
         Text("Port"),
+        Text("Thresholds"),
+        Number("PersistConn"),
         Number("ActiveConn"),
         Number("InActConn"),
     ]);
-    for service in &show.services {
-        let id = ServiceId { protocol: service.protocol, address: service.address, port: service.port };
-        table.line(format!("{id} {}", service.scheduler));
-        for rs in &service.real_servers {
+    for ServiceView { service, real_servers } in &show.services {
+        table.line(describe_service(service));
+        for member in &service.members {
+            table.line(format!("  member {member}"));
+        }
+        for rs in real_servers {
             table.row([
-                format!("  -> {}:{}", rs.address, service.port),
+                match service.id {
+                    ServiceId::Virtual(address) => format!("  -> {}:{}", rs.address, address.port),
+                    // It receives on the port that the client chose.
+                    ServiceId::Group(_) => format!("  -> {}", rs.address),
+                },
                 "Route".to_owned(),
                 rs.weight.to_string(),
-                rs.state.to_string(),
+                describe_state(rs),
                 or_nothing(rs.mac),
                 rs.port.clone(),
+                describe_thresholds(rs),
+                rs.persistent_connections.to_string(),
                 rs.active_connections.to_string(),
                 rs.inactive_connections.to_string(),
             ]);
         }
     }
-    format!("Protocol VIP:Port Scheduler\n{table}")
+    format!("Protocol VIP:Port Scheduler Flags\n{table}")
 }
 
-/// `ipvsadm -Ln --stats`, then workers, ports and drops, unless one service alone was asked for.
+/// As ipvsadm's line of a service: `tcp 192.0.2.10:80 sh (sh-port) persistent 360 mask 255.255.255.0`.
+fn describe_service(service: &ServiceConfig) -> String {
+    let mut line = service.id.to_string();
+    if let Some(fwmark) = service.fwmark {
+        line += &format!(" fwmark {fwmark}");
+    }
+    line += &format!(" {}", service.scheduler);
+    let flags = scheduler_flags::names(&service.scheduler_flags, service.scheduler);
+    if !flags.is_empty() {
+        line += &format!(" ({})", flags.join(","));
+    }
+    if let Some(Persistence { timeout_seconds, netmask, engine }) = service.persistence {
+        line += &format!(" persistent {timeout_seconds}");
+        if netmask != Persistence::NETMASK {
+            line += &format!(" mask {netmask}");
+        }
+        if let Some(PersistenceEngine::Sip) = engine {
+            line += " pe sip";
+        }
+    }
+    if service.one_packet {
+        line += " ops";
+    }
+    if service.slow_start_seconds > 0 {
+        line += &format!(" slow-start {}", duration(service.slow_start_seconds.into()));
+    }
+    let timeouts = timeouts_given(&service.timeouts);
+    if !timeouts.is_empty() {
+        line += &format!(" timeout {}", timeouts.join(","));
+    }
+    line
+}
+
+fn timeouts_given(timeouts: &Timeouts) -> Vec<String> {
+    let given = Timeouts::NAMES.iter().zip(timeouts.values());
+    given.filter_map(|(name, seconds)| seconds.map(|seconds| format!("{name}={seconds}"))).collect()
+}
+
+fn describe_state(rs: &RealServerView) -> String {
+    match rs.drain_seconds_left {
+        Some(seconds) => format!("{}, {} left", rs.state, duration(seconds)),
+        None => rs.state.to_string(),
+    }
+}
+
+/// The upper one, and the lower one that is in force.
+fn describe_thresholds(rs: &RealServerView) -> String {
+    match (rs.upper_threshold, rs.lower_threshold) {
+        (0, _) => NOTHING.to_owned(),
+        (upper, 0) => format!("{upper}/{}", upper - upper / 4),
+        (upper, lower) => format!("{upper}/{lower}"),
+    }
+}
+
+/// `ipvsadm -Ln --stats` and `--rate`, then workers, ports and drops, unless one service alone was asked for.
 pub(super) fn stats(stats: &Stats, is_filtered: bool) -> String {
     let services = service_stats(stats).to_string();
     if is_filtered {
@@ -52,7 +120,7 @@ pub(super) fn stats(stats: &Stats, is_filtered: bool) -> String {
     }
     let workers = worker_stats(stats);
     let ports = port_stats(stats);
-    let totals = totals(&stats.totals);
+    let totals = totals(stats);
     format!("{services}\n{workers}\n{ports}\n{totals}")
 }
 
@@ -62,20 +130,25 @@ fn service_stats(stats: &Stats) -> Table {
         Number("Connections"),
         Number("Packets"),
         Number("Bytes"),
+        Number("Conn/s"),
+        Number("Packets/s"),
+        Number("Bytes/s"),
     ]);
-    let mut row = |name: String, counters: &TrafficCounters| {
+    let mut row = |name: String, counters: &TrafficCounters, rates: &TrafficRates| {
         table.row([
             name,
             counters.connections.to_string(),
             counters.packets.to_string(),
             counters.bytes.to_string(),
+            rates.connections_per_second.to_string(),
+            rates.packets_per_second.to_string(),
+            rates.bytes_per_second.to_string(),
         ]);
     };
     for service in &stats.services {
-        let id = ServiceId { protocol: service.protocol, address: service.address, port: service.port };
-        row(id.to_string(), &service.totals);
+        row(service.service.to_string(), &service.totals, &service.rates);
         for rs in &service.real_servers {
-            row(format!("  -> {}", rs.address), &rs.counters);
+            row(format!("  -> {}", rs.address), &rs.counters, &rs.rates);
         }
     }
     table
@@ -87,6 +160,7 @@ fn worker_stats(stats: &Stats) -> Table {
         Number("CPU"),
         Number("Received"),
         Number("Forwarded"),
+        Number("Stateless"),
         Number("Punted"),
         Number("Dropped"),
         Number("ControlSent"),
@@ -100,6 +174,7 @@ fn worker_stats(stats: &Stats) -> Table {
             worker.cpu.to_string(),
             worker.packets.received.to_string(),
             worker.packets.forwarded.to_string(),
+            sum(&worker.stateless).to_string(),
             worker.packets.punted.to_string(),
             sum(&worker.packets.drops).to_string(),
             worker.control_frames_sent.to_string(),
@@ -141,16 +216,34 @@ fn port_stats(stats: &Stats) -> Table {
     table
 }
 
-fn totals(totals: &PacketTotals) -> String {
+fn totals(stats: &Stats) -> String {
+    let totals = &stats.totals;
     let mut table = Table::new([Text("All workers"), Number("Packets")]);
+    let happened = |reasons: &BTreeMap<String, u64>, table: &mut Table| {
+        for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
+            table.row([format!("  {reason}"), count.to_string()]);
+        }
+    };
     table.row(["received".to_owned(), totals.received.to_string()]);
     table.row(["forwarded".to_owned(), totals.forwarded.to_string()]);
+    let stateless = all_stateless(stats);
+    if sum(&stateless) > 0 {
+        table.row(["of them without state".to_owned(), sum(&stateless).to_string()]);
+        happened(&stateless, &mut table);
+    }
     table.row(["punted".to_owned(), totals.punted.to_string()]);
     table.row(["dropped".to_owned(), sum(&totals.drops).to_string()]);
-    for (reason, count) in totals.drops.iter().filter(|(_, count)| **count > 0) {
-        table.row([format!("  {reason}"), count.to_string()]);
-    }
+    happened(&totals.drops, &mut table);
     table.to_string()
+}
+
+fn all_stateless(stats: &Stats) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<String, u64> = BTreeMap::new();
+    for (reason, count) in stats.workers.iter().flat_map(|worker| &worker.stateless) {
+        let sum = all.entry(reason.clone()).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    all
 }
 
 fn sum(drops: &BTreeMap<String, u64>) -> u64 {
@@ -158,8 +251,12 @@ fn sum(drops: &BTreeMap<String, u64>) -> u64 {
 }
 
 /// `ipvsadm -Lnc`, with the worker.
-pub(super) fn connections(connections: &Connections) -> String {
-    let mut table = Table::new([
+pub(super) fn connections(answer: &Connections, query: &ConnectionsQuery, is_count: bool) -> String {
+    if is_count {
+        return format!("{}\n", answer.matching);
+    }
+    let has_engine_data = answer.connections.iter().any(|connection| connection.engine_data.is_some());
+    let mut columns = vec![
         Text("Protocol"),
         Number("Expire"),
         Text("State"),
@@ -167,21 +264,41 @@ pub(super) fn connections(connections: &Connections) -> String {
         Text("Virtual"),
         Text("Destination"),
         Number("Worker"),
-    ]);
-    for connection in &connections.connections {
-        let endpoint = |address: Ipv4Addr, port: u16| format!("{address}:{port}");
-        table.row([
-            connection.protocol.to_string(),
-            format!("{:02}:{:02}", connection.expires_seconds / 60, connection.expires_seconds % 60),
-            connection.state.clone(),
-            endpoint(connection.client_address, connection.client_port),
-            endpoint(connection.virtual_address, connection.virtual_port),
-            endpoint(connection.real_server, connection.virtual_port),
-            connection.worker.to_string(),
-        ]);
+    ];
+    columns.extend(has_engine_data.then_some(Text("EngineData")));
+    let mut table = Table::new(columns);
+    for connection in &answer.connections {
+        let mut cells = connection_cells(connection);
+        if has_engine_data {
+            cells.push(connection.engine_data.clone().unwrap_or_else(|| NOTHING.to_owned()));
+        }
+        table.row(cells);
     }
-    let shown = connections.connections.len();
-    format!("{table}{shown} of {} connections shown\n", connections.matching)
+    let what = match query.kind {
+        EntryKind::Connections => "connections",
+        EntryKind::Templates => "persistence templates",
+        EntryKind::All => "connections and persistence templates",
+    };
+    let shown = answer.connections.len();
+    let after = if query.offset > 0 { format!(", after the first {}", query.offset) } else { String::new() };
+    format!("{table}{shown} of {} {what} shown{after}\n", answer.matching)
+}
+
+fn connection_cells(connection: &ConnectionView) -> Vec<String> {
+    let endpoint = |address: Ipv4Addr, port: u16| format!("{address}:{port}");
+    vec![
+        // ipvsadm's word for the template of a group.
+        connection.protocol.map_or_else(|| "ip".to_owned(), |protocol| protocol.to_string()),
+        format!("{:02}:{:02}", connection.expires_seconds / 60, connection.expires_seconds % 60),
+        connection.state.clone(),
+        endpoint(connection.client_address, connection.client_port),
+        match &connection.group {
+            Some(group) => format!("group {group}"),
+            None => endpoint(connection.virtual_address, connection.virtual_port),
+        },
+        endpoint(connection.real_server, connection.virtual_port),
+        connection.worker.map_or_else(|| NOTHING.to_owned(), |worker| worker.to_string()),
+    ]
 }
 
 pub(super) fn neighbours(neighbours: &Neighbours) -> String {
@@ -224,6 +341,9 @@ pub(super) fn status(status: &Status) -> String {
         ("Virtual services", status.services.to_string()),
         ("Real servers", format!("{}, {} of them up", status.real_servers, status.real_servers_up)),
         ("Connections", status.connections.to_string()),
+        ("Templates", format!("{} of {}", status.templates, status.template_capacity)),
+        ("Options", describe_options(&status.connection_options)),
+        ("Timeouts", describe_timeouts(&status.connection_options.timeouts)),
         ("Memory", status.memory.clone()),
     ];
     for (name, value) in facts {
@@ -251,6 +371,52 @@ pub(super) fn status(status: &Status) -> String {
     format!("{text}\n{table}")
 }
 
+/// What is not as by default.
+fn describe_options(options: &ConnectionsConfig) -> String {
+    let default = ConnectionsConfig::default();
+    // Taken apart, so that a new one cannot be forgotten here.
+    let ConnectionsConfig {
+        timeouts: _,
+        sloppy_tcp,
+        sloppy_sctp,
+        secure_tcp,
+        conn_reuse_mode,
+        expire_nodest_conn,
+        expire_quiescent_template,
+        lblc_expiration_seconds,
+        creation_rate_per_worker,
+    } = options;
+    macro_rules! changed {
+        ($($key:ident),+) => {
+            [$((*$key != default.$key, format!(concat!(stringify!($key), " {}"), $key))),+]
+        };
+    }
+    let changed = changed!(
+        sloppy_tcp,
+        sloppy_sctp,
+        secure_tcp,
+        conn_reuse_mode,
+        expire_nodest_conn,
+        expire_quiescent_template,
+        lblc_expiration_seconds,
+        creation_rate_per_worker
+    );
+    let changed: Vec<String> =
+        changed.into_iter().filter_map(|(is_changed, text)| is_changed.then_some(text)).collect();
+    if changed.is_empty() { "defaults".to_owned() } else { changed.join(", ") }
+}
+
+/// The three of `ipvsadm -L --timeout`, and what is not as in IPVS.
+fn describe_timeouts(timeouts: &Timeouts) -> String {
+    const SHOWN: [&str; 3] = ["tcp_established", "tcp_fin_wait", "udp"];
+    let effective = timeouts.or(&Timeouts::IPVS).values();
+    let all = Timeouts::NAMES.iter().zip(effective).zip(Timeouts::IPVS.values());
+    let shown = all.filter(|((name, seconds), ipvs)| SHOWN.contains(name) || seconds != ipvs);
+    let shown: Vec<String> =
+        shown.filter_map(|((name, seconds), _)| Some(format!("{name} {}", seconds?))).collect();
+    shown.join(", ")
+}
+
 fn or_nothing(mac: Option<MacAddress>) -> String {
     mac.map_or_else(|| NOTHING.to_owned(), |mac| mac.to_string())
 }
@@ -260,7 +426,7 @@ fn link(is_up: bool) -> &'static str {
 }
 
 /// Seconds as people read them: `42s`, `3m05s`, `2h03m`, `4d05h`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     if minutes == 0 {
         format!("{seconds}s")

@@ -22,15 +22,17 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(columns: [Column; N]) -> Table {
-        let titles = columns.map(|column| column.title().to_owned()).to_vec();
-        Table { columns: columns.to_vec(), rows: vec![Row::Cells(titles)] }
+    pub(super) fn new(columns: impl Into<Vec<Column>>) -> Table {
+        let columns = columns.into();
+        let titles = columns.iter().map(|column| column.title().to_owned()).collect();
+        Table { columns, rows: vec![Row::Cells(titles)] }
     }
 
     /// Adds a row: as many cells as there are columns.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        assert_eq!(N, self.columns.len(), "one cell a column");
-        self.rows.push(Row::Cells(cells.to_vec()));
+    pub(super) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let cells = cells.into();
+        assert_eq!(cells.len(), self.columns.len(), "one cell a column");
+        self.rows.push(Row::Cells(cells));
     }
 
     /// Adds a line that heeds no column.

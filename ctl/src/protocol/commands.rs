@@ -17,7 +17,6 @@ use crate::mac::{InvalidMac, MacAddress};
 /// What a client asks for: `verb` and `arguments` of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "arguments", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "one command at a time, moved a few times and used up")]
 pub enum Command {
     /// Adds a virtual service, with its real servers if any.
     AddVip(ServiceConfig),
@@ -331,6 +330,38 @@ pub struct Filter {
     pub service: Option<ServiceId>,
 }
 
+/// `offset` and `limit` of a [`ConnectionsQuery`] together at most.
+pub const CONNECTION_ROWS_MAX: u32 = 1_000_000;
+
+/// Every state of a connection or template, by IPVS's name: TCP's, UDP's, SCTP's, and that of a template in use.
+pub const CONNECTION_STATES: [&str; 25] = [
+    "NONE",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "SYNACK",
+    "UDP",
+    "INIT1",
+    "INIT",
+    "C-SENT",
+    "C-REPLIED",
+    "C-WAIT",
+    "COOKIE",
+    "C-ECHOED",
+    "S-SENT",
+    "S-RECEIVED",
+    "S-ACK-SENT",
+    "REJECTED",
+    "CLOSED",
+    "ASSURED",
+];
+
 /// Arguments of `connections`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -338,8 +369,8 @@ pub struct ConnectionsQuery {
     /// Only of this service or group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceId>,
-    /// Only of clients in this network.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Only of clients in this network; text may have an address alone.
+    #[serde(skip_serializing_if = "Option::is_none", with = "client")]
     pub client: Option<ipnet::Ipv4Net>,
     /// Only to this VIP, on any port.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -377,6 +408,44 @@ impl Default for ConnectionsQuery {
             offset: 0,
             limit: 1000,
         }
+    }
+}
+
+/// A network, written as an address where it is one.
+mod client {
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    struct Client(Ipv4Net);
+
+    impl<'de> Deserialize<'de> for Client {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            crate::text::deserialize(deserializer, |text| {
+                let address = text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+                address.or_else(|_| text.parse()).map(Client).map_err(|_| {
+                    format!("`{text}` is no address or network such as 198.51.100.7 or 198.51.100.0/24")
+                })
+            })
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        client: &Option<Ipv4Net>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match client {
+            Some(client) if client.prefix_len() == 32 => serializer.collect_str(&client.addr()),
+            Some(client) => serializer.collect_str(client),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Ipv4Net>, D::Error> {
+        Ok(Option::<Client>::deserialize(deserializer)?.map(|Client(network)| network))
     }
 }
 

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
-use crate::protocol::{Apply, ConnectionsQuery, Filter, Response};
+use crate::config::{Config, ConnectionsConfig, Persistence};
+use crate::protocol::{Apply, ConnectionsQuery, Filter, PersistenceChange, Response, SetOptions};
 
 const ADD_RS: &str = r#"{"version":1,"verb":"add-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10","port":80},"real_server":{"address":"10.0.0.11","weight":2}}}"#;
 
@@ -19,15 +19,21 @@ fn requests() -> Vec<String> {
     let one_rs = format!(r#"{{"service":{service},"address":"10.0.0.11"}}"#);
     let arguments = [
         ("add-vip", r#"{"protocol":"udp","address":"192.0.2.10","port":53,"scheduler":"lc","real_servers":[{"address":"10.0.0.11","weight":0,"mac":"02:00:00:00:00:0b","drain":true}]}"#.to_owned()),
-        ("set-vip", format!(r#"{{"service":{service},"scheduler":"wrr"}}"#)),
+        ("set-vip", format!(r#"{{"service":{service},"scheduler":"wrr","scheduler_flags":["flag-2"],"slow_start_seconds":0,"persistence":{{"timeout_seconds":60,"netmask":"255.255.255.0","engine":"sip"}},"one_packet":false,"timeouts":{{"udp":0}},"fwmark":0}}"#)),
         ("del-vip", format!(r#"{{"service":{service}}}"#)),
+        ("add-member", r#"{"group":"web","member":{"protocol":"sctp","address":"192.0.2.10","port":0}}"#.to_owned()),
+        ("del-member", r#"{"group":"web","member":{"protocol":"tcp","address":"192.0.2.10","port":80}}"#.to_owned()),
         ("add-rs", format!(r#"{{"service":{service},"real_server":{{"address":"10.0.0.11"}}}}"#)),
         ("set-rs", format!(r#"{{"service":{service},"address":"10.0.0.11","weight":3,"mac":"arp","drain":false}}"#)),
         ("del-rs", one_rs.clone()),
-        ("drain-rs", one_rs),
+        ("drain-rs", r#"{"service":{"group":"web"},"address":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}"#.to_owned()),
+        ("clear", "{}".to_owned()),
+        ("batch", format!(r#"{{"commands":[{{"verb":"clear"}},{{"verb":"add-vip","arguments":{{"group":"web","members":[{{"protocol":"tcp","address":"192.0.2.10","port":0}}],"fwmark":7}}}},{{"verb":"del-rs","arguments":{one_rs}}}]}}"#)),
+        ("set-options", r#"{"timeouts":{"tcp_established":60},"sloppy_tcp":true,"conn_reuse_mode":3}"#.to_owned()),
+        ("zero", format!(r#"{{"service":{service}}}"#)),
         ("show", format!(r#"{{"service":{service}}}"#)),
         ("stats", "{}".to_owned()),
-        ("connections", r#"{"client":"198.51.100.7","real_server":"10.0.0.11","limit":5}"#.to_owned()),
+        ("connections", r#"{"client":"198.51.100.7","vip":"192.0.2.10","real_server":"10.0.0.11","state":"TIME_WAIT","kind":"all","sort":"real-server","descending":true,"offset":10,"limit":5}"#.to_owned()),
         ("neighbours", "null".to_owned()),
         ("status", "{}".to_owned()),
         ("apply", r#"{"config":{"services":[{"protocol":"tcp","address":"192.0.2.10","port":80}]},"dry_run":true}"#.to_owned()),
@@ -61,6 +67,9 @@ fn arguments_that_are_all_optional_may_be_absent() {
         ("show", Command::Show(Filter::default())),
         ("stats", Command::Stats(Filter::default())),
         ("connections", Command::Connections(ConnectionsQuery::default())),
+        ("clear", Command::Clear),
+        ("set-options", Command::SetOptions(SetOptions::default())),
+        ("zero", Command::Zero(Filter::default())),
         ("neighbours", Command::Neighbours),
         ("status", Command::Status),
         ("config", Command::Config),
@@ -78,7 +87,19 @@ fn only_what_changes_something_is_a_change() {
         let command = parse_request(request.as_bytes()).unwrap();
         let is_change = matches!(
             command.verb(),
-            "add-vip" | "set-vip" | "del-vip" | "add-rs" | "set-rs" | "del-rs" | "drain-rs"
+            "add-vip"
+                | "set-vip"
+                | "del-vip"
+                | "add-member"
+                | "del-member"
+                | "add-rs"
+                | "set-rs"
+                | "del-rs"
+                | "drain-rs"
+                | "clear"
+                | "batch"
+                | "set-options"
+                | "zero"
         );
         assert_eq!(command.is_change(), is_change, "{request}");
     }
@@ -167,7 +188,9 @@ fn a_wrong_argument_is_told_with_its_path() {
             "\"weight\":2",
             "\"wieght\":2",
             "arguments.real_server.wieght: unknown key `wieght`",
-            Some("did you mean `weight`? Known are address, weight, mac, drain"),
+            Some(
+                "did you mean `weight`? Known are address, weight, mac, upper_threshold, lower_threshold, drain",
+            ),
         ),
         (
             "\"weight\":2",
@@ -191,9 +214,22 @@ fn a_wrong_argument_is_told_with_its_path() {
             "\"tcp\"",
             "\"tpc\"",
             "arguments.service.protocol: unknown value `tpc`",
-            Some("did you mean `tcp`? Known are tcp, udp"),
+            Some("did you mean `tcp`? Known are tcp, udp, sctp"),
         ),
         (",\"port\":80", "", "arguments.service.port: it is missing", Some("add `port`")),
+        (
+            "\"port\":80",
+            "\"port\":65536",
+            "arguments.service.port: 65536 is over 65535",
+            Some(crate::validate::PORT_HELP),
+        ),
+        (
+            "\"weight\":2",
+            "\"drain\":{\"until_unix_seconds\":true}",
+            "arguments.real_server.drain.until_unix_seconds: a whole number from 0 to 18446744073709551615 is wanted \
+             here, not the boolean `true`",
+            None,
+        ),
         (
             "{\"address\":\"10.0.0.11\",\"weight\":2}",
             "\"10.0.0.11\"",
@@ -203,7 +239,8 @@ fn a_wrong_argument_is_told_with_its_path() {
     ] {
         assert!(ADD_RS.contains(from), "{from}");
         let (code, found, found_help) = error_of(&ADD_RS.replacen(from, to, 1));
-        assert_eq!(code, ErrorCode::BadRequest);
+        let is_range = message.contains(" is over ") || message.contains(" is under ");
+        assert_eq!(code, if is_range { ErrorCode::Invalid } else { ErrorCode::BadRequest }, "{to}");
         assert_eq!((found.as_str(), found_help.as_deref()), (message, help), "{to}");
     }
 }
@@ -213,9 +250,181 @@ fn a_wrong_value_deep_in_a_list_is_told_with_its_index() {
     let line = r#"{"version":1,"verb":"apply","arguments":{"config":{"services":[{"protocol":"tcp","address":"192.0.2.10","port":80,"real_servers":[]},{"protocol":"tcp","address":"192.0.2.10","port":81,"scheduler":"wrrr","real_servers":[{"address":"10.0.0.11"},{"address":"10.0.0.12","weight":-5}]}]}}}"#;
     let (_, message, help) = error_of(line);
     assert_eq!(message, "arguments.config.services[1].scheduler: unknown scheduler `wrrr`");
-    assert_eq!(help.as_deref(), Some("did you mean `wrr`? Known are rr, wrr, lc, wlc"));
+    let known = Algorithm::ALL.map(|algorithm| algorithm.name()).join(", ");
+    assert_eq!(help, Some(format!("did you mean `wrr`? Known are {known}")));
     let (_, message, _) = error_of(&line.replace("wrrr", "wrr"));
     assert_eq!(message, "arguments.config.services[1].real_servers[1].weight: -5 is under 0");
+}
+
+#[test]
+fn a_service_is_named_by_address_or_group_and_by_nothing_else() {
+    for (service, message) in [
+        (r#"{"group":"web","port":80}"#, "arguments.service.group: a service with `group` has no `protocol`"),
+        (r#"{"group":"w b"}"#, "arguments.service.group: `w b` is no group name"),
+        (r#"{}"#, "arguments.service.protocol: it is missing"),
+        (r#"{"protocol":"tcp","port":80}"#, "arguments.service.address: it is missing"),
+    ] {
+        let line = format!(r#"{{"version":1,"verb":"show","arguments":{{"service":{service}}}}}"#);
+        let (code, found, _) = error_of(&line);
+        assert!(code == ErrorCode::BadRequest && found.starts_with(message), "{found}");
+    }
+    let line =
+        r#"{"version":1,"verb":"apply","arguments":{"config":{"services":[{"group":"web"},{"fwmark":7}]}}}"#;
+    assert_eq!(error_of(line).1, "arguments.config.services[1].protocol: it is missing");
+    let line = r#"{"version":1,"verb":"add-vip","arguments":{"protocol":"tcp","port":80}}"#;
+    assert_eq!(error_of(line).1, "arguments.address: it is missing");
+    let line = r#"{"version":1,"verb":"add-vip","arguments":{"group":"web","scheduler_flags":["mh-port"]}}"#;
+    assert_eq!(
+        error_of(line).1,
+        "arguments.scheduler_flags: `mh-port` is a flag of the scheduler mh, not of wlc"
+    );
+}
+
+#[test]
+fn flags_of_another_scheduler_than_the_new_one_are_refused_and_of_an_unnamed_one_taken() {
+    let set = |arguments: &str| {
+        format!(r#"{{"version":1,"verb":"set-vip","arguments":{{"service":{{"group":"web"}},{arguments}}}}}"#)
+    };
+    let (code, message, _) = error_of(&set(r#""scheduler":"rr","scheduler_flags":["sh-port"]"#));
+    assert_eq!(code, ErrorCode::BadRequest);
+    assert_eq!(message, "arguments.scheduler_flags: `sh-port` is a flag of the scheduler sh, not of rr");
+    let command = parse_request(set(r#""scheduler_flags":["mh-port"]"#).as_bytes()).unwrap();
+    let Command::SetVip(set) = command else { panic!("{command:?}") };
+    assert!(set.scheduler_flags.unwrap().port);
+}
+
+#[test]
+fn persistence_is_off_or_a_table_and_wrong_ones_keep_their_place() {
+    let set = |persistence: &str| {
+        let service = r#"{"group":"web"}"#;
+        format!(
+            r#"{{"version":1,"verb":"set-vip","arguments":{{"service":{service},"persistence":{persistence}}}}}"#
+        )
+    };
+    for (persistence, change) in [
+        ("\"off\"", PersistenceChange::Off),
+        (
+            "{}",
+            PersistenceChange::On(Persistence {
+                timeout_seconds: 360,
+                netmask: Persistence::NETMASK,
+                engine: None,
+            }),
+        ),
+    ] {
+        let command = parse_request(set(persistence).as_bytes()).unwrap();
+        let Command::SetVip(set) = command else { panic!("{command:?}") };
+        assert_eq!(set.persistence, Some(change));
+    }
+    for (persistence, message) in [
+        ("\"of\"", "arguments.persistence: unknown value `of`"),
+        (
+            "7",
+            "arguments.persistence: \"off\" or a table of keys and values is wanted here, not the integer `7`",
+        ),
+        (r#"{"netmask":"24"}"#, "arguments.persistence.netmask: `24` is no IPv4 address such as 192.0.2.10"),
+        ("[]", "arguments.persistence: a table of keys and values is wanted here, not a list"),
+    ] {
+        assert_eq!(error_of(&set(persistence)).1, message);
+    }
+}
+
+#[test]
+fn an_error_in_a_batch_has_its_index_and_place() {
+    let batch = |second: &str| {
+        let commands = format!(r#"[{{"verb":"clear"}},{second}]"#);
+        format!(r#"{{"version":1,"verb":"batch","arguments":{{"commands":{commands}}}}}"#)
+    };
+    let good = ADD_RS.replace(r#""version":1,"#, "");
+    assert!(parse_request(batch(&good).as_bytes()).is_ok());
+    for (second, code, message) in [
+        (
+            good.replace("\"weight\":2", "\"weight\":70000"),
+            ErrorCode::Invalid,
+            "arguments.commands[1].arguments.real_server.weight: 70000 is over 65535",
+        ),
+        (
+            good.replace("\"weight\":2", "\"wieght\":2"),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].arguments.real_server.wieght: unknown key `wieght`",
+        ),
+        (
+            good.replace("add-rs", "add_rs"),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].verb: unknown verb `add_rs`",
+        ),
+        (ADD_RS.to_owned(), ErrorCode::BadRequest, "arguments.commands[1].version: unknown key `version`"),
+        (
+            r#"{"verb":"show"}"#.to_owned(),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].verb: `show` changes nothing",
+        ),
+        (
+            r#"{"verb":"batch","arguments":{"commands":[]}}"#.to_owned(),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].verb: `batch` is none of a batch",
+        ),
+        (
+            r#"{"verb":"apply","arguments":{"config":{"services":[]}}}"#.to_owned(),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].verb: `apply` is none of a batch",
+        ),
+        (
+            "[]".to_owned(),
+            ErrorCode::BadRequest,
+            "arguments.commands[1]: a table of keys and values is wanted here",
+        ),
+        (
+            r#"{"verb":"add-rs","arguments":[]}"#.to_owned(),
+            ErrorCode::BadRequest,
+            "arguments.commands[1].arguments: a table of keys and values is wanted here",
+        ),
+        ("{}".to_owned(), ErrorCode::BadRequest, "arguments.commands[1].verb: it is missing"),
+    ] {
+        let error = parse_request(batch(&second).as_bytes()).unwrap_err();
+        assert_eq!((error.code, error.message.as_str(), error.index), (code, message, Some(1)), "{second}");
+    }
+    let (_, message, _) = error_of(r#"{"version":1,"verb":"batch","arguments":{"commands":7}}"#);
+    assert_eq!(message, "arguments.commands: a list in [ ] is wanted here, not the integer `7`");
+}
+
+#[test]
+fn a_client_is_an_address_or_a_network() {
+    for (client, written) in [
+        ("198.51.100.7", "198.51.100.7"),
+        ("198.51.100.0/24", "198.51.100.0/24"),
+        ("198.51.100.7/32", "198.51.100.7"),
+    ] {
+        let line = format!(r#"{{"version":1,"verb":"connections","arguments":{{"client":"{client}"}}}}"#);
+        let command = parse_request(line.as_bytes()).unwrap();
+        assert!(
+            String::from_utf8(encode_request(&command))
+                .unwrap()
+                .contains(&format!("\"client\":\"{written}\""))
+        );
+    }
+    let (_, message, _) =
+        error_of(r#"{"version":1,"verb":"connections","arguments":{"client":"198.51.100.0/33"}}"#);
+    assert!(message.starts_with("arguments.client: `198.51.100.0/33` is no address or network"), "{message}");
+}
+
+#[test]
+fn an_apply_that_does_not_name_connections_says_nothing_of_them() {
+    let apply = |config: &str| {
+        let line = format!(r#"{{"version":1,"verb":"apply","arguments":{{"config":{config}}}}}"#);
+        match parse_request(line.as_bytes()) {
+            Ok(Command::Apply(apply)) => {
+                assert_eq!(
+                    parse_request(&encode_request(&Command::Apply(apply.clone()))),
+                    Ok(Command::Apply(apply.clone()))
+                );
+                apply.config.connections
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(apply(r#"{"services":[]}"#), None);
+    assert_eq!(apply(r#"{"services":[],"connections":{}}"#), Some(ConnectionsConfig::default()));
 }
 
 #[test]
@@ -234,6 +443,7 @@ fn an_apply_that_does_not_name_services_is_refused() {
 fn an_object_given_as_a_list_is_refused() {
     for (line, place) in [
         (ADD_RS.replace(r#"{"protocol":"tcp","address":"192.0.2.10","port":80}"#, r#"["tcp","192.0.2.10",80]"#), "arguments.service"),
+        (r#"{"version":1,"verb":"set-options","arguments":{"timeouts":[1]}}"#.to_owned(), "arguments.timeouts"),
         (ADD_RS.replace(r#"{"address":"10.0.0.11","weight":2}"#, r#"["10.0.0.11",2]"#), "arguments.real_server"),
         (r#"{"version":1,"verb":"apply","arguments":{"config":[]}}"#.to_owned(), "arguments.config"),
         (r#"{"version":1,"verb":"apply","arguments":{"config":{"director":[]}}}"#.to_owned(), "arguments.config.director"),

@@ -4,11 +4,10 @@
 use std::ops::RangeInclusive;
 
 use super::connections::{TIMEOUT_SECONDS, check_timeouts};
-use super::{Problem, range_problem};
+use super::{PORT_HELP, Problem, range_problem};
 use crate::config::{
     Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId, VirtualAddress,
 };
-use crate::explain::PORT_HELP;
 
 /// Seconds of a slow start: up to a day.
 pub const SLOW_START_SECONDS: RangeInclusive<u32> = 0..=86_400;

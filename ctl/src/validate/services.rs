@@ -354,3 +354,6 @@ impl<V: Fn(Ipv4Addr) -> Option<ServiceId>> Rules<'_, V> {
         problem(format!("{address} is {role} of {network} on port {port}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! Tests of the rules: each with its exact place and text.
 
 use super::*;
-use crate::config::{PortConfig, Protocol};
+use crate::config::{PortConfig, Protocol, VirtualAddress};
 
 /// A good configuration, of which each case spoils something.
-fn good() -> Config {
+pub(super) fn good() -> Config {
     let text = r#"
         [[ports]]
         name = "lan0"
@@ -28,7 +28,7 @@ fn good() -> Config {
     Config::from_toml(text, "good.toml").unwrap()
 }
 
-fn problems_of(spoil: impl FnOnce(&mut Config)) -> Vec<String> {
+pub(super) fn problems_of(spoil: impl FnOnce(&mut Config)) -> Vec<String> {
     let mut config = good();
     spoil(&mut config);
     validate(&config).err().unwrap_or_default().iter().map(Problem::to_string).collect()
@@ -38,8 +38,16 @@ fn set_addresses(port: &mut PortConfig, addresses: &[&str]) {
     port.addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
 }
 
+/// The VIP:port of a service.
+pub(super) fn own(service: &mut ServiceConfig) -> &mut VirtualAddress {
+    match &mut service.id {
+        ServiceId::Virtual(address) => address,
+        ServiceId::Group(name) => panic!("{name} is a group"),
+    }
+}
+
 #[track_caller]
-fn assert_problem(spoil: impl FnOnce(&mut Config), problem: &str) {
+pub(super) fn assert_problem(spoil: impl FnOnce(&mut Config), problem: &str) {
     assert_eq!(problems_of(spoil), [problem]);
 }
 
@@ -77,9 +85,9 @@ fn a_service_defined_twice_names_both_places() {
 fn the_same_vip_with_another_port_or_protocol_is_another_service() {
     let problems = problems_of(|config| {
         let mut other_port = config.services[0].clone();
-        other_port.port = 443;
+        own(&mut other_port).port = 443;
         let mut other_protocol = config.services[0].clone();
-        other_protocol.protocol = Protocol::Udp;
+        own(&mut other_protocol).protocol = Protocol::Udp;
         config.services.extend([other_port, other_protocol]);
     });
     assert_eq!(problems, [""; 0]);
@@ -87,7 +95,10 @@ fn the_same_vip_with_another_port_or_protocol_is_another_service() {
 
 #[test]
 fn port_0_is_refused() {
-    assert_problem(|config| config.services[1].port = 0, "services[1].port: 0 is under 1");
+    assert_problem(
+        |config| own(&mut config.services[1]).port = 0,
+        "services[1].port: 0 is every port, which a service without persistence cannot have",
+    );
 }
 
 #[test]
@@ -105,7 +116,7 @@ fn a_vip_that_is_no_unicast_host_address_is_refused_with_the_reason() {
         ("10.0.0.2", "the director's own address (DIP) on port lan0"),
     ] {
         assert_problem(
-            |config| config.services[0].address = address.parse().unwrap(),
+            |config| own(&mut config.services[0]).address = address.parse().unwrap(),
             &format!("services[0].address: {address} is {reason}"),
         );
     }
@@ -114,7 +125,8 @@ fn a_vip_that_is_no_unicast_host_address_is_refused_with_the_reason() {
 #[test]
 fn the_first_and_last_unicast_addresses_are_vips() {
     for address in ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255"] {
-        assert_eq!(problems_of(|config| config.services[0].address = address.parse().unwrap()), [""; 0]);
+        let spoil = |config: &mut Config| own(&mut config.services[0]).address = address.parse().unwrap();
+        assert_eq!(problems_of(spoil), [""; 0]);
     }
 }
 
@@ -205,7 +217,13 @@ fn cpus_given_twice_or_too_many_or_too_high_are_refused() {
 #[test]
 fn numbers_of_the_director_out_of_range_are_refused() {
     type Spoil = fn(&mut DirectorConfig, u32);
-    let cases: [(Spoil, u32, &str); 12] = [
+    let cases: [(Spoil, u32, &str); 14] = [
+        (|d, n| d.template_capacity = n, 0, "director.template_capacity: 0 is under 1"),
+        (
+            |d, n| d.template_capacity = n,
+            (1 << 28) + 1,
+            "director.template_capacity: 268435457 is over 268435456",
+        ),
         (|d, n| d.memory_mib = n, 63, "director.memory_mib: 63 is under 64"),
         (|d, n| d.memory_mib = n, 1_048_577, "director.memory_mib: 1048577 is over 1048576"),
         (
@@ -433,7 +451,7 @@ fn every_problem_of_a_configuration_is_told_and_has_help() {
     let mut config = good();
     config.director.memory_mib = 1;
     config.ports[0].mtu = Some(1);
-    config.services[0].port = 0;
+    own(&mut config.services[0]).port = 0;
     config.services[1].real_servers[0].address = "10.9.0.1".parse().unwrap();
     let problems = validate(&config).unwrap_err();
     let places: Vec<&str> = problems.iter().map(|problem| problem.place.as_str()).collect();
@@ -447,25 +465,26 @@ fn every_problem_of_a_configuration_is_told_and_has_help() {
 
 #[test]
 fn a_new_service_is_judged_with_places_of_its_own() {
-    let Config { director, ports, services } = good();
+    let Config { director, ports, services, .. } = good();
     let judge = |new: &ServiceConfig, director: &DirectorConfig| {
         let problems = validate_new_service(director, &ports, &services, new);
         problems.into_iter().map(|problem| (problem.code, problem.to_string())).collect::<Vec<_>>()
     };
-    let new = ServiceConfig { port: 443, ..services[0].clone() };
+    let mut new = services[0].clone();
+    own(&mut new).port = 443;
     assert_eq!(judge(&new, &director), []);
     let exists = (ErrorCode::Exists, "address: tcp 192.0.2.10:80 exists already".to_owned());
     assert_eq!(judge(&services[0], &director), [exists]);
 
     let mut bad = new.clone();
-    bad.address = "10.0.0.11".parse().unwrap();
-    bad.port = 0;
+    own(&mut bad).address = "10.0.0.11".parse().unwrap();
+    own(&mut bad).port = 0;
     bad.real_servers[0].address = "10.0.0.100".parse().unwrap();
     bad.real_servers[1].address = "10.0.0.11".parse().unwrap();
     assert_eq!(
         judge(&bad, &director).into_iter().map(|(_, text)| text).collect::<Vec<_>>(),
         [
-            "port: 0 is under 1",
+            "port: 0 is every port, which a service without persistence cannot have",
             "real_servers[0].address: 10.0.0.100 is the VIP of udp 10.0.0.100:53",
             "real_servers[1].address: 10.0.0.11 is the VIP of tcp 10.0.0.11:0",
             "address: 10.0.0.11 is a real server of tcp 192.0.2.10:80",
@@ -489,7 +508,7 @@ fn a_new_service_is_judged_with_places_of_its_own() {
 
 #[test]
 fn a_new_real_server_is_judged_with_places_of_its_own() {
-    let Config { director, ports, services } = good();
+    let Config { director, ports, services, .. } = good();
     let judge = |id: ServiceId, address: &str, director: &DirectorConfig| {
         let mut new = services[0].real_servers[0].clone();
         new.address = address.parse().unwrap();
@@ -498,7 +517,7 @@ fn a_new_real_server_is_judged_with_places_of_its_own() {
     };
     let id = services[0].id();
     assert_eq!(judge(id, "10.0.0.13", &director), []);
-    let missing = ServiceId { port: 81, ..id };
+    let missing = ServiceId::new(Protocol::Tcp, "192.0.2.10".parse().unwrap(), 81);
     assert_eq!(
         judge(missing, "10.0.0.13", &director),
         [(ErrorCode::NotFound, "service: tcp 192.0.2.10:81 does not exist".to_owned())]

@@ -8,6 +8,10 @@ fn mac(last: u8) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, last])
 }
 
+fn config(text: &str) -> ctl::config::ServiceConfig {
+    ctl::config::Config::from_toml(&format!("[[services]]\n{text}"), "test").unwrap().services.remove(0)
+}
+
 #[test]
 fn show_looks_as_ipvsadm_does() {
     let real_server = |last: u8, weight, state, mac, active, inactive| RealServerView {
@@ -18,35 +22,56 @@ fn show_looks_as_ipvsadm_does() {
         port: "lan0".to_owned(),
         active_connections: active,
         inactive_connections: inactive,
+        persistent_connections: 0,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        drain_seconds_left: None,
     };
+    let full = RealServerView {
+        upper_threshold: 1000,
+        persistent_connections: 5,
+        drain_seconds_left: Some(243),
+        ..real_server(13, 0, RealServerState::Draining, None, 999, 1)
+    };
+    let other = RealServerView { upper_threshold: 10, lower_threshold: 2, ..full.clone() };
     let answer = Show {
         services: vec![
             ServiceView {
-                protocol: ctl::config::Protocol::Tcp,
-                address: Ipv4Addr::new(192, 0, 2, 10),
-                port: 80,
-                scheduler: scheduler::Algorithm::Wrr,
+                service: config("protocol='tcp'\naddress='192.0.2.10'\nport=80\nscheduler='wrr'\n"),
                 real_servers: vec![
                     real_server(11, 1, RealServerState::Up, Some(mac(0x0b)), 12, 3),
                     real_server(112, 65535, RealServerState::Unresolved, None, 0, 1_000_000),
                 ],
             },
             ServiceView {
-                protocol: ctl::config::Protocol::Udp,
-                address: Ipv4Addr::new(192, 0, 2, 10),
-                port: 53,
-                scheduler: scheduler::Algorithm::Wlc,
+                service: config(
+                    "protocol='udp'\naddress='192.0.2.10'\nport=53\nscheduler_flags=['flag-1','flag-3']\none_packet=true\n\
+                     slow_start_seconds=60\npersistence={netmask='255.255.255.0',engine='sip'}\n\
+                     timeouts={udp=30,tcp_close=1}\n",
+                ),
                 real_servers: vec![],
+            },
+            ServiceView {
+                service: config(
+                    "group='web'\nfwmark=7\npersistence={timeout_seconds=60}\n\
+                     members=[{protocol='tcp',address='192.0.2.11',port=80},{protocol='tcp',address='192.0.2.11',port=0}]\n",
+                ),
+                real_servers: vec![full, other],
             },
         ],
     };
     let expected = "\
-Protocol VIP:Port Scheduler
-  -> RealServer:Port  Forward  Weight  State       MAC                Port  ActiveConn  InActConn
+Protocol VIP:Port Scheduler Flags
+  -> RealServer:Port  Forward  Weight  State                 MAC                Port  Thresholds  PersistConn  ActiveConn  InActConn
 tcp 192.0.2.10:80 wrr
-  -> 10.0.0.11:80     Route         1  up          02:00:00:00:00:0b  lan0          12          3
-  -> 10.0.0.112:80    Route     65535  unresolved  -                  lan0           0    1000000
-udp 192.0.2.10:53 wlc
+  -> 10.0.0.11:80     Route         1  up                    02:00:00:00:00:0b  lan0  -                     0          12          3
+  -> 10.0.0.112:80    Route     65535  unresolved            -                  lan0  -                     0           0    1000000
+udp 192.0.2.10:53 wlc (flag-1,flag-3) persistent 360 mask 255.255.255.0 pe sip ops slow-start 1m00s timeout tcp_close=1,udp=30
+group web fwmark 7 wlc persistent 60
+  member tcp 192.0.2.11:80
+  member tcp 192.0.2.11:0
+  -> 10.0.0.13        Route         0  draining, 4m03s left  -                  lan0  1000/750              5         999          1
+  -> 10.0.0.13        Route         0  draining, 4m03s left  -                  lan0  10/2                  5         999          1
 ";
     assert_eq!(show(&answer), expected);
 }
@@ -54,6 +79,11 @@ udp 192.0.2.10:53 wlc
 fn some_stats() -> Stats {
     let counters =
         |connections| TrafficCounters { connections, packets: connections * 10, bytes: connections * 1000 };
+    let rates = |connections_per_second| TrafficRates {
+        connections_per_second,
+        packets_per_second: connections_per_second * 10,
+        bytes_per_second: connections_per_second * 1000,
+    };
     let packets = PacketTotals {
         received: 100,
         forwarded: 90,
@@ -62,13 +92,13 @@ fn some_stats() -> Stats {
     };
     Stats {
         services: vec![ServiceStats {
-            protocol: ctl::config::Protocol::Tcp,
-            address: Ipv4Addr::new(192, 0, 2, 10),
-            port: 80,
+            service: ServiceId::new(ctl::config::Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80),
             totals: counters(9),
+            rates: rates(4),
             real_servers: vec![RealServerStats {
                 address: Ipv4Addr::new(10, 0, 0, 11),
                 counters: counters(7),
+                rates: rates(3),
             }],
         }],
         totals: packets.clone(),
@@ -79,6 +109,7 @@ fn some_stats() -> Stats {
             control_frames_sent: 5,
             connections: 2,
             connection_capacity: 1_048_576,
+            stateless: [("creation_rate".to_owned(), 2), ("table_full".to_owned(), 0)].into(),
             generation: 7,
         }],
         ports: vec![PortStats {
@@ -99,49 +130,88 @@ fn some_stats() -> Stats {
 #[test]
 fn stats_show_services_workers_ports_and_the_drops_that_happened() {
     let expected = "\
-Protocol VIP:Port -> RealServer  Connections  Packets  Bytes
-tcp 192.0.2.10:80                          9       90   9000
-  -> 10.0.0.11                             7       70   7000
+Protocol VIP:Port -> RealServer  Connections  Packets  Bytes  Conn/s  Packets/s  Bytes/s
+tcp 192.0.2.10:80                          9       90   9000       4         40     4000
+  -> 10.0.0.11                             7       70   7000       3         30     3000
 
-Worker  CPU  Received  Forwarded  Punted  Dropped  ControlSent  Connections  Capacity  Generation
-     0    3       100         90       4        6            5            2   1048576           7
+Worker  CPU  Received  Forwarded  Stateless  Punted  Dropped  ControlSent  Connections  Capacity  Generation
+     0    3       100         90          2       4        6            5            2   1048576           7
 
 Port  Link  RxPackets  RxBytes  TxPackets  TxBytes  RxMissed  RxErrors  RxNoMbuf  TxErrors
 lan0  up          100     6400         95     6080         0         0         0         0
 
-All workers   Packets
-received          100
-forwarded          90
-punted              4
-dropped             6
-  no_service        6
+All workers            Packets
+received                   100
+forwarded                   90
+of them without state        2
+  creation_rate              2
+punted                       4
+dropped                      6
+  no_service                 6
 ";
     assert_eq!(stats(&some_stats(), false), expected);
     assert_eq!(stats(&some_stats(), true), expected.split_once("\n\n").unwrap().0.to_owned() + "\n");
 }
 
+fn some_connection() -> ConnectionView {
+    ConnectionView {
+        protocol: Some(ctl::config::Protocol::Tcp),
+        is_template: false,
+        engine_data: None,
+        group: None,
+        state: "ESTABLISHED".to_owned(),
+        expires_seconds: 899,
+        client_address: Ipv4Addr::new(198, 51, 100, 7),
+        client_port: 40000,
+        virtual_address: Ipv4Addr::new(192, 0, 2, 10),
+        virtual_port: 80,
+        real_server: Ipv4Addr::new(10, 0, 0, 11),
+        worker: Some(1),
+    }
+}
+
 #[test]
 fn connections_look_as_in_ipvsadm_and_say_how_many_there_are() {
-    let answer = Connections {
-        matching: 5000,
-        connections: vec![ConnectionView {
-            protocol: ctl::config::Protocol::Tcp,
-            state: "ESTABLISHED".to_owned(),
-            expires_seconds: 899,
-            client_address: Ipv4Addr::new(198, 51, 100, 7),
-            client_port: 40000,
-            virtual_address: Ipv4Addr::new(192, 0, 2, 10),
-            virtual_port: 80,
-            real_server: Ipv4Addr::new(10, 0, 0, 11),
-            worker: 1,
-        }],
-    };
+    let answer = Connections { matching: 5000, connections: vec![some_connection()] };
     let expected = "\
 Protocol  Expire  State        Source              Virtual        Destination   Worker
 tcp        14:59  ESTABLISHED  198.51.100.7:40000  192.0.2.10:80  10.0.0.11:80       1
-1 of 5000 connections shown
 ";
-    assert_eq!(connections(&answer), expected);
+    let query = ConnectionsQuery::default();
+    let footer = "1 of 5000 connections shown\n";
+    assert_eq!(connections(&answer, &query, false), format!("{expected}{footer}"));
+    let page = ConnectionsQuery { offset: 100, ..query.clone() };
+    let footer = "1 of 5000 connections shown, after the first 100\n";
+    assert_eq!(connections(&answer, &page, false), format!("{expected}{footer}"));
+    assert_eq!(connections(&answer, &query, true), "5000\n");
+}
+
+#[test]
+fn templates_have_no_worker_and_may_be_of_a_group_or_a_call() {
+    let template = ConnectionView {
+        is_template: true,
+        client_port: 0,
+        worker: None,
+        state: "ASSURED".to_owned(),
+        ..some_connection()
+    };
+    let of_group = ConnectionView {
+        protocol: None,
+        group: Some("web".parse().unwrap()),
+        virtual_address: Ipv4Addr::new(0, 0, 0, 7),
+        virtual_port: 0,
+        ..template.clone()
+    };
+    let of_call = ConnectionView { engine_data: Some("a@b".to_owned()), ..template.clone() };
+    let query = ConnectionsQuery { kind: EntryKind::Templates, ..ConnectionsQuery::default() };
+    let answer = Connections { matching: 2, connections: vec![of_group, of_call] };
+    let expected = "\
+Protocol  Expire  State    Source          Virtual        Destination   Worker  EngineData
+ip         14:59  ASSURED  198.51.100.7:0  group web      10.0.0.11:0        -  -
+tcp        14:59  ASSURED  198.51.100.7:0  192.0.2.10:80  10.0.0.11:80       -  a@b
+2 of 2 persistence templates shown
+";
+    assert_eq!(connections(&answer, &query, false), expected);
 }
 
 #[test]
@@ -180,6 +250,10 @@ fn status_begins_with_the_verdict() {
         real_servers: 6,
         real_servers_up: 5,
         connections: 1234,
+        connection_buckets: 1 << 17,
+        templates: 5,
+        template_capacity: 262_144,
+        connection_options: ConnectionsConfig { timeouts: Timeouts::IPVS, ..ConnectionsConfig::default() },
         memory: "512 MiB, no hugepages".to_owned(),
         warnings: vec![],
         ports: vec![PortView {
@@ -198,6 +272,9 @@ Configuration     generation 7
 Virtual services  2
 Real servers      6, 5 of them up
 Connections       1234
+Templates         5 of 262144
+Options           defaults
+Timeouts          tcp_established 900, tcp_fin_wait 120, udp 300
 Memory            512 MiB, no hugepages
 
 Port  Link  MAC                 MTU  Addresses    Device
@@ -207,6 +284,21 @@ lan0  down  02:00:00:00:00:01  1500  10.0.0.1/24  net_af_packet0,iface=eth1
     answer.warnings = vec!["port lan0 has no link".to_owned()];
     let warned = format!("dr-director runs, with a warning:\n  - port lan0 has no link\n{facts}");
     assert_eq!(status(&answer), warned);
+}
+
+#[test]
+fn options_that_are_not_the_defaults_are_told() {
+    let mut options = ConnectionsConfig {
+        timeouts: Timeouts { udp: Some(30), sctp_init: Some(7), ..Timeouts::IPVS },
+        sloppy_tcp: true,
+        conn_reuse_mode: 0,
+        ..ConnectionsConfig::default()
+    };
+    assert_eq!(describe_options(&options), "sloppy_tcp true, conn_reuse_mode 0");
+    let timeouts = "tcp_established 900, tcp_fin_wait 120, udp 30, sctp_init 7";
+    assert_eq!(describe_timeouts(&options.timeouts), timeouts);
+    options.timeouts = Timeouts { udp: Some(30), sctp_init: Some(7), ..Timeouts::default() };
+    assert_eq!(describe_timeouts(&options.timeouts), timeouts, "an absent one is IPVS's");
 }
 
 #[test]

@@ -1,0 +1,390 @@
+//! What each command line asks of the director, and what is said where it refuses.
+
+use ctl::config::{
+    Config, ConnectionsConfig, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+};
+use ctl::ipvsadm::director::Daemon;
+use ctl::protocol::{
+    Batch, Command, ConnectionView, ErrorCode, ErrorReply, Filter, OneRealServer, OneService,
+    PersistenceChange, SetOptions, SetRs, SetVip,
+};
+use scheduler::Algorithm;
+
+use crate::memory::{Memory, Printed, ipvsadm, run};
+
+fn web() -> ServiceId {
+    ServiceId::new(Protocol::Tcp, [192, 0, 2, 10].into(), 80)
+}
+
+fn group(name: &str) -> ServiceId {
+    ServiceId::Group(name.parse().unwrap())
+}
+
+fn real_server(last: u8) -> RealServerConfig {
+    RealServerConfig {
+        address: [10, 0, 0, last].into(),
+        weight: 1,
+        mac: None,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        drain: None,
+    }
+}
+
+/// A web service and a mark 7 of the group `shop`, with a real server each.
+fn director() -> Memory {
+    let mut services = vec![ServiceConfig::new(web()), ServiceConfig::new(group("shop"))];
+    services[1].fwmark = Some(7);
+    for service in &mut services {
+        service.real_servers.push(real_server(11));
+    }
+    Memory { config: Config { services, ..Config::default() }, ..Memory::default() }
+}
+
+fn silent() -> Printed {
+    Printed::default()
+}
+
+fn fails(exit_code: i32, stderr: &str) -> Printed {
+    Printed { exit_code, stdout: String::new(), stderr: format!("{stderr}\n") }
+}
+
+#[test]
+fn each_command_line_is_one_change() {
+    let edited = |set: SetVip| {
+        Command::SetVip(SetVip { scheduler_flags: Some(Default::default()), one_packet: Some(false), ..set })
+    };
+    let off = Some(PersistenceChange::Off);
+    let on = |timeout_seconds, netmask: [u8; 4]| {
+        Some(PersistenceChange::On(Persistence { timeout_seconds, netmask: netmask.into(), engine: None }))
+    };
+    let edited_server = |id, set: SetRs| {
+        Command::SetRs(SetRs {
+            lower_threshold: Some(set.lower_threshold.unwrap_or(0)),
+            upper_threshold: Some(set.upper_threshold.unwrap_or(0)),
+            weight: Some(set.weight.unwrap_or(1)),
+            ..SetRs::new(id, [10, 0, 0, 11].into())
+        })
+    };
+    let options = |timeouts| Command::SetOptions(SetOptions { timeouts, ..SetOptions::default() });
+    for (line, command) in [
+        (
+            "-E -t 192.0.2.10:80",
+            edited(SetVip { scheduler: Some(Algorithm::Wlc), persistence: off, ..SetVip::new(web()) }),
+        ),
+        (
+            "-E -t 192.0.2.10:80 -s rr -p -M 255.255.255.0",
+            edited(SetVip {
+                scheduler: Some(Algorithm::Rr),
+                persistence: on(360, [255, 255, 255, 0]),
+                ..SetVip::new(web())
+            }),
+        ),
+        (
+            "-E -f 7 -s lc",
+            edited(SetVip { scheduler: Some(Algorithm::Lc), persistence: off, ..SetVip::new(group("shop")) }),
+        ),
+        ("-D -t 192.0.2.10:80", Command::DelVip(OneService { service: web() })),
+        ("-D -f 7", Command::DelVip(OneService { service: group("shop") })),
+        ("-e -t 192.0.2.10:80 -r 10.0.0.11", edited_server(web(), SetRs::new(web(), [0; 4].into()))),
+        (
+            "-e -f 7 -r 10.0.0.11 -w 0 -x 9 -y 5",
+            edited_server(
+                group("shop"),
+                SetRs {
+                    weight: Some(0),
+                    upper_threshold: Some(9),
+                    lower_threshold: Some(5),
+                    ..SetRs::new(web(), [0; 4].into())
+                },
+            ),
+        ),
+        (
+            "-d -t 192.0.2.10:80 -r 10.0.0.11",
+            Command::DelRs(OneRealServer { service: web(), address: [10, 0, 0, 11].into() }),
+        ),
+        ("-C", Command::Clear),
+        ("-Z", Command::Zero(Filter::default())),
+        ("-Z -f 7", Command::Zero(Filter { service: Some(group("shop")) })),
+        ("-Z -t 0.0.0.0", Command::Zero(Filter::default())),
+        ("--set 0 0 30", options(Timeouts { udp: Some(30), ..Timeouts::default() })),
+        (
+            "--set 900 10 0",
+            options(Timeouts { tcp_established: Some(900), tcp_fin_wait: Some(10), ..Timeouts::default() }),
+        ),
+    ] {
+        let mut director = director();
+        assert_eq!(ipvsadm(&mut director, line), silent(), "{line}");
+        assert_eq!(director.changes, [command], "{line}");
+    }
+}
+
+#[test]
+fn a_mark_becomes_a_group_without_members() {
+    let mut director = director();
+    assert_eq!(ipvsadm(&mut director, "-A -f 9 -s rr -p 60 -o"), silent());
+    let added = director.config.services.last().unwrap();
+    let persistence = Persistence { timeout_seconds: 60, netmask: Persistence::NETMASK, engine: None };
+    let expected = ServiceConfig {
+        fwmark: Some(9),
+        scheduler: Algorithm::Rr,
+        persistence: Some(persistence),
+        one_packet: true,
+        ..ServiceConfig::new(group("fwmark-9"))
+    };
+    assert_eq!(*added, expected);
+    assert_eq!(ipvsadm(&mut director, "-a -f 9 -r 10.0.0.12 -g"), silent());
+    assert_eq!(director.config.services.last().unwrap().real_servers, [real_server(12)]);
+}
+
+#[test]
+fn set_of_three_zeros_changes_nothing() {
+    let mut director = director();
+    assert_eq!(ipvsadm(&mut director, "--set 0 0 0"), silent());
+    assert_eq!(director.changes, []);
+}
+
+#[test]
+fn what_the_director_cannot_do_is_refused_and_changes_nothing() {
+    let only_direct = |option: &str| {
+        format!("dr-director: it forwards by direct routing (-g) only; {option} is not supported yet")
+    };
+    let port = "dr-director: a real server of a firewall mark receives on the port that the client asked for; \
+                leave :8080 out";
+    for (line, exit_code, text) in [
+        ("-A -t [2001:db8::1]:80", 255, "Operation not supported with IPv6".to_owned()),
+        ("-A -f 9 -6", 255, "Operation not supported with IPv6".to_owned()),
+        ("-D -f 7 -6", 255, "No such service".to_owned()),
+        ("-a -t [2001:db8::1]:80 -r [2001:db8::2]:80", 255, "Service not defined".to_owned()),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -m", 255, only_direct("-m")),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -i", 255, only_direct("-i")),
+        ("-e -t 192.0.2.10:80 -r 10.0.0.11 -m", 255, only_direct("-m")),
+        ("-a -t 192.0.2.10:80 -r [2001:db8::2]:80 -i", 255, only_direct("-i")),
+        ("-a -f 7 -r 10.0.0.12:8080", 255, port.to_owned()),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -w 65536", 2, "illegal weight specified".to_owned()),
+        ("-A -t 192.0.2.11:80 -s none", 255, "Scheduler or persistence engine not found".to_owned()),
+        ("--start-daemon master", 255, "dr-director: it has no sync daemons yet".to_owned()),
+        ("--stop-daemon backup", 255, "No daemon is running".to_owned()),
+    ] {
+        let mut director = director();
+        assert_eq!(ipvsadm(&mut director, line), fails(exit_code, &text), "{line}");
+        assert_eq!(director.changes, [], "{line}");
+    }
+}
+
+/// The kernel looks for the service first, and for the real server before most of its attributes.
+#[test]
+fn what_does_not_exist_is_said_before_what_is_not_supported() {
+    for (line, text) in [
+        ("-A -t 192.0.2.10:80 -s nonsense", "Service already exists"),
+        ("-A -f 7 -s nonsense", "Service already exists"),
+        ("-E -t 192.0.2.11:80 -s nonsense", "No such service"),
+        ("-a -t 192.0.2.11:80 -r 10.0.0.12 -m", "Service not defined"),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.11 -m", "Destination already exists"),
+        ("-e -t 192.0.2.10:80 -r 10.0.0.12 -m", "No such destination"),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.11 -m -y 5", "Numerical result out of range"),
+        // Only real servers on the service's port exist here.
+        ("-d -t 192.0.2.10:80 -r 10.0.0.11:8080", "No such destination"),
+        ("-d -r 10.0.0.11 -t 192.0.2.10:80", "No such destination"),
+        ("-d -t 192.0.2.11:80 -r 10.0.0.11:8080", "Service not defined"),
+        ("-d -f 7 -r 10.0.0.11:8080", "No such destination"),
+        ("-d -f 7 -r 10.0.0.12", "No such destination"),
+        ("-d -f 8 -r 10.0.0.11", "Service not defined"),
+    ] {
+        let mut director = director();
+        let before = director.config.clone();
+        assert_eq!(ipvsadm(&mut director, line), fails(255, text), "{line}");
+        assert_eq!(director.config, before, "{line}");
+    }
+}
+
+#[test]
+fn the_directors_refusals_have_ipvsadms_words_and_its_own_where_those_say_too_little() {
+    let invalid = "Invalid operation.  Possibly wrong module version, address not unicast, ...";
+    for (code, text) in [
+        (ErrorCode::Invalid, format!("{invalid}\ndr-director: it is so\ndr-director: help: do this")),
+        (
+            ErrorCode::Full,
+            "Memory allocation problem\ndr-director: it is so\ndr-director: help: do this".to_owned(),
+        ),
+        (ErrorCode::Denied, "Permission denied (you must be root)".to_owned()),
+        (
+            ErrorCode::BadRequest,
+            "Module is wrong version\ndr-director: it is so\ndr-director: help: do this".to_owned(),
+        ),
+        (ErrorCode::Timeout, "dr-director: it is so\ndr-director: help: do this".to_owned()),
+        (ErrorCode::Exists, "Service already exists".to_owned()),
+    ] {
+        let refusal = Some(ErrorReply::new(code, "it is so").with_help("do this"));
+        let mut director = Memory { refusal, ..director() };
+        assert_eq!(ipvsadm(&mut director, "-A -t 192.0.2.11:80"), fails(255, &text), "{code:?}");
+    }
+}
+
+#[test]
+fn without_a_daemon_ipvsadm_says_so_as_it_does_without_a_kernel() {
+    let socket = std::path::Path::new("/nonexistent/control.sock");
+    let Printed { exit_code, stdout, stderr } = ipvsadm(&mut Daemon::at(socket), "-Ln");
+    assert_eq!((exit_code, stdout.as_str()), (2, ""));
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines[0], "Can't initialize ipvs: No such file or directory");
+    assert_eq!(lines[1], "Are you sure that IP Virtual Server is built in the kernel or as module?");
+    assert!(lines[2].starts_with("dr-director: /nonexistent/control.sock: cannot connect"), "{stderr}");
+}
+
+#[test]
+fn connections_of_a_mark_have_it_as_their_address() {
+    let view = |group: Option<&str>| ConnectionView {
+        protocol: group.is_none().then_some(Protocol::Tcp),
+        is_template: group.is_some(),
+        engine_data: None,
+        group: group.map(|name| name.parse().unwrap()),
+        state: if group.is_some() { "NONE" } else { "ESTABLISHED" }.to_owned(),
+        expires_seconds: if group.is_some() { 179 } else { 8059 },
+        client_address: [198, 51, 100, 7].into(),
+        client_port: if group.is_some() { 0 } else { 40_312 },
+        virtual_address: [0; 4].into(),
+        virtual_port: if group.is_some() { 0 } else { 80 },
+        real_server: [10, 0, 0, 11].into(),
+        worker: None,
+    };
+    let connections = vec![view(None), view(Some("shop")), view(Some("unknown"))];
+    let mut director = Memory { connections, ..director() };
+    let text = "\
+IPVS connection entries
+pro expire state       source             virtual            destination
+TCP 134:19 ESTABLISHED 198.51.100.7:40312 0.0.0.0:80         10.0.0.11:80
+IP  02:59  NONE        198.51.100.7:0     0.0.0.7:0          10.0.0.11:0
+IP  02:59  NONE        198.51.100.7:0     0.0.0.0:0          10.0.0.11:0
+";
+    let printed = ipvsadm(&mut director, "-Lcn");
+    assert_eq!(printed, Printed { stdout: text.to_owned(), ..silent() });
+}
+
+#[test]
+fn more_connections_than_a_page_are_all_listed() {
+    let view = ConnectionView {
+        protocol: Some(Protocol::Udp),
+        is_template: false,
+        engine_data: None,
+        group: None,
+        state: "UDP".to_owned(),
+        expires_seconds: 300,
+        client_address: [198, 51, 100, 7].into(),
+        client_port: 1,
+        virtual_address: [192, 0, 2, 10].into(),
+        virtual_port: 53,
+        real_server: [10, 0, 0, 11].into(),
+        worker: Some(0),
+    };
+    let mut director = Memory { connections: vec![view; 100_001], ..Memory::default() };
+    assert_eq!(ipvsadm(&mut director, "-Lcn").stdout.lines().count(), 100_003);
+}
+
+#[test]
+fn a_file_is_one_batch_and_an_error_names_its_line() {
+    let file = "# comes from a kernel\n-A -t 192.0.2.20:80 -s rr\n\n  ipvsadm -a -t 192.0.2.20:80 -r 10.0.0.11 # the first\r\n\
+                -A -f 9\n-a -f 9 -r 10.0.0.11\n--set 0 0 30";
+    let mut memory = director();
+    assert_eq!(run(&mut memory, &["ipvsadm", "-R"], file), silent());
+    let [Command::Batch(Batch { commands })] = &memory.changes[..] else { panic!("{:?}", memory.changes) };
+    let verbs: Vec<&str> = commands.iter().map(Command::verb).collect();
+    assert_eq!(verbs, ["add-vip", "add-rs", "add-vip", "add-rs", "set-options"]);
+
+    let mut script = director();
+    assert_eq!(run(&mut script, &["/usr/sbin/ipvsadm-restore"], file), silent());
+    let [Command::Batch(Batch { commands })] = &script.changes[..] else { panic!("{:?}", script.changes) };
+    assert_eq!((commands.len(), &commands[0]), (6, &Command::Clear));
+    assert_eq!(script.config.services.len(), 2);
+
+    let try_help = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.";
+    for (file, exit_code, text) in [
+        (
+            "-A -t 192.0.2.20:80\n-A -t 192.0.2.20\n",
+            2,
+            "line 2: Zero port specified for non-persistent service",
+        ),
+        ("\n\n-A -t 192.0.2.10:80\n", 255, "line 3: Service already exists"),
+        ("-C\n-a -t 192.0.2.10:80 -r 10.0.0.12", 255, "line 2: Service not defined"),
+        ("-C\n-a -f 7 -r 10.0.0.12", 255, "line 2: Service not defined"),
+        ("-C\n-A -f 7\n-d -f 7 -r 10.0.0.12", 255, "line 3: No such destination"),
+        ("-d -t 192.0.2.10:80 -r 10.0.0.12", 255, "line 1: No such destination"),
+        ("-D -f 7\n-D -f 7", 255, "line 2: No such service"),
+        ("-A -f 9\n-A -f 9", 255, "line 2: Service already exists"),
+        ("-Z\n-R\n", 255, &format!("line 2: {try_help}")),
+        ("-h\n", 255, &format!("line 1: {try_help}")),
+        ("nonsense", 255, &format!("line 1: {try_help}")),
+    ] {
+        let mut director = director();
+        let before = director.config.clone();
+        assert_eq!(run(&mut director, &["ipvsadm", "-R"], file), fails(exit_code, text), "{file}");
+        assert_eq!(director.config, before, "{file}");
+    }
+}
+
+#[test]
+fn comments_of_ours_stand_before_the_line_that_they_are_about() {
+    let place = "dr-director: a comment that starts with `# dr-director:` stands before the line that";
+    for (file, text) in [
+        ("# dr-director: {\"service\":{}}\n-C\n", format!("line 2: {place} adds a service (-A)")),
+        (
+            "# dr-director: {\"real_server\":{}}\n-A -f 9\n",
+            format!("line 2: {place} adds a real server (-a)"),
+        ),
+        (
+            "# dr-director: {\"real_server\":{}}\n# dr-director: {\"service\":{}}\n",
+            format!("line 2: {place} adds a real server (-a)"),
+        ),
+        ("-C\n# dr-director: {\"service\":{}}\n", format!("line 2: {place} it is about")),
+    ] {
+        assert_eq!(run(&mut director(), &["ipvsadm", "-R"], file), fails(2, &text), "{file}");
+    }
+    let printed = run(&mut director(), &["ipvsadm", "-R"], "# dr-director: {\"nonsense\":1}");
+    assert_eq!(printed.exit_code, 2);
+    let start = "line 1: dr-director: the comment says nothing that is known: unknown variant `nonsense`";
+    assert!(printed.stderr.starts_with(start), "{}", printed.stderr);
+}
+
+#[test]
+fn what_ipvsadm_cannot_save_is_saved() {
+    let mut director = director();
+    let timeouts = Timeouts { udp: Some(30), tcp_syn_recv: Some(5), ..Timeouts::default() };
+    director.config.connections =
+        Some(ConnectionsConfig { timeouts, sloppy_tcp: true, ..ConnectionsConfig::default() });
+    let services = &mut director.config.services;
+    services[0].slow_start_seconds = 20;
+    services[0].real_servers[0].upper_threshold = 1000;
+    services[0].real_servers[0].lower_threshold = 750;
+    services[0].real_servers[0].mac = Some("02:00:00:00:00:11".parse().unwrap());
+    services.push(ServiceConfig::new(group("unmarked")));
+    let saved = r#"--set 0 0 30
+# dr-director: {"connections":{"timeouts":{"tcp_syn_recv":5},"sloppy_tcp":true}}
+# dr-director: {"service":{"slow_start_seconds":20}}
+-A -t 192.0.2.10:80 -s wlc
+# dr-director: {"real_server":{"mac":"02:00:00:00:00:11"}}
+-a -t 192.0.2.10:80 -r 10.0.0.11:80 -g -w 1 -x 1000 -y 750
+# dr-director: {"service":{"group":"shop"}}
+-A -f 7 -s wlc
+-a -f 7 -r 10.0.0.11:0 -g -w 1
+# dr-director: {"add_service":{"group":"unmarked","scheduler":"wlc","real_servers":[]}}
+"#;
+    let printed = ipvsadm(&mut director, "-Sn");
+    assert_eq!(printed.stdout, saved);
+    assert_eq!(run(&mut director, &["ipvsadm-save", "-n", "word"], "").stdout, saved);
+}
+
+#[test]
+fn a_group_without_a_mark_is_listed_last_by_its_name() {
+    let mut director = director();
+    director.config.services.insert(0, ServiceConfig::new(group("unmarked")));
+    let printed = ipvsadm(&mut director, "-Ln");
+    assert!(printed.stdout.ends_with("FWM  unmarked wlc\n"), "{}", printed.stdout);
+}
+
+#[test]
+fn save_script_says_what_it_knows() {
+    let text = "ipvsadm-save: Script to save the IPVS table to stdout.\n   \
+                With the -n option, prints out the table in numeric format.";
+    let printed = run(&mut director(), &["/sbin/ipvsadm-save", "-x"], "");
+    assert_eq!(printed, fails(1, text));
+}

@@ -1,0 +1,249 @@
+//! Where two transcripts of a scenario differ, and which differences are stated.
+//!
+//! A difference is one line: the scenario, the line of its golden file, and what the director did there.
+//!
+//! ```text
+//! removal-syn:9 = 10.0.0.11                                  it forwarded the frame so
+//! removal-syn:12 - TCP SYN_RECV 198.51.100.7:40000 ...       it does not list this row
+//! removal-syn:12 + TCP SYN_RECV 198.51.100.7:40000 ...       it lists this row besides
+//! persistent-removed:9 stale templates                       it lists none of the templates that the kernel has given up
+//! twos-equal:605 shares 10.0.0.11: 10 where the kernel has 200 of 600
+//! ```
+//!
+//! `lab/differential/deviations` has the stated ones: the name of the reason, which docs/DEVIATIONS.md argues, and the
+//! difference, in which `*` stands for anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+
+use super::collection;
+use super::scenario::{Answer, Step, Transcript};
+
+/// How many standard deviations two shares may be apart: beyond it is no chance any more.
+const SHARE_DEVIATIONS: f64 = 5.0;
+
+/// Where `director` differs from `golden`, the transcripts of one scenario.
+pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Result<Vec<String>> {
+    ensure!(golden.steps() == director.steps(), "{name}: not the same scenario");
+    let mut differences = Vec::new();
+    let mut line = 1;
+    let is_statistical = |at: usize| golden.lines[at..].iter().any(|(step, _)| *step == Step::Shares);
+    let mut shares_from = 0;
+    for (at, ((step, expected), (_, got))) in golden.lines.iter().zip(&director.lines).enumerate() {
+        let place = format!("{name}:{line}");
+        let mut differs = |what: String| differences.push(format!("{place} {what}"));
+        match (expected, got) {
+            (Answer::Listed(expected), Answer::Listed(got)) => {
+                compare_rows(expected, got).into_iter().for_each(&mut differs);
+                line += expected.len();
+            }
+            (Answer::Forwarded(_), Answer::Forwarded(_)) if is_statistical(at) => {}
+            (Answer::Forwarded(_), Answer::Forwarded(got_by)) if expected != got => {
+                differs(format!("= {}", got_by.map_or("-".to_owned(), |address| address.to_string())));
+            }
+            _ => {}
+        }
+        if *step == Step::Shares {
+            let (expected, got) = (&golden.lines[shares_from..at], &director.lines[shares_from..at]);
+            compare_shares(&shares(expected), &shares(got)).into_iter().for_each(&mut differs);
+            shares_from = at;
+        }
+        line += 1;
+    }
+    Ok(differences)
+}
+
+/// Rows that are missing and rows that are too much; where only their order differs, that.
+fn compare_rows(expected: &[String], got: &[String]) -> Vec<String> {
+    let fresh = without_stale_templates(expected);
+    if expected == got {
+        Vec::new()
+    } else if fresh == got {
+        vec!["stale templates".to_owned()]
+    } else {
+        compare_fresh_rows(&fresh, got)
+    }
+}
+
+/// The listing as if the kernel removed a template that it has given up: it gives it port 65535, which nobody looks for, and
+/// lists and counts it until it times out (`ip_vs_check_template`).
+fn without_stale_templates(rows: &[String]) -> Vec<String> {
+    let is_stale = |row: &&String| row.split(' ').nth(4).is_some_and(|address| address.ends_with(":65535"));
+    let mut fresh: Vec<String> = rows.iter().filter(|row| !is_stale(row)).cloned().collect();
+    for stale in rows.iter().filter(is_stale) {
+        let Some(address) = stale.split([' ', ':']).nth(6) else { continue };
+        let start = format!("-> {address}:");
+        if let Some(row) = fresh.iter_mut().find(|row| row.starts_with(&start)) {
+            let (rest, count) = row.rsplit_once(' ').unwrap_or((row, ""));
+            let count: u32 = count.parse().unwrap_or(0);
+            *row = format!("{rest} {}", count.saturating_sub(1));
+        }
+    }
+    fresh
+}
+
+fn compare_fresh_rows(expected: &[String], got: &[String]) -> Vec<String> {
+    let missing = rest(expected, got).map(|row| format!("- {row}"));
+    let unexpected = rest(got, expected).map(|row| format!("+ {row}"));
+    let rows: Vec<String> = missing.chain(unexpected).collect();
+    if rows.is_empty() && expected != got { vec!["order of rows".to_owned()] } else { rows }
+}
+
+/// Rows of `all` that `others` has not as often.
+fn rest<'a>(all: &'a [String], others: &[String]) -> impl Iterator<Item = &'a String> {
+    let mut others = others.to_vec();
+    all.iter().filter(move |row| match others.iter().position(|other| other == *row) {
+        Some(place) => {
+            others.swap_remove(place);
+            false
+        }
+        None => true,
+    })
+}
+
+fn shares(lines: &[(Step, Answer)]) -> BTreeMap<Option<Ipv4Addr>, usize> {
+    let mut shares = BTreeMap::new();
+    for (_, answer) in lines {
+        if let Answer::Forwarded(address) = answer {
+            *shares.entry(*address).or_insert(0) += 1;
+        }
+    }
+    shares
+}
+
+fn compare_shares(
+    expected: &BTreeMap<Option<Ipv4Addr>, usize>,
+    got: &BTreeMap<Option<Ipv4Addr>, usize>,
+) -> Vec<String> {
+    let total: usize = expected.values().sum();
+    let who: BTreeSet<_> = expected.keys().chain(got.keys()).collect();
+    let mut differences = Vec::new();
+    for address in who {
+        let count = |shares: &BTreeMap<_, usize>| shares.get(address).copied().unwrap_or(0);
+        let (expected, got) = (count(expected), count(got));
+        let share = expected as f64 / total as f64;
+        // Two samples: twice the variance of one. Who got nothing there gets nothing here.
+        let allowed = SHARE_DEVIATIONS * (2.0 * total as f64 * share * (1.0 - share)).sqrt();
+        if (expected as f64 - got as f64).abs() > allowed {
+            let name = address.map_or("-".to_owned(), |address| address.to_string());
+            differences.push(format!("shares {name}: {got} where the kernel has {expected} of {total}"));
+        }
+    }
+    differences
+}
+
+/// The stated deviations: name of the reason, and the pattern of the difference.
+pub struct Deviations(Vec<(String, String)>);
+
+impl Deviations {
+    /// Reads `lab/differential/deviations`.
+    pub fn read() -> Result<Deviations> {
+        Self::parse(&fs::read_to_string(collection::directory().join("deviations"))?)
+    }
+
+    fn parse(text: &str) -> Result<Deviations> {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let entry = |line: &str| {
+            let (reason, pattern) =
+                line.split_once(' ').with_context(|| format!("no difference: `{line}`"))?;
+            Ok((reason.to_owned(), pattern.to_owned()))
+        };
+        Ok(Deviations(lines.map(entry).collect::<Result<_>>()?))
+    }
+
+    /// Names of the reasons.
+    pub fn reasons(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|(reason, _)| reason.as_str()).collect()
+    }
+
+    /// Those of `differences` that are not stated, and the entries that none of them shows, of the scenarios in `names`.
+    pub fn check<'a>(&'a self, differences: &'a [String], names: &[&str]) -> (Vec<&'a str>, Vec<&'a str>) {
+        let is_stated =
+            |difference: &&String| !self.0.iter().any(|(_, pattern)| matches(pattern, difference));
+        let is_shown = |pattern: &str| differences.iter().any(|difference| matches(pattern, difference));
+        let has_run =
+            |pattern: &str| names.iter().any(|name| matches(pattern.split(':').next().unwrap_or(""), name));
+        let stale = self.0.iter().map(|(_, pattern)| pattern.as_str());
+        (
+            differences.iter().filter(is_stated).map(String::as_str).collect(),
+            stale.filter(|pattern| has_run(pattern) && !is_shown(pattern)).collect(),
+        )
+    }
+}
+
+/// Whether `text` is `pattern`, in which `*` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(place) = rest.find(part) else { return false };
+        rest = &rest[place + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript(text: &str) -> Transcript {
+        Transcript::parse(text).unwrap()
+    }
+
+    #[test]
+    fn differences_have_the_golden_files_line() {
+        let golden =
+            transcript("list\n| a\n| b\nudp 198.51.100.7:1 > 192.0.2.10:53 = 10.0.0.11\nlist\n| c\n| d\n");
+        let director = transcript("list\n| b\n| e\nudp 198.51.100.7:1 > 192.0.2.10:53 = -\nlist\n| d\n| c\n");
+        assert_eq!(
+            differences("x", &golden, &director).unwrap(),
+            ["x:1 - a", "x:1 + e", "x:4 = -", "x:5 order of rows"]
+        );
+        assert!(differences("x", &golden, &golden).unwrap().is_empty());
+        assert!(differences("x", &golden, &transcript("list\n")).is_err());
+    }
+
+    #[test]
+    fn templates_that_the_kernel_has_given_up_are_one_difference() {
+        let row = "-> 10.0.0.12:80 Route 1 2 0";
+        let stale = "TCP NONE 198.51.100.7:0 192.0.2.10:65535 10.0.0.12:65535";
+        let golden = transcript(&format!("list\n| {row} 2\n| {stale}\n"));
+        let director = transcript(&format!("list\n| {row} 1\n"));
+        assert_eq!(differences("x", &golden, &director).unwrap(), ["x:1 stale templates"]);
+        assert!(differences("x", &golden, &golden).unwrap().is_empty());
+        let other = transcript(&format!("list\n| {row} 0\n"));
+        assert_eq!(
+            differences("x", &golden, &other).unwrap(),
+            [format!("x:1 - {row} 1"), format!("x:1 + {row} 0")]
+        );
+    }
+
+    #[test]
+    fn shares_may_differ_by_chance_and_no_more() {
+        let of = |first: usize, all: usize| {
+            let line = |n: usize| {
+                format!("udp 1.1.1.1:1 > 2.2.2.2:2 = 10.0.0.{}\n", if n < first { 11 } else { 12 })
+            };
+            transcript(&((0..all).map(line).collect::<String>() + "shares\n"))
+        };
+        assert!(differences("x", &of(300, 600), &of(330, 600)).unwrap().is_empty());
+        assert_eq!(differences("x", &of(300, 600), &of(500, 600)).unwrap().len(), 2);
+        assert_eq!(differences("x", &of(600, 600), &of(599, 600)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn stated_deviations_are_found_and_stale_ones_told() {
+        let text = "# comment\nno-op x:4 = -\nno-op x:* - a*\nstale x:9 = -\nother y:1 = -\n";
+        let deviations = Deviations::parse(text).unwrap();
+        let differences = ["x:4 = -".to_owned(), "x:1 - a b".to_owned(), "x:1 + e".to_owned()];
+        let (unstated, stale) = deviations.check(&differences, &["x"]);
+        assert_eq!((unstated, stale), (vec!["x:1 + e"], vec!["x:9 = -"]));
+        assert_eq!(deviations.reasons(), BTreeSet::from(["no-op", "other", "stale"]));
+        assert!(!matches("x:1 = -", "x:11 = -") && !matches("x:1*b*", "x:1 a") && matches("*", ""));
+    }
+}

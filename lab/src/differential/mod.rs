@@ -1,0 +1,31 @@
+//! The differential test against the kernel: the same frames in the same order go into the kernel's IPVS and into
+//! dr-director, and what came of each is compared, and after it the listing.
+//!
+//! ```text
+//!  scenario ──► run ──┬──► kernel (in the VM) ──────► transcript = golden file
+//!                     └──► dr-director ─────────────► transcript ──► comparison ──► differences
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`scenario`] | the scenario's text: steps, and what came of them |
+//! | [`frame`] | one frame of a scenario, as text and as bytes |
+//! | [`listing`] | what `ipvsadm -L` shows, without what depends on the moment |
+//! | [`generator`] | scenarios from seeds |
+//! | [`collection`] | every scenario, every golden file, by name |
+//! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
+//! | [`run`] | a scenario through either of the two |
+//! | [`kernel`] | the kernel's IPVS in a namespace |
+//! | [`director`] | dr-director in a namespace |
+//! | [`comparison`] | differences, and the stated deviations |
+
+pub mod collection;
+pub mod comparison;
+pub mod director;
+pub mod frame;
+pub mod generator;
+pub mod kernel;
+pub mod listing;
+pub mod run;
+pub mod scenario;
+pub mod wire;

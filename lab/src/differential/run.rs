@@ -1,0 +1,131 @@
+//! A scenario through either of the two directors, into a transcript, step by step: who runs several of them need not sleep
+//! while one waits.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::frame::Frame;
+use super::scenario::{Answer, Step, Transcript};
+use super::wire::Wire;
+
+/// What a scenario runs through.
+pub trait Subject {
+    /// Runs `ipvsadm` with each of these arguments, one after the other; a refusal is an error.
+    fn ipvsadm(&mut self, commands: &[&str]) -> Result<()>;
+    /// Sets one of net.ipv4.vs.
+    fn set(&mut self, name: &str, value: &str) -> Result<()>;
+    /// Gives frames a firewall mark; port 0 is every port.
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()>;
+    /// The listing, its rows as [`super::listing`] makes them.
+    fn list(&mut self) -> Result<Vec<String>>;
+    /// The counters.
+    fn statistics(&mut self) -> Result<Vec<String>>;
+    /// The far end of its cable.
+    fn wire(&mut self) -> &mut Wire;
+}
+
+/// Where a scenario is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It goes on at once.
+    Ready,
+    /// It goes on then.
+    WaitsUntil(Instant),
+    /// It is over.
+    Over,
+}
+
+/// A scenario that runs.
+pub struct Run {
+    steps: Vec<Step>,
+    /// What came of the steps so far.
+    pub transcript: Transcript,
+    state: State,
+}
+
+impl Run {
+    /// A scenario before its first step.
+    pub fn new(steps: Vec<Step>) -> Run {
+        Run { steps, transcript: Transcript::default(), state: State::Ready }
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When it goes on, if it waits.
+    pub fn due(&self) -> Option<Instant> {
+        if let State::WaitsUntil(time) = self.state { Some(time) } else { None }
+    }
+
+    /// Sleeps as long as it waits.
+    pub fn sleep(&mut self) {
+        if let State::WaitsUntil(time) = self.state {
+            std::thread::sleep(time.saturating_duration_since(Instant::now()));
+            self.state = State::Ready;
+        }
+    }
+
+    /// Takes the next steps: as many frames, or as many commands, as follow each other.
+    pub fn advance(&mut self, subject: &mut impl Subject) -> Result<()> {
+        let rest = &self.steps[self.transcript.lines.len()..];
+        let Some(first) = rest.first() else {
+            self.state = State::Over;
+            return Ok(());
+        };
+        let together = rest.iter().take_while(|step| are_together(first, step)).count().max(1);
+        let now = &rest[..together];
+        let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
+        self.state = match first {
+            Step::Wait(time) => State::WaitsUntil(Instant::now() + *time),
+            _ => State::Ready,
+        };
+        self.transcript.lines.extend(now.iter().cloned().zip(answers));
+        Ok(())
+    }
+
+    /// Runs it to its end, by itself.
+    pub fn finish(mut self, subject: &mut impl Subject) -> Result<Transcript> {
+        while self.state != State::Over {
+            self.sleep();
+            self.advance(subject)?;
+        }
+        Ok(self.transcript)
+    }
+}
+
+fn are_together(first: &Step, other: &Step) -> bool {
+    matches!((first, other), (Step::Frame(_), Step::Frame(_)) | (Step::Ipvsadm(_), Step::Ipvsadm(_)))
+}
+
+fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
+    match &steps[0] {
+        Step::Frame(_) => {
+            let frames: Vec<&Frame> = steps.iter().filter_map(frame).collect();
+            return Ok(subject.wire().send(&frames)?.into_iter().map(Answer::Forwarded).collect());
+        }
+        Step::Ipvsadm(_) => {
+            let commands: Vec<&str> = steps.iter().filter_map(command).collect();
+            subject.ipvsadm(&commands)?;
+        }
+        Step::Sysctl(name, value) => subject.set(name, value)?,
+        Step::Member { mark, protocol, destination } => {
+            subject.add_member(*mark, protocol, *destination.ip(), destination.port())?;
+        }
+        Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
+        Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
+        Step::Wait(_) | Step::Shares => {}
+    }
+    Ok(vec![Answer::Silent; steps.len()])
+}
+
+fn frame(step: &Step) -> Option<&Frame> {
+    if let Step::Frame(frame) = step { Some(frame) } else { None }
+}
+
+fn command(step: &Step) -> Option<&str> {
+    if let Step::Ipvsadm(arguments) = step { Some(arguments) } else { None }
+}

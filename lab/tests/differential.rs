@@ -1,0 +1,155 @@
+//! The kernel's answers, recorded in the VM (scripts/golden), against dr-director: every scenario frame by frame, and its
+//! listings. What differs is stated in `lab/differential/deviations` and argued in docs/DEVIATIONS.md.
+//!
+//! `DR_SCENARIOS=NAME_PREFIX` runs only those scenarios, and prints where they differ.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lab::differential::collection;
+use lab::differential::comparison::{Deviations, differences};
+use lab::differential::director::{Director, Scenario};
+use lab::differential::run::{Run, State};
+use lab::differential::scenario::{Step, Transcript};
+
+/// Scenarios that may wait at the same time.
+const WAITING_MAX: usize = 16;
+
+/// A scenario that has begun.
+struct Begun {
+    name: String,
+    scenario: Scenario,
+    run: Run,
+}
+
+/// Whether nothing that it does changes what others see: then others may run while it waits.
+fn is_local(steps: &[Step]) -> bool {
+    !steps.iter().any(|step| match step {
+        Step::Sysctl(..) => true,
+        Step::Ipvsadm(command) => command.starts_with("--set") || command.starts_with("-Z"),
+        _ => false,
+    })
+}
+
+fn waits(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::Wait(_)))
+}
+
+/// Runs scenarios on one director after the other.
+struct Replay {
+    director: Director,
+    waiting: Vec<Begun>,
+    transcripts: BTreeMap<String, Transcript>,
+}
+
+impl Replay {
+    /// Begins a scenario; it is over afterwards, or waits if it may.
+    fn begin(&mut self, name: &str, steps: Vec<Step>) -> Result<()> {
+        let scenario = Scenario::new(name, &steps);
+        let may_wait = is_local(&steps);
+        if self.director.is_used_up(&scenario) || !may_wait || self.waiting.len() >= WAITING_MAX {
+            self.finish_waiting()?;
+        }
+        if self.director.is_used_up(&scenario) {
+            self.director.restart()?;
+        }
+        self.director.begin(scenario.clone());
+        let mut begun = Begun { name: name.to_owned(), scenario, run: Run::new(steps) };
+        if may_wait {
+            return self.advance(begun);
+        }
+        while begun.run.state() != State::Over {
+            begun.run.sleep();
+            begun.run.advance(&mut self.director).with_context(|| name.to_owned())?;
+        }
+        self.end(begun.name, begun.run)
+    }
+
+    /// Goes on with a scenario until it waits or is over.
+    fn advance(&mut self, mut begun: Begun) -> Result<()> {
+        self.director.swap(begun.scenario);
+        while begun.run.state() == State::Ready {
+            begun.run.advance(&mut self.director).with_context(|| begun.name.clone())?;
+        }
+        if begun.run.state() == State::Over {
+            return self.end(begun.name, begun.run);
+        }
+        begun.scenario = self.director.swap(Scenario::default());
+        self.waiting.push(begun);
+        Ok(())
+    }
+
+    fn end(&mut self, name: String, run: Run) -> Result<()> {
+        self.director.end().with_context(|| name.clone())?;
+        self.transcripts.insert(name, run.transcript);
+        Ok(())
+    }
+
+    /// Goes on with a scenario that has waited long enough, if there is one.
+    fn resume_due(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        let Some(place) = self.waiting.iter().position(|begun| begun.run.due() <= Some(now)) else {
+            return Ok(false);
+        };
+        self.resume(place)?;
+        Ok(true)
+    }
+
+    fn finish_waiting(&mut self) -> Result<()> {
+        while let Some(place) = (0..self.waiting.len()).min_by_key(|&place| self.waiting[place].run.due()) {
+            self.resume(place)?;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, place: usize) -> Result<()> {
+        let mut begun = self.waiting.swap_remove(place);
+        begun.run.sleep();
+        self.advance(begun)
+    }
+}
+
+#[test]
+fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
+    let mut golden = collection::golden()?;
+    if let Ok(prefix) = std::env::var("DR_SCENARIOS") {
+        golden.retain(|name, _| name.starts_with(&prefix));
+    }
+    let mut replay =
+        Replay { director: Director::start()?, waiting: Vec::new(), transcripts: BTreeMap::new() };
+    // Those that may wait side by side come first, then the others, one after the other.
+    let mut order: Vec<(&String, Vec<Step>)> =
+        golden.iter().map(|(name, transcript)| (name, transcript.steps())).collect();
+    order.sort_by_key(|(_, steps)| (!is_local(steps), !waits(steps)));
+    for (name, steps) in order {
+        while replay.resume_due()? {}
+        replay.begin(name, steps)?;
+    }
+    replay.finish_waiting()?;
+    replay.director.process().assert_conservation()?;
+
+    let mut all = Vec::new();
+    for (name, transcript) in &golden {
+        all.extend(differences(name, transcript, &replay.transcripts[name])?);
+    }
+    let deviations = Deviations::read()?;
+    let names: Vec<&str> = golden.keys().map(String::as_str).collect();
+    let (unstated, stale) = deviations.check(&all, &names);
+    ensure!(unstated.is_empty(), "{} differences are not stated:\n{}", unstated.len(), unstated.join("\n"));
+    ensure!(stale.is_empty(), "stated deviations that are none any more:\n{}", stale.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_stated_deviation_is_argued() -> Result<()> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/DEVIATIONS.md"))?;
+    let deviations = Deviations::read()?;
+    let reasons = deviations.reasons();
+    let argued = page.lines().filter_map(|line| line.strip_prefix("### "));
+    let argued: std::collections::BTreeSet<&str> = argued.collect();
+    ensure!(reasons == argued, "listed: {reasons:?}\nargued: {argued:?}");
+    Ok(())
+}
