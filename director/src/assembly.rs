@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ctl::config::{Config, DirectorConfig, Hugepages};
 use dataplane::clock::Clock;
 use dataplane::connection::ConnectionTable;
-use dataplane::persistence::TemplateTable;
+use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
@@ -22,7 +22,6 @@ use crate::draft::Settings;
 use crate::neighbours::Neighbours;
 use crate::services::Services;
 use crate::slots::Slots;
-use crate::templates_stub::TemplateReader;
 use crate::topology::Topology;
 
 /// Started ports, and what belongs to them.
@@ -56,6 +55,14 @@ pub enum AssemblyError {
         /// Why.
         source: RegionError,
     },
+    /// No memory for the persistence templates.
+    #[error("table of {capacity} persistence templates (director.template_capacity): {source}")]
+    TemplateTable {
+        /// How large.
+        capacity: u32,
+        /// Why.
+        source: RegionError,
+    },
     /// The configuration does not fit its own capacity or the ports.
     #[error("{0}")]
     Refused(ctl::protocol::ErrorReply),
@@ -79,7 +86,8 @@ where
     let counts = shared_counts(capacity);
     let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
     let topology = Topology::new(&config.ports, &started.ports);
-    let mut services = Services::new(Slots::new(counts.clone(), counters.clone()));
+    let templates = template_table(&config.director)?;
+    let mut services = Services::new(Slots::new(counts.clone(), templates.clone(), counters.clone()));
     topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
     let settings = Settings {
         connections: config.connections.clone().unwrap_or_default(),
@@ -93,9 +101,8 @@ where
     let first = Arc::new(services.snapshot(&topology, &neighbours));
     let (publisher, mailboxes) = Publisher::new(first, workers);
     let host = HostQueues::new();
-    let templates = Arc::new(TemplateTable::default());
     let tables = connection_tables(&worker_cpus, &config.director)?;
-    let platform = with_tables(platform, &tables, config.director.hugepages);
+    let platform = with_tables(platform, &tables, &templates, config.director.hugepages);
     let buckets = tables.iter().map(|table| table.buckets() as u64).sum();
     let readers = tables.iter().map(ConnectionTable::reader).collect();
     let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
@@ -121,7 +128,7 @@ where
         host: Box::new(HostEnd::new(host, started.pool)),
         publisher,
         counters,
-        tables: Tables::new(readers, TemplateReader, buckets),
+        tables: Tables::new(readers, templates, buckets),
         clock: clock.clone(),
         worker_cpus,
         services,
@@ -131,17 +138,30 @@ where
     Ok(Assembly { control, workers })
 }
 
+/// Shared by all workers, and so on the control thread's NUMA node.
+fn template_table(director: &DirectorConfig) -> Result<Arc<TemplateTable>, AssemblyError> {
+    let capacity = director.template_capacity;
+    let limits =
+        TemplateLimits { capacity, destinations: director.real_server_capacity, keeps_call_ids: true };
+    TemplateTable::new(&limits, pages(director))
+        .map_err(|source| AssemblyError::TemplateTable { capacity, source })
+}
+
+fn pages(director: &DirectorConfig) -> Pages {
+    match director.hugepages {
+        Hugepages::Auto => Pages::Any,
+        Hugepages::Off => Pages::Ordinary,
+        Hugepages::Required => Pages::Hugepages,
+    }
+}
+
 /// Each made on its worker's CPU, so that it lies on that CPU's NUMA node.
 fn connection_tables(
     worker_cpus: &[usize],
     director: &DirectorConfig,
 ) -> Result<Vec<ConnectionTable>, AssemblyError> {
     let capacity = director.connection_capacity_per_worker;
-    let pages = match director.hugepages {
-        Hugepages::Auto => Pages::Any,
-        Hugepages::Off => Pages::Ordinary,
-        Hugepages::Required => Pages::Hugepages,
-    };
+    let pages = pages(director);
     let table = |(worker, &cpu): (usize, &usize)| {
         on_cpu(cpu, || ConnectionTable::new(capacity, pages))
             .map_err(|source| AssemblyError::ConnectionTable { worker, capacity, source })
@@ -149,12 +169,21 @@ fn connection_tables(
     worker_cpus.iter().enumerate().map(table).collect()
 }
 
-/// The memory in words, connection tables included, and what it costs that they have no hugepages.
-fn with_tables(mut platform: Platform, tables: &[ConnectionTable], wanted: Hugepages) -> Platform {
+/// The memory in words, tables included, and what it costs that they have no hugepages.
+fn with_tables(
+    mut platform: Platform,
+    tables: &[ConnectionTable],
+    templates: &TemplateTable,
+    wanted: Hugepages,
+) -> Platform {
     let Some(backing) = tables.first().map(ConnectionTable::backing) else { return platform };
-    let kibibytes = tables.iter().map(ConnectionTable::bytes).sum::<usize>().div_ceil(1024);
+    let connections = tables.iter().map(ConnectionTable::bytes).sum::<usize>().div_ceil(1024);
+    let templates = templates.bytes().div_ceil(1024);
     let separator = if platform.memory.is_empty() { "" } else { "; " };
-    platform.memory += &format!("{separator}connection tables: {kibibytes} KiB in {backing}");
+    platform.memory += &format!(
+        "{separator}connection tables: {connections} KiB in {backing}; persistence templates: {templates} KiB"
+    );
+    let kibibytes = connections + templates;
     let pages = match backing {
         Backing::HugePages => return platform,
         Backing::TransparentHugePages => "the kernel backs them with large pages as far as it has any",

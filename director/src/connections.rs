@@ -5,7 +5,6 @@
 //! tables' size. At most [`AT_ONCE`] run; others wait.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,8 @@ use ctl::protocol::{
 };
 use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
 use dataplane::connection::{Connection, ConnectionState, TableReader};
+use dataplane::persistence::reader::CallIdText;
+use dataplane::persistence::{Template, TemplateScope, TemplateTable};
 use dataplane::snapshot;
 use tokio::sync::Semaphore;
 
@@ -23,7 +24,6 @@ use crate::control::{Control, SharedControl};
 use crate::draft::no_service;
 use crate::selection::Selection;
 use crate::slots::Owner;
-use crate::templates_stub::TemplateReader;
 
 /// What `offset` and `limit` may reach together: rows that one listing holds.
 pub const REACH_MAX: u32 = 1_000_000;
@@ -46,7 +46,7 @@ pub struct Tables {
     /// The connections of each worker.
     pub workers: Vec<TableReader>,
     /// The templates of all workers.
-    pub templates: TemplateReader,
+    pub templates: Arc<TemplateTable>,
     /// Buckets of all connection tables together.
     pub buckets: u64,
     turns: Arc<Semaphore>,
@@ -54,7 +54,7 @@ pub struct Tables {
 
 impl Tables {
     /// Tables that nobody reads yet.
-    pub fn new(workers: Vec<TableReader>, templates: TemplateReader, buckets: u64) -> Self {
+    pub fn new(workers: Vec<TableReader>, templates: Arc<TemplateTable>, buckets: u64) -> Self {
         Tables { workers, templates, buckets, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
@@ -110,8 +110,6 @@ struct Listing {
     clock: Clock,
     filter: Filter,
     owners: Vec<Option<Owner>>,
-    /// Names of the groups by the number of their templates.
-    groups: HashMap<u32, GroupName>,
     sort: ConnectionOrder,
     descending: bool,
     offset: usize,
@@ -162,15 +160,10 @@ impl Listing {
             return Err(no_service(id));
         }
         let owners = services.slots().owners();
-        let named = |service: &ctl::config::ServiceConfig| match service.id {
-            ServiceId::Group(name) => Some((services.group_number(service.id)?, name)),
-            ServiceId::Virtual(_) => None,
-        };
         Ok(Listing {
             tables: control.tables.clone(),
             clock: control.clock.clone(),
             filter: Filter::new(query, &owners),
-            groups: services.configured().iter().filter_map(named).collect(),
             owners,
             sort: query.sort,
             descending: query.descending,
@@ -235,7 +228,49 @@ impl Listing {
         self.ordered(row)
     }
 
-    fn read_templates(&self, _see: &mut impl FnMut(Row)) {}
+    fn read_templates(&self, see: &mut impl FnMut(Row)) {
+        let table = &self.tables.templates;
+        let mut from = 0;
+        while from < table.bucket_bound() {
+            let now = self.clock.now();
+            for (template, call_id) in table.read(from, ENTRIES_AT_ONCE) {
+                if self.filter.admits_template(&template, now) {
+                    see(self.template_row(&template, call_id, now));
+                }
+            }
+            from += ENTRIES_AT_ONCE;
+            std::thread::yield_now();
+        }
+    }
+
+    fn template_row(&self, template: &Template, call_id: Option<CallIdText>, now: Ticks) -> Row {
+        let owner = self.owners.get(template.destination as usize).copied().flatten();
+        let group = match owner.map(|owner| owner.service) {
+            Some(ServiceId::Group(name)) => Some(name),
+            _ => None,
+        };
+        let engine_data = call_id.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
+        let (vip, virtual_port, protocol) = match template.key.scope() {
+            TemplateScope::Service(key) => (key.address, key.port, protocol(key.protocol)),
+            // As IPVS lists them: the mark in the VIP's place.
+            TemplateScope::Group(number) => (Ipv4Addr::from_bits(number), 0, None),
+        };
+        let row = Row {
+            order: 0,
+            client: template.key.client_network().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            client_port: 0,
+            virtual_port,
+            vip,
+            protocol,
+            worker: None,
+            slot: template.destination,
+            // One that is past its time stays while it controls connections.
+            expires_ticks: if template.expires.is_past(now) { 0 } else { template.expires.since(now) },
+            state: state_of(template),
+            template: Some(Box::new(TemplateFacts { group, engine_data })),
+        };
+        self.ordered(row)
+    }
 
     fn view(&self, row: Row) -> ConnectionView {
         let is_template = row.template.is_some();
@@ -292,6 +327,10 @@ fn compare(a: &Row, b: &Row) -> Ordering {
     key(a).cmp(&key(b))
 }
 
+fn state_of(template: &Template) -> &'static str {
+    if template.is_assured { ASSURED } else { NOT_ASSURED }
+}
+
 fn protocol(protocol: snapshot::Protocol) -> Option<Protocol> {
     match protocol {
         snapshot::Protocol::TCP => Some(Protocol::Tcp),
@@ -332,7 +371,25 @@ impl Filter {
             && self.vip.is_none_or(|vip| vip == connection.key.service().address)
     }
 
+    fn admits_template(&self, template: &Template, now: Ticks) -> bool {
+        let is_of_vip = |vip| match template.key.scope() {
+            TemplateScope::Service(key) => key.address == vip,
+            TemplateScope::Group(_) => false,
+        };
+        let is_of_network = |network: ipnet::Ipv4Net| {
+            template.key.client_network().is_some_and(|client| network.contains(&client))
+        };
+        (template.controlled > 0 || !template.expires.is_past(now))
+            && self.state.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(state_of(template)))
+            && self.admits_slot(template.destination)
+            && self.client.is_none_or(is_of_network)
+            && self.vip.is_none_or(is_of_vip)
+    }
+
     fn admits_slot(&self, slot: u32) -> bool {
         self.slots.as_ref().is_none_or(|slots| slots.get(slot as usize).copied().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

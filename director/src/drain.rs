@@ -61,7 +61,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Empty => f.write_str("its last connection is gone"),
-            Reason::Deadline { connections } => write!(f, "its time to drain is over, {connections} connections left"),
+            Reason::Deadline { connections } => write!(f, "its time to drain is over; connections left: {connections}"),
         }
     }
 }
@@ -89,10 +89,9 @@ impl Drains {
     pub fn ended(&self, services: &Services, oldest_running: u64, now: Duration) -> Vec<Ended> {
         let ended = self.by_owner.iter().filter_map(|(&owner, draining)| {
             let slot = services.slot(owner.service, owner.address)?;
-            let counts = services.slots().counts(slot);
-            let connections = counts.load().total();
+            let connections = services.slots().counts(slot).load().total();
             // Where persistent clients are refused, what is remembered of them leads nowhere.
-            let holds_clients = draining.drain.keep_persistent && counts.templates() > 0;
+            let holds_clients = draining.drain.keep_persistent && services.slots().templates(slot) > 0;
             let reason = if oldest_running >= draining.generation && connections == 0 && !holds_clients {
                 Reason::Empty
             } else if now >= draining.deadline {
@@ -122,12 +121,9 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use ctl::config::{Protocol, RealServerConfig, ServiceId};
-    use dataplane::counters::WorkerCounters;
-    use dataplane::snapshot::shared_counts;
-
     use super::*;
     use crate::draft::Settings;
-    use crate::slots::Slots;
+    use crate::slots::{close_template, open_template, vacant_slots};
 
     const RIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
     const DEADLINE: u64 = 1_000_100;
@@ -150,22 +146,24 @@ mod tests {
         ServiceConfig { real_servers: vec![real_server], ..ServiceConfig::new(id) }
     }
 
-    /// A service whose real server is drained from generation 7 on, with one connection and one template.
-    fn rig(keep_persistent: bool) -> (Drains, Services, Owner) {
+    /// A service whose real server is drained from generation 7 on, with one connection and one template, and the end of
+    /// that.
+    fn rig(keep_persistent: bool) -> (Drains, Services, Owner, impl FnOnce()) {
         let services = vec![service(Some(Drain { until_unix_seconds: Some(DEADLINE), keep_persistent }))];
         let owner = Owner { service: services[0].id, address: RIP };
         let mut drains = Drains::default();
         drains.follow(&services, 7, BEGIN);
-        let mut running = Services::new(Slots::new(shared_counts(1), vec![WorkerCounters::new(1)]));
+        let (slots, _, templates) = vacant_slots(1);
+        let mut running = Services::new(slots);
         running.adopt(Settings { services, ..Settings::default() }, 7, 0);
         running.slots().counts(0).open();
-        running.slots().counts(0).open_template();
-        (drains, running, owner)
+        let template = open_template(&templates, 1, 0);
+        (drains, running, owner, move || close_template(&templates, template))
     }
 
     #[test]
     fn drain_ends_with_the_last_connection_and_not_before_every_worker_knows_of_it() {
-        let (drains, services, owner) = rig(false);
+        let (drains, services, owner, _) = rig(false);
         assert_eq!(drains.ended(&services, 7, at(1)), [], "a connection is left");
         services.slots().counts(0).close(false);
         assert_eq!(drains.ended(&services, 6, at(1)), [], "a worker may still open one");
@@ -174,16 +172,16 @@ mod tests {
 
     #[test]
     fn persistent_clients_hold_a_drain_that_keeps_them() {
-        let (drains, services, owner) = rig(true);
+        let (drains, services, owner, end_template) = rig(true);
         services.slots().counts(0).close(false);
         assert_eq!(drains.ended(&services, 7, at(1)), []);
-        services.slots().counts(0).close_template();
+        end_template();
         assert_eq!(drains.ended(&services, 7, at(1)), [Ended { owner, reason: Reason::Empty }]);
     }
 
     #[test]
     fn drain_ends_at_its_deadline_whatever_is_left_and_not_a_moment_earlier() {
-        let (drains, services, owner) = rig(true);
+        let (drains, services, owner, _) = rig(true);
         assert_eq!(drains.ended(&services, 7, at(100) - Duration::from_millis(1)), []);
         assert_eq!(drains.seconds_left(owner, at(100) - Duration::from_millis(1)), Some(1));
         let reason = Reason::Deadline { connections: 1 };
@@ -193,7 +191,7 @@ mod tests {
 
     #[test]
     fn step_of_the_wall_clock_moves_no_deadline_and_a_new_drain_does() {
-        let (mut drains, services, owner) = rig(false);
+        let (mut drains, services, owner, _) = rig(false);
         let configured = services.configured().to_vec();
         drains.follow(&configured, 8, Moment { now: at(10), unix_now: DEADLINE + 3600 });
         assert_eq!(drains.seconds_left(owner, at(10)), Some(90));

@@ -58,7 +58,6 @@ pub mod socket;
 pub mod startup;
 pub mod topology;
 pub mod traffic;
-pub mod templates_stub;
 pub mod utc;
 pub mod views;
 pub mod workers;

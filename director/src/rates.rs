@@ -144,9 +144,9 @@ mod tests {
 
     use ctl::config::Protocol;
     use dataplane::counters::WorkerCounters;
-    use dataplane::snapshot::shared_counts;
 
     use super::*;
+    use crate::slots::vacant_slots;
 
     const CAPACITY: usize = 4;
     const INSTANCE: Instance = Instance(1);
@@ -157,8 +157,7 @@ mod tests {
     }
 
     fn rig() -> (Rates, Slots, Arc<WorkerCounters>) {
-        let counters = WorkerCounters::new(CAPACITY);
-        let slots = Slots::new(shared_counts(CAPACITY), vec![counters.clone()]);
+        let (slots, counters, _) = vacant_slots(CAPACITY);
         (Rates::new(CAPACITY), slots, counters)
     }
 
@@ -206,8 +205,7 @@ mod tests {
 
     #[test]
     fn tick_after_a_stall_looks_at_a_bounded_number_and_catches_up() {
-        let counters = WorkerCounters::new(10_000);
-        let slots = Slots::new(shared_counts(10_000), vec![counters]);
+        let (slots, ..) = vacant_slots(10_000);
         let mut rates = Rates::new(10_000);
         rates.tick(&slots, Duration::from_secs(60));
         assert_eq!(rates.next, LOOKS_PER_TICK);

@@ -137,11 +137,6 @@ impl Services {
         running.is_some_and(|real_server| real_server.is_available)
     }
 
-    /// The number that a group's templates are kept under.
-    pub fn group_number(&self, service: ServiceId) -> Option<u32> {
-        self.running.get(&service)?.group
-    }
-
     /// Every real server of `candidate` would get a slot.
     pub fn check_room(&self, candidate: &Settings) -> Result<(), ErrorReply> {
         let new = owners(&candidate.services).filter(|owner| !self.slots.holds(*owner)).count();

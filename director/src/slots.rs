@@ -14,6 +14,7 @@ use std::sync::Arc;
 use ctl::config::ServiceId;
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
+use dataplane::persistence::TemplateTable;
 use dataplane::snapshot::SharedCounts;
 use scheduler::{ConnectionCounts, Thresholds};
 
@@ -79,12 +80,17 @@ pub struct Slots {
     removed: BTreeSet<u32>,
     by_owner: HashMap<Owner, u32>,
     counts: SharedCounts,
+    templates: Arc<TemplateTable>,
     counters: Vec<Arc<WorkerCounters>>,
 }
 
 impl Slots {
-    /// As many vacant slots as `counts` and each of `counters` have.
-    pub fn new(counts: SharedCounts, counters: Vec<Arc<WorkerCounters>>) -> Self {
+    /// As many vacant slots as `counts`, `templates` and each of `counters` have.
+    pub fn new(
+        counts: SharedCounts,
+        templates: Arc<TemplateTable>,
+        counters: Vec<Arc<WorkerCounters>>,
+    ) -> Self {
         let slot = Slot {
             usage: Use::Vacant,
             owner: None,
@@ -100,6 +106,7 @@ impl Slots {
             removed: BTreeSet::new(),
             by_owner: HashMap::new(),
             counts,
+            templates,
             counters,
         }
     }
@@ -177,7 +184,7 @@ impl Slots {
     fn is_gone(&self, number: u32, oldest_running: u64) -> bool {
         let Use::Removed { generation } = self.slots[number as usize].usage else { return false };
         let counts = &self.counts[number as usize];
-        oldest_running >= generation && counts.load().total() == 0 && counts.templates() == 0
+        oldest_running >= generation && counts.load().total() == 0 && self.templates(number) == 0
     }
 
     fn vacate(&mut self, number: u32) -> Option<Retired> {
@@ -194,6 +201,11 @@ impl Slots {
     /// The connection counts of slot `number`.
     pub fn counts(&self, number: u32) -> &Arc<ConnectionCounts> {
         &self.counts[number as usize]
+    }
+
+    /// Persistence templates that name slot `number`.
+    pub fn templates(&self, number: u32) -> u32 {
+        self.templates.count(number)
     }
 
     /// What went to the owner of slot `number`, over all workers.
@@ -252,10 +264,39 @@ impl Slots {
     }
 }
 
+/// Vacant slots of one worker, its counters, and the templates.
+#[cfg(test)]
+pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<TemplateTable>) {
+    use dataplane::dpdk::region::Pages;
+    use dataplane::persistence::TemplateLimits;
+
+    let limits = TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false };
+    let templates = TemplateTable::new(&limits, Pages::Ordinary).expect("memory for a test");
+    let counters = WorkerCounters::new(capacity);
+    let counts = dataplane::snapshot::shared_counts(capacity);
+    (Slots::new(counts, templates.clone(), vec![counters.clone()]), counters, templates)
+}
+
+/// A persistent client of its own for `slot`.
+#[cfg(test)]
+pub(crate) fn open_template(templates: &TemplateTable, client: u8, slot: u32) -> dataplane::persistence::TemplateId {
+    use dataplane::clock::Ticks;
+    use dataplane::persistence::TemplateKey;
+
+    let key = TemplateKey::for_group([198, 51, 100, client], u32::MAX, 7);
+    templates.open(&key, Ticks(0), 1 << 20, slot, b"").expect("room for a test").id
+}
+
+/// The end of one.
+#[cfg(test)]
+pub(crate) fn close_template(templates: &TemplateTable, id: dataplane::persistence::TemplateId) {
+    templates.invalidate(id);
+    templates.release(id, dataplane::clock::Ticks(0));
+}
+
 #[cfg(test)]
 mod tests {
     use ctl::config::Protocol;
-    use dataplane::snapshot::shared_counts;
 
     use super::*;
 
@@ -265,8 +306,8 @@ mod tests {
     }
 
     fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {
-        let counters = WorkerCounters::new(capacity);
-        (Slots::new(shared_counts(capacity), vec![counters.clone()]), counters)
+        let (slots, counters, _) = vacant_slots(capacity);
+        (slots, counters)
     }
 
     #[test]
@@ -288,17 +329,17 @@ mod tests {
 
     #[test]
     fn removed_slot_waits_for_its_last_template_and_loses_its_thresholds() {
-        let (mut slots, _) = slots(1);
+        let (mut slots, _, templates) = vacant_slots(1);
         let slot = slots.take(owner(1), Instance(1)).unwrap();
         slots.set_thresholds(slot, Thresholds { upper: 1, lower: 0 });
-        slots.counts(slot).open_template();
+        let template = open_template(&templates, 1, slot);
         slots.counts(slot).open();
         assert!(slots.counts(slot).is_overloaded());
         slots.remove(slot, 2);
         assert!(!slots.counts(slot).is_overloaded());
         slots.counts(slot).close(false);
         assert!(slots.collect(2).is_empty(), "a template is left");
-        slots.counts(slot).close_template();
+        close_template(&templates, template);
         assert_eq!(slots.collect(2).len(), 1);
         slots.take(owner(2), Instance(1)).unwrap();
         slots.counts(slot).open();

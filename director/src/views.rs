@@ -59,8 +59,7 @@ impl Control {
     fn real_server_view(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerView {
         let address = real_server.address;
         let slot = self.services.slot(service.id(), address);
-        let counts = slot.map(|slot| self.services.slots().counts(slot));
-        let connections = counts.map(|counts| counts.load()).unwrap_or_default();
+        let connections = slot.map(|slot| self.services.slots().counts(slot).load()).unwrap_or_default();
         let owner = Owner { service: service.id(), address };
         RealServerView {
             address,
@@ -73,7 +72,7 @@ impl Control {
                 .map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
             active_connections: connections.active,
             inactive_connections: connections.inactive,
-            persistent_connections: counts.map_or(0, |counts| counts.templates()),
+            persistent_connections: slot.map_or(0, |slot| self.services.slots().templates(slot)),
             upper_threshold: real_server.upper_threshold,
             lower_threshold: real_server.lower_threshold,
             drain_seconds_left: self.drains.seconds_left(owner, self.now()),
@@ -96,7 +95,7 @@ impl Control {
     }
 
     /// It has reached its upper threshold, whatever else keeps it from new connections.
-    pub fn is_overloaded(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> bool {
+    fn is_overloaded(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> bool {
         let slot = self.services.slot(service.id(), real_server.address);
         slot.is_some_and(|slot| self.services.slots().counts(slot).is_overloaded())
     }

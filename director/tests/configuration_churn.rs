@@ -10,12 +10,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ctl::config::Config;
+use ctl::config::{Config, Protocol, ServiceId};
 use ctl::protocol::{Command, ErrorCode};
 use dataplane::memory::{MemoryPort, MemoryPortConfig, MemoryQueuePair};
 use dataplane::verdict::DropReason;
 use dataplane::worker::Worker;
-use director::control::{Answer, Executed, SharedControl, execute};
+use director::commands::{Answer, Executed, execute};
+use director::control::SharedControl;
+use director::services::Since;
 
 use rig::{PORT_MAC, assembled, command, tcp};
 
@@ -34,7 +36,9 @@ const CHURNED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const FLEETING: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 30);
 /// Each of its thousands of real servers is there once in a while, so that slots are handed on.
 const ROAMING: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 40);
-const VIPS: [Ipv4Addr; 4] = [STEADY, CHURNED, FLEETING, ROAMING];
+/// A member of a group that comes and goes; its connections stay.
+const MEMBER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const VIPS: [Ipv4Addr; 5] = [STEADY, CHURNED, FLEETING, ROAMING, MEMBER];
 
 /// Established connections and new ones in a round of the replay, per VIP and worker.
 const ESTABLISHED: u32 = 500;
@@ -44,8 +48,12 @@ const FLOWS: u32 = ESTABLISHED + OPENING;
 const CONFIG: &str = r#"
     [director]
     connection_capacity_per_worker = 16384
+    template_capacity = 16384
     real_server_capacity = 1024
     metrics_listen = "off"
+    # The test's clock stands still most of the time.
+    [connections]
+    creation_rate_per_worker = 0
     [[ports]]
     name = "inside"
     device = "memory0"
@@ -80,6 +88,18 @@ const CONFIG: &str = r#"
     port = 80
     scheduler = "rr"
     real_servers = [{ address = "10.0.4.0", mac = "02:00:0a:00:04:00" }]
+    [[services]]
+    group = "web"
+    scheduler = "mh"
+    persistence = { timeout_seconds = 30 }
+    members = [
+        { protocol = "tcp", address = "192.0.2.50", port = 80 },
+        { protocol = "tcp", address = "192.0.2.51", port = 0 },
+    ]
+    real_servers = [
+        { address = "10.0.5.0", mac = "02:00:0a:00:05:00" },
+        { address = "10.0.5.1", mac = "02:00:0a:00:05:01" },
+    ]
 "#;
 
 /// The third and fourth byte of a real server's address name its VIP and itself; its MAC is 02:00 and its address.
@@ -205,8 +225,13 @@ struct Churn {
     dice: Dice,
     churned: [bool; 8],
     fleeting: bool,
+    member: bool,
     roaming: std::collections::VecDeque<u32>,
     next_roaming: u32,
+}
+
+fn service_id(vip: Ipv4Addr) -> ServiceId {
+    ServiceId::new(Protocol::Tcp, vip, 80)
 }
 
 fn service(vip: Ipv4Addr) -> String {
@@ -229,27 +254,68 @@ impl Churn {
     fn new() -> Self {
         let mut churned = [false; 8];
         churned[..2].fill(true);
-        Churn { dice: Dice(2), churned, fleeting: true, roaming: [0].into(), next_roaming: 1 }
+        Churn { dice: Dice(2), churned, fleeting: true, member: true, roaming: [0].into(), next_roaming: 1 }
     }
 
     fn draw(&mut self) -> Change {
-        match self.dice.below(8) {
-            0 | 1 => self.weight(),
-            2..=4 => self.come_or_go(),
-            5 => self.fleet(),
-            6 => self.roam(),
-            _ => self.schedule(),
+        match self.dice.below(13) {
+            0..=2 => self.real_server(),
+            3..=5 => self.come_or_go(),
+            6 => self.fleet(),
+            7 | 8 => self.roam(),
+            9 => self.schedule(),
+            10 => self.persist(),
+            11 => self.come_or_go_as_a_member(),
+            _ => self.options(),
         }
     }
 
-    fn weight(&mut self) -> Change {
+    /// Weight, thresholds or drain of one that is there.
+    fn real_server(&mut self) -> Change {
         let present: Vec<_> = (0..8).filter(|&number| self.churned[number]).collect();
         let Some(&number) = present.get(self.dice.below(8) as usize % present.len().max(1)) else {
             return self.come_or_go();
         };
-        let (address, weight) = (real_server(1, number as u32), self.dice.below(10));
-        let arguments = format!(r#"{{{},"address":"{address}","weight":{weight}}}"#, service(CHURNED));
+        let address = real_server(1, number as u32);
+        let what = match self.dice.below(4) {
+            0 | 1 => format!(r#""weight":{}"#, self.dice.below(10)),
+            2 => format!(r#""upper_threshold":{},"lower_threshold":0"#, self.dice.below(3) * 200),
+            _ => format!(r#""drain":{}"#, self.dice.below(3) == 0),
+        };
+        let arguments = format!(r#"{{{},"address":"{address}",{what}}}"#, service(CHURNED));
         Change::Other(command("set-rs", &arguments))
+    }
+
+    fn persist(&mut self) -> Change {
+        let persistence = match self.dice.below(3) {
+            0 => r#""off""#,
+            1 => r#"{"timeout_seconds":5}"#,
+            _ => r#"{"timeout_seconds":60,"netmask":"255.255.255.0"}"#,
+        };
+        let arguments = format!(r#"{{{},"persistence":{persistence}}}"#, service(CHURNED));
+        Change::Other(command("set-vip", &arguments))
+    }
+
+    fn come_or_go_as_a_member(&mut self) -> Change {
+        self.member ^= true;
+        let verb = if self.member { "add-member" } else { "del-member" };
+        let member = format!(r#"{{"protocol":"tcp","address":"{MEMBER}","port":80}}"#);
+        Change::Other(command(verb, &format!(r#"{{"group":"web","member":{member}}}"#)))
+    }
+
+    /// What every service has in common, as far as it changes nothing for these packets.
+    fn options(&mut self) -> Change {
+        let (udp, reuse) = (1 + self.dice.below(9), 1 + 2 * self.dice.below(2));
+        let own = 100 + self.dice.below(9);
+        let commands = format!(
+            r#"{{"commands":[
+                {{"verb":"set-options","arguments":{{"timeouts":{{"udp":{udp}}},"conn_reuse_mode":{reuse}}}}},
+                {{"verb":"set-vip","arguments":{{{},"timeouts":{{"tcp_established":{own}}}}}}},
+                {{"verb":"zero","arguments":{{}}}}
+            ]}}"#,
+            service(CHURNED)
+        );
+        Change::Other(command("batch", &commands.replace('\n', "")))
     }
 
     fn come_or_go(&mut self) -> Change {
@@ -429,7 +495,8 @@ fn check(control: &SharedControl, facts: &Facts, port: &MemoryPort, grown: u64) 
         assert_eq!(facts.steady_sent[number].load(Ordering::Relaxed), expected, "packets of {STEADY}");
         assert!(rounds > 0, "worker {number} ran");
     }
-    let steady = stats.services.iter().find(|service| service.address == STEADY).unwrap();
+    let ever = control.stats_since(&Default::default(), Since::Ever).unwrap();
+    let steady = ever.services.iter().find(|stats| stats.service == service_id(STEADY)).unwrap();
     let sent: u64 = facts.steady_sent.iter().map(|sent| sent.load(Ordering::Relaxed)).sum();
     assert_eq!(steady.totals.packets, sent, "what the counters say is what was sent");
     assert_eq!(stats.totals.forwarded, sent + facts.others_sent.load(Ordering::Relaxed));

@@ -1,7 +1,11 @@
-use ctl::protocol::{AddRs, Apply, OneRealServer, OneService, SetVip};
+use std::net::Ipv4Addr;
+
+use ctl::config::{Drain, Protocol, RealServerConfig};
+use ctl::protocol::{AddRs, DrainRs, ErrorCode, MacSource, OneRealServer, OneService, SetRs, SetVip};
 use scheduler::Algorithm;
 
 use super::*;
+use crate::describe::describe;
 
 const FILE: &str = r#"
         [director]
@@ -26,6 +30,9 @@ const FILE: &str = r#"
         scheduler = "rr"
     "#;
 
+/// Arguments that name the first service.
+const SERVICE: &str = r#""service":{"protocol":"tcp","address":"192.0.2.10","port":80}"#;
+
 fn config(text: &str) -> Config {
     Config::from_toml(text, "test").unwrap()
 }
@@ -34,15 +41,49 @@ fn first(config: &Config) -> ServiceId {
     config.services[0].id()
 }
 
+fn real_server(text: &str) -> RealServerConfig {
+    RealServerConfig {
+        address: address(text),
+        weight: 1,
+        mac: None,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        drain: None,
+    }
+}
+
 fn address(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
+fn settings(config: &Config) -> Settings {
+    Settings { connections: config.connections.clone().unwrap_or_default(), services: config.services.clone() }
+}
+
 /// What `command` would change, in words.
 fn changes(command: &Command) -> Result<Vec<String>, ErrorReply> {
-    let running = config(FILE);
-    let candidate = candidate(&running, &running.services, command)?.expect("a change");
-    Ok(describe(&running.services, &candidate))
+    let config = config(FILE);
+    changes_of(&config, &settings(&config), command)
+}
+
+fn changes_of(fixed: &Config, running: &Settings, command: &Command) -> Result<Vec<String>, ErrorReply> {
+    Ok(describe(running, &made(fixed, running, command)?))
+}
+
+fn made(fixed: &Config, running: &Settings, command: &Command) -> Result<Settings, ErrorReply> {
+    // The host has a place for one service more.
+    let is_acceptable = |candidate: &Settings| match candidate.services.len() {
+        0..=3 => Ok(()),
+        _ => Err(ErrorReply::new(ErrorCode::Full, "no place")),
+    };
+    let circumstances = Circumstances { fixed, unix_now: 1_763_666_640, is_acceptable: &is_acceptable };
+    Ok(candidate(&circumstances, running, command)?.expect("a change"))
+}
+
+/// A command as it comes over the socket.
+fn command(verb: &str, arguments: &str) -> Command {
+    let line = format!(r#"{{"version":1,"verb":"{verb}","arguments":{arguments}}}"#);
+    ctl::request::parse_request(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
 fn applied(text: &str) -> Result<Vec<String>, ErrorReply> {
@@ -53,16 +94,21 @@ fn applied(text: &str) -> Result<Vec<String>, ErrorReply> {
 fn single_changes_are_told_in_one_line() {
     let running = config(FILE);
     let service = first(&running);
-    let set = SetRs { service, address: address("10.0.0.11"), weight: None, mac: None, drain: None };
+    let set = SetRs::new(service, address("10.0.0.11"));
     let mac: ctl::mac::MacAddress = "02:00:00:00:00:0b".parse().unwrap();
-    let new = RealServerConfig { address: address("10.0.0.14"), weight: 9, mac: Some(mac), drain: true };
+    let new = RealServerConfig {
+        weight: 9,
+        mac: Some(mac),
+        drain: Some(Drain::default()),
+        ..real_server("10.0.0.14")
+    };
     for (command, line) in [
         (
             Command::DelVip(OneService { service }),
             "removed VIP tcp 192.0.2.10:80 with its 3 real servers",
         ),
         (
-            Command::SetVip(SetVip { service, scheduler: Algorithm::Wrr }),
+            Command::SetVip(SetVip { scheduler: Some(Algorithm::Wrr), ..SetVip::new(service) }),
             "scheduler of tcp 192.0.2.10:80: wlc -> wrr",
         ),
         (
@@ -78,7 +124,12 @@ fn single_changes_are_told_in_one_line() {
             "MAC of real server 10.0.0.11 of tcp 192.0.2.10:80: arp -> 02:00:00:00:00:0b",
         ),
         (
-            Command::DrainRs(OneRealServer { service, address: set.address }),
+            Command::DrainRs(DrainRs {
+                service,
+                address: set.address,
+                timeout_seconds: None,
+                keep_persistent: false,
+            }),
             "draining real server 10.0.0.11 of tcp 192.0.2.10:80",
         ),
         (
@@ -91,7 +142,7 @@ fn single_changes_are_told_in_one_line() {
     for nothing in [
         Command::SetRs(SetRs { weight: Some(1), ..set.clone() }),
         Command::SetRs(set),
-        Command::SetVip(SetVip { service, scheduler: Algorithm::Wlc }),
+        Command::SetVip(SetVip { scheduler: Some(Algorithm::Wlc), ..SetVip::new(service) }),
     ] {
         assert!(changes(&nothing).unwrap().is_empty(), "{nothing:?}");
     }
@@ -101,20 +152,19 @@ fn single_changes_are_told_in_one_line() {
 fn what_does_not_exist_or_does_already_is_refused_by_its_code() {
     let running = config(FILE);
     let service = first(&running);
-    let missing = ServiceId { port: 81, ..service };
-    let real_server =
-        RealServerConfig { address: address("10.0.0.11"), weight: 1, mac: None, drain: false };
+    let missing = ServiceId::new(Protocol::Tcp, address("192.0.2.10"), 81);
+    let real_server = real_server("10.0.0.11");
     let outside = RealServerConfig { address: address("10.1.0.11"), ..real_server.clone() };
     let new = RealServerConfig { address: address("10.0.0.99"), ..real_server.clone() };
     for (command, code) in [
         (Command::DelVip(OneService { service: missing }), ErrorCode::NotFound),
-        (Command::SetVip(SetVip { service: missing, scheduler: Algorithm::Rr }), ErrorCode::NotFound),
+        (Command::SetVip(SetVip { scheduler: Some(Algorithm::Rr), ..SetVip::new(missing) }), ErrorCode::NotFound),
         (Command::AddVip(running.services[0].clone()), ErrorCode::Exists),
         (Command::AddRs(AddRs { service: missing, real_server: new }), ErrorCode::NotFound),
         (Command::AddRs(AddRs { service, real_server }), ErrorCode::Exists),
         (Command::AddRs(AddRs { service, real_server: outside }), ErrorCode::Invalid),
         (Command::DelRs(OneRealServer { service, address: address("10.0.0.99") }), ErrorCode::NotFound),
-        (Command::DrainRs(OneRealServer { service, address: address("10.0.0.99") }), ErrorCode::NotFound),
+        (command("drain-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.99"}}"#)), ErrorCode::NotFound),
     ] {
         let error = changes(&command).unwrap_err();
         assert_eq!(error.code, code, "{command:?}: {}", error.message);
@@ -176,4 +226,149 @@ fn invalid_apply_names_its_place() {
     let error = applied(&FILE.replace("10.0.0.13", "10.9.0.13")).unwrap_err();
     assert_eq!(error.code, ErrorCode::Invalid);
     assert!(error.message.contains("services[0].real_servers[2].address"), "{}", error.message);
+}
+
+#[test]
+fn new_kinds_of_changes_are_told_in_their_lines() {
+    for (verb, arguments, lines) in [
+        (
+            "set-vip",
+            r#"{SERVICE,"scheduler_flags":["mh-port"],"slow_start_seconds":30,"one_packet":false}"#,
+            &[
+                "scheduler flags of tcp 192.0.2.10:80: none -> flag-2",
+                "slow start of tcp 192.0.2.10:80: 0 s -> 30 s",
+            ][..],
+        ),
+        (
+            "set-vip",
+            r#"{SERVICE,"persistence":{"timeout_seconds":60,"netmask":"255.255.255.0"},"timeouts":{"udp":5}}"#,
+            &[
+                "persistence of tcp 192.0.2.10:80: off -> 60 s, netmask 255.255.255.0",
+                "timeout udp of tcp 192.0.2.10:80: default -> 5 s",
+            ],
+        ),
+        ("set-vip", r#"{SERVICE,"persistence":"off","timeouts":{"udp":0}}"#, &[]),
+        (
+            "set-rs",
+            r#"{SERVICE,"address":"10.0.0.11","upper_threshold":100,"lower_threshold":80}"#,
+            &["thresholds of real server 10.0.0.11 of tcp 192.0.2.10:80: none -> 100/80"],
+        ),
+        (
+            "drain-rs",
+            r#"{SERVICE,"address":"10.0.0.11","timeout_seconds":60,"keep_persistent":true}"#,
+            &["draining real server 10.0.0.11 of tcp 192.0.2.10:80, removed with its last connection or at \
+               2025-11-20T19:25:00Z, its persistent clients stay"],
+        ),
+        (
+            "set-options",
+            r#"{"timeouts":{"tcp_established":60},"sloppy_tcp":true,"conn_reuse_mode":1}"#,
+            &["timeout tcp_established: default (900 s) -> 60 s", "sloppy_tcp: false -> true"],
+        ),
+        (
+            "add-vip",
+            r#"{"group":"web","fwmark":7,"members":[{"protocol":"tcp","address":"192.0.2.20","port":80}]}"#,
+            &[
+                "added group web, scheduler wlc, fwmark 7",
+                "added member tcp 192.0.2.20:80 to group web",
+            ],
+        ),
+        (
+            "clear",
+            "{}",
+            &["removed VIP tcp 192.0.2.10:80 with its 3 real servers", "removed VIP udp 192.0.2.10:53"],
+        ),
+        ("zero", "{}", &[]),
+    ] {
+        let arguments = arguments.replace("SERVICE", SERVICE);
+        assert_eq!(changes(&command(verb, &arguments)).unwrap(), lines, "{verb} {arguments}");
+    }
+}
+
+#[test]
+fn members_come_and_go_and_their_order_means_nothing() {
+    let member = |port: u16| format!(r#"{{"protocol":"tcp","address":"192.0.2.20","port":{port}}}"#);
+    let group = format!(r#"{{"group":"web","members":[{},{}]}}"#, member(80), member(443));
+    let fixed = config(FILE);
+    let running = made(&fixed, &settings(&fixed), &command("add-vip", &group)).unwrap();
+    let one = |verb, port| command(verb, &format!(r#"{{"group":"web","member":{}}}"#, member(port)));
+    let told = |command: &Command| changes_of(&fixed, &running, command);
+    assert_eq!(told(&one("add-member", 81)).unwrap(), ["added member tcp 192.0.2.20:81 to group web"]);
+    assert_eq!(told(&one("del-member", 80)).unwrap(), ["removed member tcp 192.0.2.20:80 from group web"]);
+    assert_eq!(told(&one("add-member", 80)).unwrap_err().code, ErrorCode::Exists);
+    assert_eq!(told(&one("del-member", 81)).unwrap_err().code, ErrorCode::NotFound);
+    let mut turned = running.clone();
+    turned.services.last_mut().unwrap().members.reverse();
+    assert!(describe(&running, &turned).is_empty());
+}
+
+fn batch(commands: &[(&str, &str)]) -> Command {
+    let commands = commands.iter().map(|(verb, arguments)| {
+        command(verb, &arguments.replace("SERVICE", SERVICE))
+    });
+    Command::Batch(Batch { commands: commands.collect() })
+}
+
+#[test]
+fn batch_is_one_change_in_the_order_of_its_commands() {
+    let lines = changes(&batch(&[
+        ("del-rs", r#"{SERVICE,"address":"10.0.0.11"}"#),
+        ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11","weight":5}}"#),
+        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#),
+        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":8}"#),
+        ("del-vip", r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":53}}"#),
+        ("set-options", r#"{"sloppy_tcp":true}"#),
+    ]));
+    assert_eq!(
+        lines.unwrap(),
+        [
+            "sloppy_tcp: false -> true",
+            "removed VIP udp 192.0.2.10:53",
+            "weight of real server 10.0.0.12 of tcp 192.0.2.10:80: 2 -> 8",
+            "weight of real server 10.0.0.11 of tcp 192.0.2.10:80: 1 -> 5",
+            "reordered the real servers of tcp 192.0.2.10:80",
+        ]
+    );
+}
+
+#[test]
+fn batch_names_the_first_command_that_is_wrong() {
+    let good = ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#);
+    let missing = ("set-rs", r#"{SERVICE,"address":"10.0.0.99","weight":7}"#);
+    let exists = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11"}}"#);
+    let outside = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.9.0.11"}}"#);
+    let timeout = ("set-options", r#"{"timeouts":{"udp":4000000000}}"#);
+    let first = ("add-vip", r#"{"protocol":"tcp","address":"192.0.2.11","port":80}"#);
+    let too_many = ("add-vip", r#"{"protocol":"tcp","address":"192.0.2.12","port":80}"#);
+    for (commands, index, code) in [
+        (vec![good, missing], 1, ErrorCode::NotFound),
+        (vec![good, good, exists, missing], 2, ErrorCode::Exists),
+        (vec![outside, missing], 0, ErrorCode::Invalid),
+        (vec![good, good, good, outside, good], 3, ErrorCode::Invalid),
+        (vec![good, timeout, outside], 1, ErrorCode::Invalid),
+        (vec![first, good, too_many, good], 2, ErrorCode::Full),
+    ] {
+        let error = changes(&batch(&commands)).unwrap_err();
+        assert_eq!((error.index, error.code), (Some(index), code), "{commands:?}: {}", error.message);
+    }
+}
+
+/// As many as a request holds; quadratic work would take minutes.
+#[test]
+fn batch_of_thousands_of_real_servers_is_quick() {
+    let mut config = config(FILE);
+    config.director.real_server_capacity = 20_000;
+    config.ports[0].addresses = vec!["10.0.0.1/16".parse().unwrap()];
+    let service = first(&config);
+    let one = |number: u32| {
+        let [_, _, c, d] = (0x0a00_1000 + number).to_be_bytes();
+        Command::AddRs(AddRs { service, real_server: real_server(&format!("10.0.{c}.{d}")) })
+    };
+    let mut commands: Vec<_> = (0..16_000).map(one).collect();
+    let begun = std::time::Instant::now();
+    let all = Command::Batch(Batch { commands: commands.clone() });
+    assert_eq!(changes_of(&config, &settings(&config), &all).unwrap().len(), 16_000);
+    commands[15_000] = commands[0].clone();
+    let error = changes_of(&config, &settings(&config), &Command::Batch(Batch { commands })).unwrap_err();
+    assert_eq!(error.index, Some(15_000));
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }

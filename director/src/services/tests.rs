@@ -1,11 +1,18 @@
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ctl::config::Config;
+use ctl::config::{Config, ConnectionsConfig, Drain, Persistence, Timeouts};
+use dataplane::clock::TICKS_PER_SECOND;
+use dataplane::connection::ConnectionState;
 use dataplane::counters::WorkerCounters;
-use dataplane::snapshot::{SharedCounts, shared_counts};
+use dataplane::persistence::TemplateTable;
+use dataplane::port::PortId;
+use dataplane::snapshot::{AddressRole, DestinationState, PersistenceScope, PersistentClient, ServiceKey, Snapshot};
+use scheduler::Request;
 
 use super::*;
+use crate::neighbours::Neighbours;
+use crate::slots::{close_template, open_template, vacant_slots};
 use crate::topology::two_ports;
 
 const CAPACITY: usize = 4;
@@ -15,23 +22,23 @@ struct Rig {
     services: Services,
     neighbours: Neighbours,
     topology: Topology,
-    counts: SharedCounts,
     counters: Arc<WorkerCounters>,
+    templates: Arc<TemplateTable>,
     generation: u64,
+    now_seconds: u32,
 }
 
 impl Rig {
     fn new(services: &str) -> Rig {
-        let counts = shared_counts(CAPACITY);
-        let counters = WorkerCounters::new(CAPACITY);
-        let slots = Slots::new(counts.clone(), vec![counters.clone()]);
+        let (slots, counters, templates) = vacant_slots(CAPACITY);
         let mut rig = Rig {
             services: Services::new(slots),
             neighbours: Neighbours::default(),
             topology: two_ports(),
-            counts,
             counters,
+            templates,
             generation: 0,
+            now_seconds: 0,
         };
         rig.change(services).unwrap();
         rig
@@ -40,17 +47,27 @@ impl Rig {
     /// `tcp 80 rr: 11, 12*2, 13=` is the VIP 192.0.2.10 with real servers 10.0.0.11 and so on; `*` gives a weight,
     /// `=` leaves the MAC to ARP.
     fn change(&mut self, services: &str) -> Result<Snapshot, ErrorReply> {
-        let candidate = parse(services);
+        self.adopt(Settings { services: parse(services), ..Settings::default() })
+    }
+
+    /// The same, each service edited.
+    fn edit(&mut self, services: &str, edit: impl Fn(&mut ServiceConfig)) -> Snapshot {
+        let mut services = parse(services);
+        services.iter_mut().for_each(edit);
+        self.adopt(Settings { services, ..Settings::default() }).unwrap()
+    }
+
+    fn adopt(&mut self, candidate: Settings) -> Result<Snapshot, ErrorReply> {
         self.services.collect(self.generation);
         self.services.check_room(&candidate)?;
         self.generation += 1;
-        self.services.adopt(candidate, self.generation);
+        self.services.adopt(candidate, self.generation, self.now_seconds);
         self.neighbours.retain_wanted(self.services.wanted_neighbours(&self.topology), Duration::ZERO);
         Ok(self.snapshot())
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        self.services.compile(&self.neighbours);
+        self.services.compile(&self.neighbours, self.now_seconds);
         self.services.snapshot(&self.topology, &self.neighbours)
     }
 
@@ -58,12 +75,16 @@ impl Rig {
         self.services.slot(parse("tcp 80 rr:")[0].id(), Ipv4Addr::new(10, 0, 0, host)).unwrap()
     }
 
+    fn counts(&self, slot: u32) -> &scheduler::ConnectionCounts {
+        self.services.slots().counts(slot)
+    }
+
     fn send(&self, slot: u32, packets: u64) {
         self.counters.destinations[slot as usize].packets.add(packets);
     }
 
     fn total(&self) -> u64 {
-        self.services.traffic()[0].total.packets
+        self.services.traffic(Since::Ever)[0].total.packets
     }
 }
 
@@ -86,12 +107,24 @@ fn parse(services: &str) -> Vec<ServiceConfig> {
     Config::from_toml(&text, "test").unwrap().services
 }
 
+fn request() -> Request {
+    let client = IpAddr::from([198, 51, 100, 7]);
+    Request { client, client_port: 5000, vip: IpAddr::from([192, 0, 2, 10]), now_seconds: 0, random: 0 }
+}
+
+/// The service of `192.0.2.10:port`.
+fn compiled(snapshot: &Snapshot, protocol: snapshot::Protocol, port: u16) -> &Arc<snapshot::Service> {
+    &snapshot.services[&ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol }]
+}
+
 fn picks(snapshot: &Snapshot, port: u16, count: usize) -> Vec<u32> {
     let key =
         ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol: snapshot::Protocol::TCP };
     let service = &snapshot.services[&key];
-    let pick =
-        || service.scheduler.schedule(&service.real_servers).map(|index| service.real_servers[index].id);
+    let pick = || {
+        let index = service.scheduler.schedule(&service.real_servers, &request());
+        index.map(|index| service.real_servers[index].id)
+    };
     (0..count).filter_map(|_| pick()).collect()
 }
 
@@ -106,8 +139,8 @@ fn snapshot_holds_services_destinations_and_every_address_with_its_role() {
     assert_eq!(snapshot.destinations[rig.slot(12) as usize].state, DestinationState::Unresolved);
     let role = |text: &str| snapshot.addresses.get(&text.parse::<Ipv4Addr>().unwrap()).copied();
     assert_eq!(role("192.0.2.10"), Some(AddressRole::Vip));
-    assert_eq!(role("10.0.0.11"), Some(AddressRole::RealServer(dataplane::port::PortId(0))));
-    assert_eq!(role("192.0.2.1"), Some(AddressRole::Dip(dataplane::port::PortId(1))));
+    assert_eq!(role("10.0.0.11"), Some(AddressRole::RealServer(PortId(0))));
+    assert_eq!(role("192.0.2.1"), Some(AddressRole::Dip(PortId(1))));
     assert_eq!(role("10.0.0.13"), None);
     assert_eq!(snapshot.addresses.len(), 3 + 1 + 2);
     let slot = rig.slot(11);
@@ -140,7 +173,7 @@ fn untouched_service_keeps_its_cursor_through_changes_of_others() {
 fn removed_real_server_holds_its_slot_and_comes_back_to_it() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
     let slot = rig.slot(12);
-    rig.counts[slot as usize].open();
+    rig.counts(slot).open();
     let removed = rig.change("tcp 80 rr: 11").unwrap();
     assert_eq!(removed.destinations[slot as usize].state, DestinationState::Removed);
     assert_eq!(picks(&removed, 80, 4), [rig.slot(11); 4]);
@@ -158,10 +191,10 @@ fn removed_real_server_holds_its_slot_and_comes_back_to_it() {
 fn slot_is_free_again_when_its_last_connection_is_gone() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
     let slot = rig.slot(12);
-    rig.counts[slot as usize].open();
+    rig.counts(slot).open();
     rig.change("tcp 80 rr: 11").unwrap();
     rig.change("tcp 80 rr: 11, 13, 14").unwrap();
-    rig.counts[slot as usize].close(false);
+    rig.counts(slot).close(false);
     let reused = rig.change("tcp 80 rr: 11, 13, 14, 15").unwrap();
     assert_eq!(rig.slot(15), slot);
     assert_eq!(reused.destinations[slot as usize].macs[5], 0x15);
@@ -184,16 +217,16 @@ fn service_total_never_goes_back_when_real_servers_come_and_go() {
     rig.send(rig.slot(11), 10);
     let slot = rig.slot(12);
     rig.send(slot, 5);
-    rig.counts[slot as usize].open();
+    rig.counts(slot).open();
     assert_eq!(rig.total(), 15);
     rig.change("tcp 80 rr: 11").unwrap();
     assert_eq!(rig.total(), 15, "12 is removed and has a connection");
-    rig.counts[slot as usize].close(false);
+    rig.counts(slot).close(false);
     rig.services.collect(rig.generation);
     assert_eq!(rig.total(), 15, "12 is gone");
     rig.change("tcp 80 rr: 11, 13").unwrap();
     assert_eq!(rig.slot(13), slot);
-    assert_eq!(rig.services.traffic()[0].real_servers[1].packets, 0, "13 starts at nothing");
+    assert_eq!(rig.services.traffic(Since::Ever)[0].real_servers[1].packets, 0, "13 starts at nothing");
     rig.send(slot, 2);
     assert_eq!(rig.total(), 17);
     rig.change("").unwrap();
@@ -206,7 +239,7 @@ fn failed_neighbour_gets_no_new_connections_and_keeps_the_old() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12=");
     let address = Ipv4Addr::new(10, 0, 0, 12);
     let mac = [2, 0, 0, 0, 0, 0x12];
-    rig.neighbours.hear(dataplane::port::PortId(0), address, mac, Duration::ZERO);
+    rig.neighbours.hear(PortId(0), address, mac, Duration::ZERO);
     let (slot, other) = (rig.slot(12), rig.slot(11));
     assert!(picks(&rig.snapshot(), 80, 2).contains(&slot));
     for second in 30..40 {
@@ -221,11 +254,214 @@ fn failed_neighbour_gets_no_new_connections_and_keeps_the_old() {
 #[test]
 fn draining_and_weight_zero_get_nothing_and_a_new_scheduler_starts_anew() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
-    let mut candidate = parse("tcp 80 rr: 11, 12");
-    candidate[0].real_servers[0].drain = true;
-    rig.services.adopt(candidate, 2);
+    let drained =
+        rig.edit("tcp 80 rr: 11, 12", |service| service.real_servers[0].drain = Some(Drain::default()));
     let (first, second) = (rig.slot(11), rig.slot(12));
-    assert_eq!(picks(&rig.snapshot(), 80, 3), [second; 3]);
+    assert_eq!(picks(&drained, 80, 3), [second; 3]);
+    let destination = drained.destinations[first as usize];
+    assert!(destination.is_quiesced && destination.refuses_persistent);
+    let kept = rig.edit("tcp 80 rr: 11, 12", |service| {
+        service.real_servers[0].drain = Some(Drain { keep_persistent: true, ..Drain::default() });
+    });
+    assert!(!kept.destinations[first as usize].refuses_persistent);
     let snapshot = rig.change("tcp 80 wrr: 11*2, 12*0").unwrap();
     assert_eq!(picks(&snapshot, 80, 3), [first; 3]);
+}
+
+#[test]
+fn service_for_which_nothing_changes_is_the_very_same() {
+    let mut rig = Rig::new("tcp 80 wlc: 11, 12; tcp 81 wlc: 11");
+    let before = rig.snapshot();
+    let after = rig.change("tcp 80 wlc: 11, 12; tcp 81 wlc: 11*7").unwrap();
+    let same = |port| {
+        let of = |snapshot| compiled(snapshot, snapshot::Protocol::TCP, port).clone();
+        Arc::ptr_eq(&of(&before), &of(&after))
+    };
+    assert!(same(80) && !same(81));
+}
+
+#[test]
+fn hash_ring_is_kept_while_real_servers_and_weights_are_the_same() {
+    let mut rig = Rig::new("tcp 80 wlc: 11, 12");
+    let ring = |snapshot: &Snapshot| compiled(snapshot, snapshot::Protocol::TCP, 80).ring.clone();
+    let before = ring(&rig.snapshot());
+    let other_scheduler = ring(&rig.change("tcp 80 rr: 11, 12").unwrap());
+    assert!(Arc::ptr_eq(&before, &other_scheduler));
+    let weight_zero = ring(&rig.change("tcp 80 rr: 11, 12*0").unwrap());
+    assert!(Arc::ptr_eq(&before, &weight_zero), "it keeps its last weight");
+    let weight = ring(&rig.change("tcp 80 rr: 11, 12*3").unwrap());
+    assert!(!Arc::ptr_eq(&before, &weight));
+}
+
+#[test]
+fn settings_of_a_scheduler_change_without_its_cursor() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12");
+    let before = rig.snapshot();
+    let first = picks(&before, 80, 1);
+    let services = parse("tcp 80 rr: 11, 12");
+    let connections = ConnectionsConfig { lblc_expiration_seconds: 5, ..ConnectionsConfig::default() };
+    let after = rig.adopt(Settings { connections, services }).unwrap();
+    assert_eq!(compiled(&after, snapshot::Protocol::TCP, 80).scheduler.config().lblc_expiration_seconds, 5);
+    assert_ne!(picks(&after, 80, 1), first);
+}
+
+#[test]
+fn group_is_one_service_at_each_of_its_addresses() {
+    let mut rig = Rig::new("");
+    let text = r#"
+        [[services]]
+        group = "web"
+        members = [
+            { protocol = "tcp", address = "192.0.2.10", port = 80 },
+            { protocol = "udp", address = "192.0.2.10", port = 443 },
+            { protocol = "tcp", address = "192.0.2.11", port = 0 },
+        ]
+        persistence = { timeout_seconds = 60, netmask = "255.255.255.0" }
+        real_servers = [{ address = "10.0.0.11", mac = "02:00:00:00:00:11" }]
+        [[services]]
+        group = "marked"
+        fwmark = 7
+        persistence = {}
+        members = [{ protocol = "tcp", address = "192.0.2.10", port = 81 }]
+    "#;
+    let services = Config::from_toml(text, "test").unwrap().services;
+    let snapshot = rig.adopt(Settings { services: services.clone(), ..Settings::default() }).unwrap();
+    assert_eq!(snapshot.services.len(), 4);
+    let web = compiled(&snapshot, snapshot::Protocol::TCP, 80);
+    assert!(Arc::ptr_eq(web, compiled(&snapshot, snapshot::Protocol::UDP, 443)));
+    assert!(snapshot.has_every_port && !snapshot.has_ftp);
+    let persistence = web.persistence.unwrap();
+    assert_eq!((persistence.timeout_ticks, persistence.netmask), (60 * TICKS_PER_SECOND, 0xffff_ff00));
+    assert_eq!(persistence.scope, PersistenceScope::Group(0x8000_0000));
+    assert_eq!(web.real_servers[0].port, 0);
+    let marked = compiled(&snapshot, snapshot::Protocol::TCP, 81);
+    assert_eq!(marked.persistence.unwrap().scope, PersistenceScope::Group(7));
+    for vip in ["192.0.2.10", "192.0.2.11"] {
+        assert_eq!(snapshot.addresses[&vip.parse::<Ipv4Addr>().unwrap()], AddressRole::Vip);
+    }
+    let slot = rig.services.slot(services[0].id, Ipv4Addr::new(10, 0, 0, 11)).unwrap();
+    let template = open_template(&rig.templates, 1, slot);
+    rig.change("").unwrap();
+    let again = rig.adopt(Settings { services: services.clone(), ..Settings::default() }).unwrap();
+    let scope = |snapshot: &Snapshot| {
+        compiled(snapshot, snapshot::Protocol::TCP, 80).persistence.unwrap().scope
+    };
+    assert_eq!(scope(&again), PersistenceScope::Group(0x8000_0000), "its templates are left");
+    close_template(&rig.templates, template);
+    rig.change("").unwrap();
+    rig.services.collect(rig.generation);
+    let anew = rig.adopt(Settings { services, ..Settings::default() }).unwrap();
+    assert_eq!(scope(&anew), PersistenceScope::Group(0x8000_0001), "nothing of it was left");
+}
+
+#[test]
+fn persistence_of_ftp_and_of_every_port_is_for_the_whole_vip() {
+    let mut rig = Rig::new("");
+    let persistence = Persistence { timeout_seconds: 360, netmask: Ipv4Addr::BROADCAST, engine: None };
+    let snapshot = rig.edit("tcp 21 rr: 11; tcp 0 rr: 11; tcp 80 rr: 11; udp 21 rr: 11", |service| {
+        service.persistence = Some(persistence);
+    });
+    assert!(snapshot.has_ftp && snapshot.has_every_port);
+    for (protocol, port, scope) in [
+        (snapshot::Protocol::TCP, 21, 0),
+        (snapshot::Protocol::TCP, 0, 0),
+        (snapshot::Protocol::TCP, 80, 80),
+        (snapshot::Protocol::UDP, 21, 21),
+    ] {
+        let compiled = compiled(&snapshot, protocol, port).persistence.unwrap();
+        assert_eq!(compiled.scope, PersistenceScope::Virtual { port: scope }, "{port}");
+        assert_eq!(compiled.client, PersistentClient::Address);
+    }
+}
+
+#[test]
+fn timeouts_of_a_service_are_those_of_its_destinations() {
+    let mut rig = Rig::new("");
+    let own = Timeouts { udp: Some(5), ..Timeouts::default() };
+    let mut services = parse("tcp 80 rr: 11; tcp 81 rr: 12");
+    services[0].timeouts = own;
+    let connections = ConnectionsConfig {
+        timeouts: Timeouts { tcp_established: Some(60), ..Timeouts::default() },
+        ..ConnectionsConfig::default()
+    };
+    let snapshot = rig.adopt(Settings { connections, services }).unwrap();
+    let seconds = |slot: usize, state| {
+        snapshot.timeouts[usize::from(snapshot.destinations[slot].timeouts)].ticks(state) / TICKS_PER_SECOND
+    };
+    let first = rig.slot(11) as usize;
+    let second = 1 - first;
+    assert_eq!(seconds(first, ConnectionState::Udp), 5);
+    assert_eq!(seconds(second, ConnectionState::Udp), 300);
+    assert_eq!([first, second].map(|slot| seconds(slot, ConnectionState::Established)), [60, 60]);
+}
+
+#[test]
+fn thresholds_hold_from_their_configuration_to_their_removal() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12");
+    let (slot, other) = (rig.slot(11), rig.slot(12));
+    rig.counts(slot).open();
+    rig.counts(slot).open();
+    let set = |upper| move |service: &mut ServiceConfig| service.real_servers[0].upper_threshold = upper;
+    let limited = rig.edit("tcp 80 rr: 11, 12", set(2));
+    assert!(rig.counts(slot).is_overloaded(), "an edit is judged at once");
+    assert_eq!(picks(&limited, 80, 3), [other; 3]);
+    let raised = rig.edit("tcp 80 rr: 11, 12", set(9));
+    assert!(picks(&raised, 80, 2).contains(&slot));
+    rig.edit("tcp 80 rr: 11, 12", set(2));
+    let unlimited = rig.edit("tcp 80 rr: 11, 12", set(0));
+    assert!(picks(&unlimited, 80, 2).contains(&slot));
+}
+
+#[test]
+fn newcomers_of_a_running_service_start_slowly_and_its_first_do_not() {
+    let mut rig = Rig::new("");
+    let slow = |service: &mut ServiceConfig| service.slow_start_seconds = 30;
+    let joined = |snapshot: &Snapshot| -> Vec<Option<u32>> {
+        let real_servers = &compiled(snapshot, snapshot::Protocol::TCP, 80).real_servers;
+        real_servers.iter().rev().map(|real_server| real_server.joined_seconds).collect()
+    };
+    rig.now_seconds = 100;
+    assert_eq!(joined(&rig.edit("tcp 80 wlc: 11, 12=", slow)), [None, None]);
+    rig.now_seconds = 101;
+    rig.neighbours.hear(PortId(0), Ipv4Addr::new(10, 0, 0, 12), [2, 0, 0, 0, 0, 0x12], Duration::ZERO);
+    assert_eq!(joined(&rig.snapshot()), [None, None], "ARP took a second");
+    rig.now_seconds = 200;
+    assert_eq!(joined(&rig.edit("tcp 80 wlc: 11, 12=, 13", slow)), [None, None, Some(200)]);
+    rig.now_seconds = 300;
+    assert_eq!(joined(&rig.edit("tcp 80 wlc: 11*0, 12=, 13", slow)), [None, None, Some(200)]);
+    rig.now_seconds = 310;
+    assert_eq!(joined(&rig.edit("tcp 80 wlc: 11, 12=, 13", slow)), [Some(310), None, Some(200)]);
+}
+
+#[test]
+fn removed_real_server_comes_back_to_its_persistent_clients() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12");
+    let slot = rig.slot(12);
+    let template = open_template(&rig.templates, 1, slot);
+    rig.change("tcp 80 rr: 11").unwrap();
+    rig.change("tcp 80 rr: 11, 13, 14").unwrap();
+    assert_eq!(rig.change("tcp 80 rr: 11, 13, 14, 15").unwrap_err().code, ErrorCode::Full);
+    rig.change("tcp 80 rr: 11, 13, 14, 12").unwrap();
+    assert_eq!(rig.slot(12), slot);
+    rig.change("tcp 80 rr: 11, 13, 14").unwrap();
+    close_template(&rig.templates, template);
+    rig.change("tcp 80 rr: 11, 13, 14, 15").unwrap();
+    assert_eq!(rig.slot(15), slot);
+}
+
+#[test]
+fn zero_is_for_people_and_one_service_and_prometheus_goes_on() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12; tcp 81 rr: 11");
+    let (first, gone) = (rig.slot(11), rig.slot(12));
+    rig.send(first, 10);
+    rig.send(gone, 5);
+    rig.change("tcp 80 rr: 11; tcp 81 rr: 11").unwrap();
+    let service = rig.services.configured()[0].id;
+    assert_eq!(rig.services.zero(Some(service)), [(service, vec![first])]);
+    rig.send(first, 2);
+    let packets = |since| {
+        let traffic = &rig.services.traffic(since)[0];
+        (traffic.total.packets, traffic.real_servers[0].packets)
+    };
+    assert_eq!((packets(Since::Zeroed), packets(Since::Ever)), ((2, 2), (17, 12)));
 }

@@ -1,7 +1,7 @@
 //! Commands over real workers: acknowledged when all of them run the change, and all or nothing.
 
 use ctl::protocol::{Command, ErrorCode, RealServerState};
-use director::control::Answer;
+use director::commands::{Answer, execute};
 
 use crate::rig::{Rig, command};
 use crate::{CONFIG, SERVICE};
@@ -92,7 +92,7 @@ fn config_that_runs_can_be_saved_and_applied_again() {
         let saved = ctl::config::Config::from_toml(&config.to_toml(), "saved").unwrap();
         assert_eq!(saved, config);
         let apply = Command::Apply(ctl::protocol::Apply { config: saved, dry_run: false });
-        let executed = director::control::execute(&rig.control, &apply).await.unwrap();
+        let executed = execute(&rig.control, &apply).await.unwrap();
         let Answer::Changed(changed) = executed.answer else { panic!("{executed:?}") };
         assert!(changed.changes.is_empty(), "{changed:?}");
     });
@@ -105,7 +105,7 @@ fn change_that_workers_do_not_take_is_answered_as_late_and_stays_queued() {
     rig.run_without_workers(async |rig| {
         let arguments = format!(r#"{{{SERVICE},"address":"10.0.0.11","weight":9}}"#);
         let set = command("set-rs", &arguments);
-        let late = director::control::execute(&rig.control, &set);
+        let late = execute(&rig.control, &set);
         // Queries are answered meanwhile.
         let query = async {
             tokio::task::yield_now().await;
@@ -149,5 +149,137 @@ fn show_tells_why_a_real_server_gets_nothing() {
         let has = |text: &str| warnings.iter().any(|warning| warning.contains(text));
         assert!(has("no real server that gets new connections: tcp 192.0.2.10:80"), "{warnings:?}");
         assert!(has("never answered ARP and get no connections: 10.0.0.11"), "{warnings:?}");
+    });
+}
+
+#[test]
+fn batch_is_one_publication_and_one_with_an_error_changes_nothing() {
+    Rig::new(CONFIG, 2).run(async |rig| {
+        let before = (generation(rig), rig.control.borrow().running_config());
+        let set = |weight: u32| {
+            format!(r#"{{"verb":"set-rs","arguments":{{{SERVICE},"address":"10.0.0.11","weight":{weight}}}}}"#)
+        };
+        let missing = format!(r#"{{"verb":"del-rs","arguments":{{{SERVICE},"address":"10.0.0.99"}}}}"#);
+        let broken = format!(r#"{{"commands":[{},{},{missing},{}]}}"#, set(5), r#"{"verb":"clear"}"#, set(7));
+        let error = rig.command("batch", &broken).await.unwrap_err();
+        assert_eq!((error.code, error.index), (ErrorCode::NotFound, Some(2)));
+        assert_eq!((generation(rig), rig.control.borrow().running_config()), before);
+        let many: Vec<_> = (2..40).map(set).collect();
+        let lines = rig.change("batch", &format!(r#"{{"commands":[{}]}}"#, many.join(","))).await;
+        assert_eq!(lines, ["weight of real server 10.0.0.11 of tcp 192.0.2.10:80: 1 -> 39"]);
+        assert_eq!(generation(rig), before.0 + 1);
+        let full: Vec<_> = (20..90)
+            .map(|host| {
+                let real_server = format!(r#""real_server":{{"address":"10.0.0.{host}"}}"#);
+                format!(r#"{{"verb":"add-rs","arguments":{{{SERVICE},{real_server}}}}}"#)
+            })
+            .collect();
+        let error = rig.command("batch", &format!(r#"{{"commands":[{}]}}"#, full.join(","))).await.unwrap_err();
+        // Three run, 64 fit.
+        assert_eq!((error.code, error.index), (ErrorCode::Full, Some(61)), "{}", error.message);
+    });
+}
+
+#[test]
+fn options_change_at_run_time_and_are_saved_and_a_file_without_them_leaves_them() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        let lines = rig.change("set-options", r#"{"sloppy_tcp":true,"timeouts":{"udp":30}}"#).await;
+        assert_eq!(lines, ["timeout udp: default (300 s) -> 30 s", "sloppy_tcp: false -> true"]);
+        let running = rig.control.borrow().running_config();
+        let saved = ctl::config::Config::from_toml(&running.to_toml(), "saved").unwrap();
+        assert_eq!(saved.connections.as_ref().unwrap().timeouts.udp, Some(30));
+        let status = rig.control.borrow().status();
+        assert_eq!(status.connection_options.timeouts.udp, Some(30));
+        assert_eq!(status.connection_options.timeouts.tcp_established, Some(900));
+        let services = serde_json::to_string(&running.services).unwrap();
+        let without = format!(r#"{{"config":{{"services":{services}}}}}"#);
+        assert!(rig.change("apply", &without).await.is_empty());
+        let with = format!(r#"{{"config":{{"connections":{{}},"services":{services}}}}}"#);
+        assert_eq!(rig.change("apply", &with).await.len(), 2);
+    });
+}
+
+#[test]
+fn zero_starts_what_people_see_again_and_nothing_else() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        let vip = ("192.0.2.10".parse().unwrap(), 80);
+        let send = async |count: u16, total: u64| {
+            for port in 0..count {
+                let client = ("198.51.100.7".parse().unwrap(), 1000 + port);
+                rig.inject(1, &crate::rig::tcp([2, 0, 0, 0, 1, 1], client, vip, "S"));
+            }
+            let forwarded = || rig.control.borrow().stats(&Default::default()).unwrap().totals.forwarded;
+            crate::rig::until("forwarded", || forwarded() == total).await;
+        };
+        let counters = || {
+            let control = rig.control.borrow();
+            let seen = control.stats(&Default::default()).unwrap().services[0].clone();
+            let text = director::metrics::Scrape::take(&control).to_text().unwrap();
+            let line = text.lines().find(|line| line.starts_with("dr_service_packets_total{")).unwrap();
+            let exported: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            let [_, second] = &seen.real_servers[..] else { panic!("{seen:?}") };
+            (seen.totals.packets, second.counters.packets, exported)
+        };
+        send(10, 10).await;
+        assert_eq!(counters(), (10, 10, 10));
+        let before = generation(rig);
+        let lines = rig.change("zero", &format!("{{{SERVICE}}}")).await;
+        assert_eq!(lines, ["counters of tcp 192.0.2.10:80 start at 0"]);
+        assert_eq!(generation(rig), before, "no worker has a part in it");
+        assert_eq!(counters(), (0, 0, 10));
+        send(3, 13).await;
+        assert_eq!(counters(), (3, 3, 13));
+        assert_eq!(rig.change("zero", "{}").await, ["counters of all 2 virtual services start at 0"]);
+        assert_eq!(counters(), (0, 0, 13));
+        let missing = r#"{"service":{"protocol":"tcp","address":"192.0.2.10","port":81}}"#;
+        assert_eq!(rig.command("zero", missing).await.unwrap_err().code, ErrorCode::NotFound);
+    });
+}
+
+#[test]
+fn real_server_at_its_threshold_is_shown_as_overloaded() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        let set = format!(r#"{{{SERVICE},"address":"10.0.0.12","upper_threshold":2}}"#);
+        rig.change("set-rs", &set).await;
+        for port in 1..5 {
+            let client = ("198.51.100.7".parse().unwrap(), port);
+            let frame = crate::rig::tcp([2, 0, 0, 0, 1, 1], client, ("192.0.2.10".parse().unwrap(), 80), "S");
+            rig.inject(1, &frame);
+        }
+        let stats = || rig.control.borrow().stats(&Default::default()).unwrap();
+        crate::rig::until("received", || stats().totals.received == 4).await;
+        assert_eq!(stats().totals.drops["no_real_server"], 2);
+        let show = rig.control.borrow().show(&Default::default()).unwrap();
+        let view = &show.services[0].real_servers[1];
+        assert_eq!((view.state, view.upper_threshold), (RealServerState::Overloaded, 2));
+        assert_eq!(rig.control.borrow().status().real_servers_up, 1, "the other service's");
+    });
+}
+
+#[test]
+fn member_that_is_removed_keeps_its_connections() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        let group = r#"{"group":"web","scheduler":"rr",
+            "members":[{"protocol":"tcp","address":"192.0.2.20","port":80},
+                       {"protocol":"tcp","address":"192.0.2.21","port":80}],
+            "real_servers":[{"address":"10.0.0.12","mac":"02:00:00:00:00:12"}]}"#;
+        rig.change("add-vip", group).await;
+        let send = async |flags: &str, forwarded: u64, received: u64| {
+            let client = ("198.51.100.7".parse().unwrap(), 1000);
+            let vip = ("192.0.2.20".parse().unwrap(), 80);
+            rig.inject(1, &crate::rig::tcp([2, 0, 0, 0, 1, 1], client, vip, flags));
+            let totals = || rig.control.borrow().stats(&Default::default()).unwrap().totals;
+            crate::rig::until("received", || totals().received == received).await;
+            assert_eq!(totals().forwarded, forwarded, "{:?}", totals());
+        };
+        send("S", 1, 1).await;
+        let member = r#"{"group":"web","member":{"protocol":"tcp","address":"192.0.2.20","port":80}}"#;
+        assert_eq!(rig.change("del-member", member).await, ["removed member tcp 192.0.2.20:80 from group web"]);
+        send("A", 2, 2).await;
+        let filter = r#"{"service":{"group":"web"}}"#;
+        let Answer::Connections(listed) = rig.command("connections", filter).await.unwrap().answer else {
+            panic!()
+        };
+        assert_eq!(listed.matching, 1, "still the group's");
     });
 }

@@ -1,10 +1,10 @@
-//! `connections`: every connection once, filtered, counted, while workers go on.
+//! `connections`: what workers opened, read beside them and beside the control thread.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ctl::protocol::{Connections, ErrorCode};
-use director::control::Answer;
+use director::commands::Answer;
 
 use crate::rig::{Rig, tcp, until};
 use crate::{CONFIG, SERVICE};
@@ -40,25 +40,40 @@ fn connections_are_listed_once_each_and_filtered() {
         let ports: BTreeSet<_> = all.connections.iter().map(|row| row.client_port).collect();
         assert_eq!(ports.len(), usize::from(COUNT));
         let workers: BTreeSet<_> = all.connections.iter().map(|row| row.worker).collect();
-        assert_eq!(workers, [0, 1].into());
+        assert_eq!(workers, [Some(0), Some(1)].into());
         let row = &all.connections[0];
         assert_eq!((row.virtual_address, row.virtual_port, &*row.state), (VIP, 80, "SYN_RECV"));
         assert_eq!(row.real_server.to_string(), "10.0.0.12");
         assert!(list(rig, "{}").await.connections.len() == 1000, "the default limit");
+        let service = format!("{{{SERVICE}}}");
         for (arguments, matching) in [
-            (r#"{"client":"198.51.100.1","limit":2}"#, 1000),
+            (r#"{"client":"198.51.100.1/32","limit":2}"#, 1000),
+            (r#"{"client":"198.51.100.0/31","limit":2}"#, 2000),
             (r#"{"real_server":"10.0.0.12","limit":0}"#, 3000),
             (r#"{"real_server":"10.0.0.11"}"#, 0),
-            (r#"{"service":{"protocol":"tcp","address":"192.0.2.10","port":80}}"#, 3000),
-            (r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":80}}"#, 0),
+            (r#"{"kind":"templates"}"#, 0),
+            (&service, 3000),
         ] {
             let filtered = list(rig, arguments).await;
             assert_eq!(filtered.matching, matching, "{arguments}");
         }
-        assert_eq!(list(rig, r#"{"client":"198.51.100.1","limit":2}"#).await.connections.len(), 2);
         rig.change("del-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12"}}"#)).await;
         let removed = list(rig, r#"{"real_server":"10.0.0.12"}"#).await;
         assert_eq!(removed.matching, 3000, "of a removed real server as well");
+    });
+}
+
+#[test]
+fn what_is_not_there_is_not_found_and_what_is_no_state_is_invalid() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        for (arguments, code) in [
+            (r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":80}}"#, ErrorCode::NotFound),
+            (r#"{"service":{"group":"web"}}"#, ErrorCode::NotFound),
+            (r#"{"state":"OPEN"}"#, ErrorCode::Invalid),
+            (r#"{"offset":999999,"limit":2}"#, ErrorCode::Invalid),
+        ] {
+            assert_eq!(rig.command("connections", arguments).await.unwrap_err().code, code, "{arguments}");
+        }
     });
 }
 
@@ -73,13 +88,32 @@ fn listings_at_once_take_turns() {
 }
 
 #[test]
-fn listing_of_silent_workers_is_late_and_the_next_one_is_whole() {
+fn listing_needs_no_worker_that_moves() {
     let rig = Rig::new(CONFIG, 2);
     rig.run(async |rig| open(rig).await);
     rig.run_without_workers(async |rig| {
-        let error = rig.command("connections", "{}").await.unwrap_err();
-        assert_eq!(error.code, ErrorCode::Timeout);
-        assert!(error.message.contains("worker 0, 1"), "{}", error.message);
+        assert_eq!(list(rig, "{}").await.matching, 3000);
+        // Over, and not swept.
+        rig.clock.advance_seconds(100);
+        assert_eq!(list(rig, "{}").await.matching, 0);
     });
-    rig.run(async |rig| assert_eq!(list(rig, "{}").await.matching, 3000));
+}
+
+#[test]
+fn threads_that_read_have_the_control_threads_cpus() {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::unistd::Pid;
+
+    let thread = std::thread::spawn(|| {
+        let this = Pid::from_raw(0);
+        let allowed = sched_getaffinity(this).unwrap();
+        let last = (0..CpuSet::count()).rfind(|&cpu| allowed.is_set(cpu).unwrap()).unwrap();
+        let mut one = CpuSet::new();
+        one.set(last).unwrap();
+        sched_setaffinity(this, &one).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let read = async { tokio::task::spawn_blocking(move || sched_getaffinity(this).unwrap()).await.unwrap() };
+        assert_eq!(runtime.block_on(read), one);
+    });
+    thread.join().unwrap();
 }

@@ -7,6 +7,7 @@ mod arp;
 mod commands;
 mod connections;
 mod control_socket;
+mod drains;
 mod metrics;
 mod workers;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use dataplane::verdict::DropReason;
+use dataplane::verdict::{DropReason, StatelessReason};
 use director::http;
 use director::metrics::{Metric, Scrape};
 use prometheus::proto::MetricType;
@@ -36,9 +36,13 @@ fn page_lists_every_metric_with_type_labels_and_meaning() {
 }
 
 #[test]
-fn page_lists_every_drop_reason_with_its_meaning() {
+fn page_lists_every_reason_with_its_meaning() {
     let page = page();
     for &reason in DropReason::ALL {
+        let row = format!("| `{}` | {} |", reason.name(), reason.description());
+        assert!(page.contains(&row), "docs/METRICS.md lacks:\n{row}");
+    }
+    for &reason in StatelessReason::ALL {
         let row = format!("| `{}` | {} |", reason.name(), reason.description());
         assert!(page.contains(&row), "docs/METRICS.md lacks:\n{row}");
     }

@@ -17,7 +17,8 @@ use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
 use dataplane::port::PortStatus;
 use dataplane::worker::Worker;
 use director::assembly::{Assembly, StartedPorts, assemble};
-use director::control::{Answer, Executed, Platform, SharedControl, execute};
+use director::commands::{Answer, Executed, execute};
+use director::control::{Platform, SharedControl};
 use director::daemon::tick_for_ever;
 use tokio::task::LocalSet;
 

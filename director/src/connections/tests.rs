@@ -1,0 +1,232 @@
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
+use dataplane::dpdk::region::Pages;
+use dataplane::persistence::{TemplateKey, TemplateLimits};
+use dataplane::snapshot::Protocol as Wire;
+
+use super::*;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+
+fn owner(host: u8) -> Owner {
+    let service = ServiceId::new(Protocol::Tcp, VIP, 80);
+    Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+}
+
+fn query() -> ConnectionsQuery {
+    ConnectionsQuery::default()
+}
+
+fn templates() -> Arc<TemplateTable> {
+    let limits = TemplateLimits { capacity: 64, destinations: 4, keeps_call_ids: true };
+    TemplateTable::new(&limits, Pages::Ordinary).unwrap()
+}
+
+fn table(capacity: u32) -> ConnectionTable {
+    ConnectionTable::new(capacity, Pages::Ordinary).unwrap()
+}
+
+fn insert(table: &mut ConnectionTable, client: u32, vip: Ipv4Addr, state: ConnectionState, seconds: u32, slot: u32) {
+    let protocol = if state == ConnectionState::Udp { Wire::UDP } else { Wire::TCP };
+    let port = 80_u16.to_be_bytes();
+    let key = FlowKey::new(client.to_be_bytes(), vip.octets(), [0x13, 0x88], port, protocol.0);
+    let connection = Connection {
+        key,
+        state,
+        flags: ConnectionFlags::NONE,
+        expires: Ticks(seconds * TICKS_PER_SECOND),
+        destination: slot,
+        template: None,
+    };
+    table.insert(connection, table.hash(&key)).unwrap();
+}
+
+/// Slot 0 is 10.0.0.12's, slot 1 10.0.0.11's. It is second 10.
+fn listed(tables: &[&ConnectionTable], templates: &Arc<TemplateTable>, query: &ConnectionsQuery) -> Connections {
+    check(query).unwrap();
+    let owners = vec![Some(owner(12)), Some(owner(11)), None];
+    let (clock, hand) = Clock::manual();
+    hand.advance_seconds(10);
+    let listing = Listing {
+        tables: Tables::new(tables.iter().map(|table| table.reader()).collect(), templates.clone(), 0),
+        clock,
+        filter: Filter::new(query, &owners),
+        owners,
+        sort: query.sort,
+        descending: query.descending,
+        offset: query.offset as usize,
+        limit: query.limit.min(ROWS_MAX) as usize,
+    };
+    listing.run()
+}
+
+/// Two workers' connections: five that live and one that is over.
+fn small() -> [ConnectionTable; 2] {
+    let (mut first, mut second) = (table(16), table(16));
+    insert(&mut first, 3, VIP, ConnectionState::Established, 100, 0);
+    insert(&mut first, 1, VIP, ConnectionState::SynReceived, 40, 1);
+    insert(&mut first, 9, VIP, ConnectionState::Established, 10, 0);
+    insert(&mut second, 2, OTHER_VIP, ConnectionState::Udp, 30, 0);
+    insert(&mut second, 5, VIP, ConnectionState::FinWait, 50, 1);
+    insert(&mut second, 4, VIP, ConnectionState::Established, 20, 0);
+    [first, second]
+}
+
+fn clients(connections: &Connections) -> Vec<u32> {
+    connections.connections.iter().map(|row| row.client_address.to_bits()).collect()
+}
+
+#[test]
+fn rows_come_in_every_order_forwards_and_backwards() {
+    let [first, second] = small();
+    let templates = templates();
+    for (sort, order) in [
+        (ConnectionOrder::Client, [1, 2, 3, 4, 5]),
+        (ConnectionOrder::Service, [1, 3, 4, 5, 2]),
+        (ConnectionOrder::RealServer, [1, 5, 2, 3, 4]),
+        (ConnectionOrder::State, [3, 4, 5, 1, 2]),
+        (ConnectionOrder::Expires, [4, 2, 1, 5, 3]),
+    ] {
+        let all = listed(&[&first, &second], &templates, &ConnectionsQuery { sort, ..query() });
+        assert_eq!(clients(&all), order, "{sort:?}");
+        let backwards = ConnectionsQuery { sort, descending: true, offset: 1, limit: 2, ..query() };
+        let page = listed(&[&first, &second], &templates, &backwards);
+        assert_eq!(clients(&page), [order[3], order[2]], "{sort:?}");
+        assert_eq!(page.matching, 5, "all are counted");
+    }
+}
+
+#[test]
+fn filters_admit_what_they_say() {
+    let [first, second] = small();
+    let templates = templates();
+    let client = |text: &str| Some(text.parse().unwrap());
+    for (query, found) in [
+        (ConnectionsQuery { vip: Some(OTHER_VIP), ..query() }, &[2][..]),
+        (ConnectionsQuery { state: Some("established".to_owned()), ..query() }, &[3, 4]),
+        (ConnectionsQuery { real_server: Some(owner(11).address), ..query() }, &[1, 5]),
+        (ConnectionsQuery { client: client("0.0.0.4/31"), ..query() }, &[4, 5]),
+        (ConnectionsQuery { service: Some(owner(11).service), ..query() }, &[1, 2, 3, 4, 5]),
+        (ConnectionsQuery { service: Some(ServiceId::new(Protocol::Tcp, VIP, 81)), ..query() }, &[]),
+        (ConnectionsQuery { limit: 0, ..query() }, &[]),
+    ] {
+        assert_eq!(clients(&listed(&[&first, &second], &templates, &query)), found, "{query:?}");
+    }
+}
+
+#[test]
+fn row_says_what_the_entry_holds() {
+    let [_, second] = small();
+    let all = listed(&[&second], &templates(), &query());
+    let row = &all.connections[0];
+    assert_eq!((row.protocol, &*row.state, row.expires_seconds), (Some(Protocol::Udp), "UDP", 20));
+    assert_eq!((row.client_port, row.virtual_address, row.virtual_port), (5000, OTHER_VIP, 80));
+    assert_eq!((row.real_server, row.worker, row.is_template), (owner(12).address, Some(0), false));
+}
+
+#[test]
+fn templates_are_listed_for_themselves_and_with_connections() {
+    let [first, _] = small();
+    let templates = templates();
+    let open = |key: &TemplateKey, slot, call_id: &[u8]| {
+        templates.open(key, Ticks(0), 100 * TICKS_PER_SECOND, slot, call_id).unwrap().id
+    };
+    let one = open(&TemplateKey::for_client([0, 0, 0, 7], u32::MAX, VIP, 80, Wire::TCP), 0, b"");
+    open(&TemplateKey::for_group([0, 0, 0, 8], u32::MAX, 5), 1, b"");
+    let hash = templates.hash_call_id(b"a@b");
+    open(&TemplateKey::for_call_id(hash, VIP, 5060, Wire::UDP), 1, b"a@b");
+    templates.assure(one);
+    let of_kind = |kind| listed(&[&first], &templates, &ConnectionsQuery { kind, ..query() });
+    assert_eq!((of_kind(EntryKind::Connections).matching, of_kind(EntryKind::All).matching), (2, 5));
+    let rows = of_kind(EntryKind::Templates).connections;
+    let [call, client, group] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((&*client.state, client.client_port, client.worker), ("ASSURED", 0, None));
+    assert_eq!((client.virtual_address, client.virtual_port), (VIP, 80));
+    assert_eq!((&*group.state, group.protocol), ("NONE", None));
+    assert_eq!(group.virtual_address, Ipv4Addr::new(0, 0, 0, 5), "the mark, as IPVS has it");
+    assert_eq!((call.engine_data.as_deref(), call.virtual_port), (Some("a@b"), 5060));
+    let assured = ConnectionsQuery { kind: EntryKind::All, state: Some("ASSURED".to_owned()), ..query() };
+    assert_eq!(clients(&listed(&[&first], &templates, &assured)), [7]);
+}
+
+#[test]
+fn what_cannot_be_listed_is_refused() {
+    let state = check(&ConnectionsQuery { state: Some("OPEN".to_owned()), ..query() }).unwrap_err();
+    assert_eq!(state.code, ErrorCode::Invalid);
+    assert!(state.help.unwrap().contains("ESTABLISHED"));
+    for (offset, limit) in [(REACH_MAX, 1), (u32::MAX, u32::MAX), (0, REACH_MAX + 1)] {
+        assert_eq!(check(&ConnectionsQuery { offset, limit, ..query() }).unwrap_err().code, ErrorCode::Invalid);
+    }
+    check(&ConnectionsQuery { offset: REACH_MAX - 1, limit: 1, ..query() }).unwrap();
+}
+
+/// A million connections stay, others come and go as fast as a worker can make them.
+#[test]
+fn million_connections_are_counted_exactly_while_others_come_and_go() {
+    const STABLE: u32 = 1_000_000;
+    const FLEETING: u32 = 1000;
+    let mut table = table(STABLE + 2 * FLEETING);
+    for client in 0..STABLE {
+        insert(&mut table, 0x6440_0000 + client, VIP, ConnectionState::Established, 900, client % 2);
+        if client % 1000 == 0 {
+            // Among the others, not behind them.
+            insert(&mut table, client, OTHER_VIP, ConnectionState::Established, 900, 0);
+        }
+    }
+    let reader = table.reader();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut generation = 0;
+            while !stop.load(Relaxed) {
+                table.expire(Ticks(0), |_| {});
+                for number in 0..FLEETING {
+                    let client = generation * FLEETING + number;
+                    let port = 80_u16.to_be_bytes();
+                    let key = FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
+                    let hash = table.hash(&key);
+                    if let Some(id) = table.find(&key, hash, None) {
+                        table.remove(id);
+                    } else {
+                        insert_fleeting(&mut table, key, hash);
+                    }
+                }
+                generation = (generation + 1) % 2;
+                std::thread::yield_now();
+            }
+        });
+        let owners = vec![Some(owner(12)), Some(owner(11))];
+        for offset in [0, 500, 999_000] {
+            let query = ConnectionsQuery { vip: Some(VIP), offset, limit: 1000, ..query() };
+            let listing = Listing {
+                tables: Tables::new(vec![reader.clone()], templates(), 0),
+                clock: Clock::manual().0,
+                filter: Filter::new(&query, &owners),
+                owners: owners.clone(),
+                sort: query.sort,
+                descending: false,
+                offset: offset as usize,
+                limit: 1000,
+            };
+            let begun = std::time::Instant::now();
+            let page = listing.run();
+            assert_eq!(page.matching, u64::from(STABLE));
+            let expected: Vec<u32> = (0..1000).map(|number| 0x6440_0000 + offset + number).collect();
+            assert_eq!(clients(&page), expected);
+            assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+        }
+        stop.store(true, Relaxed);
+    });
+}
+
+fn insert_fleeting(table: &mut ConnectionTable, key: FlowKey, hash: u64) {
+    let connection = Connection {
+        key,
+        state: ConnectionState::SynReceived,
+        expires: Ticks(TICKS_PER_SECOND),
+        ..Connection::default()
+    };
+    table.insert(connection, hash).unwrap();
+}
