@@ -254,6 +254,29 @@ proptest! {
         }
     }
 
+    /// Few destinations of small RSs with active connections, so that they go beyond their weights, share destinations,
+    /// and are left alone for about as long as it takes one of them to leave.
+    #[test]
+    fn locality_of_busy_destinations_decides_as_the_kernel_model(
+        algorithm in prop::sample::select(vec![Algorithm::Lblc, Algorithm::Lblcr]),
+        weights in vec(0..4_u32, 2..6),
+        steps in vec((any::<usize>(), 0..12_u32, 0..5_u8, 0..3_u32), 20..120),
+    ) {
+        let config = SchedulerConfig { algorithm, lblc_expiration_seconds: 3, ..Default::default() };
+        let mut pair = Pair::new(config, &weights);
+        for (which, kind, number, seconds) in steps {
+            let event = match kind {
+                0..5 => Event::Schedule { times: 1, client: 1, port: 1, vip: number % 2, random: 1 },
+                5..8 => Event::Activate { which },
+                8 => Event::Close { which, active: number % 2 == 0 },
+                9 => Event::Edit { which, weight: number.into() },
+                10 => Event::SetAvailable { which, available: number > 0 },
+                _ => Event::Pass { seconds },
+            };
+            pair.happen(&event)?;
+        }
+    }
+
     /// An hour after the last RS joined, and off: the same.
     #[test]
     fn slow_start_without_a_newcomer_decides_as_the_kernel_model(

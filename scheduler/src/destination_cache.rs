@@ -369,6 +369,8 @@ mod tests {
         assert_eq!(third.of(0), first.of(0));
         assert_ne!(third.of(1), first.of(1));
         assert_eq!(third.index_of(first.of(1).unwrap()), None);
+        let at_once = first.carried_over(&cache, &old, &again);
+        assert_eq!(at_once.index_of(first.of(1).unwrap()), None, "deleted and replaced in one step");
         assert_eq!(third.index_of(third.of(1).unwrap()), Some(1));
     }
 }
