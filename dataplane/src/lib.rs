@@ -9,6 +9,7 @@
 //! | [`snapshot`] | the configuration as workers read it |
 //! | [`mailbox`] | how a snapshot reaches the workers |
 //! | [`connection`] | the connection table, the TCP states, expiry, how others read it |
+//! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
@@ -16,6 +17,7 @@
 //! | [`clock`] | time in the data plane |
 //! | [`worker`] | the loop |
 
+mod atomic;
 pub mod clock;
 pub mod connection;
 pub mod counters;
@@ -25,6 +27,7 @@ pub mod host;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;
+pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod verdict;
