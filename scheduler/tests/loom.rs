@@ -221,7 +221,8 @@ fn remembered_destinations_are_never_mixed(algorithm: Algorithm) {
                 let pick = scheduler.schedule(list, &request(1)).unwrap();
                 assert!(pick < 2);
             } else {
-                assert_eq!(scheduler.schedule(list, &request(1 + number as u8)), Some(0));
+                // One may read what the other is just writing in place of destination 1.
+                assert_eq!(scheduler.schedule(list, &request(2)), Some(0));
             }
         },
         |scheduler, list| {
