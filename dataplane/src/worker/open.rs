@@ -167,8 +167,9 @@ impl Opening<'_> {
             return self.slot_of(self.on_ring());
         }
         let key = &self.packet.key;
+        // The whole address, whatever the netmask: the template keeps a network together, not the hash.
         let request = scheduler::Request {
-            client: masked_client(self.packet, self.service),
+            client: IpAddr::V4(key.client_address()),
             client_port: key.client_port(),
             vip: IpAddr::V4(key.service().address),
             now_seconds: self.clock.seconds(),
