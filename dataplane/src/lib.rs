@@ -9,7 +9,7 @@
 //! | [`snapshot`] | the configuration as workers read it |
 //! | [`mailbox`] | how a snapshot reaches the workers |
 //! | [`connection`] | the connection table, the states, expiry, how others read it |
-//! | [`persistence`] | the templates that keep clients on their real servers |
+//! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
@@ -17,6 +17,7 @@
 //! | [`clock`] | time in the data plane |
 //! | [`worker`] | the loop |
 
+mod atomic;
 pub mod clock;
 pub mod connection;
 pub mod counters;

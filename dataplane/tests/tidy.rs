@@ -40,22 +40,30 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn is_hot(name: &str) -> bool {
-    ["worker/", "connection/", "direct_routing.rs", "counters.rs", "packet/ethernet.rs", "packet/ipv4.rs"]
-        .iter()
-        .chain(&[
-            "packet/tcp.rs",
-            "packet/udp.rs",
-            "packet/checksum.rs",
-            "clock.rs",
-            "dpdk/mbuf.rs",
-            "dpdk/queue.rs",
-            "dpdk/lanes.rs",
-            "dpdk/prefetch.rs",
-            "host.rs",
-            "mailbox.rs",
-            "snapshot.rs",
-        ])
-        .any(|hot| name.starts_with(&format!("dataplane/src/{hot}")))
+    [
+        "worker/",
+        "connection/",
+        "persistence/",
+        "direct_routing.rs",
+        "counters.rs",
+        "packet/ethernet.rs",
+        "packet/ipv4.rs",
+    ]
+    .iter()
+    .chain(&[
+        "packet/tcp.rs",
+        "packet/udp.rs",
+        "packet/checksum.rs",
+        "clock.rs",
+        "dpdk/mbuf.rs",
+        "dpdk/queue.rs",
+        "dpdk/lanes.rs",
+        "dpdk/prefetch.rs",
+        "host.rs",
+        "mailbox.rs",
+        "snapshot.rs",
+    ])
+    .any(|hot| name.starts_with(&format!("dataplane/src/{hot}")))
         || ["rr", "wrr", "lc", "wlc", "connection_counts"]
             .iter()
             .any(|hot| name == format!("scheduler/src/{hot}.rs"))

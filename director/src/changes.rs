@@ -125,7 +125,11 @@ fn check(problems: Vec<Problem>) -> Result<(), ErrorReply> {
     if problems.is_empty() { Ok(()) } else { Err(ErrorReply::from_problems(&problems)) }
 }
 
-fn applied(circumstances: &Circumstances<'_>, running: &Settings, apply: &Apply) -> Result<Settings, ErrorReply> {
+fn applied(
+    circumstances: &Circumstances<'_>,
+    running: &Settings,
+    apply: &Apply,
+) -> Result<Settings, ErrorReply> {
     fixed_sections::check(circumstances.fixed, &apply.config)?;
     let candidate = Settings {
         connections: apply.config.connections.clone().unwrap_or_else(|| running.connections.clone()),
@@ -135,7 +139,11 @@ fn applied(circumstances: &Circumstances<'_>, running: &Settings, apply: &Apply)
     Ok(candidate)
 }
 
-fn batched(circumstances: &Circumstances<'_>, running: &Settings, batch: &Batch) -> Result<Settings, ErrorReply> {
+fn batched(
+    circumstances: &Circumstances<'_>,
+    running: &Settings,
+    batch: &Batch,
+) -> Result<Settings, ErrorReply> {
     let (outcome, refused) = edited(circumstances, running, &batch.commands);
     let count = refused.as_ref().map_or(batch.commands.len(), |(count, _)| *count);
     // What is wrong with the commands before it comes first.

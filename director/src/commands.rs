@@ -49,7 +49,8 @@ impl Executed {
     /// The line of the protocol ([`Response::to_line`]), written without a tree of it in memory: a listing's would take
     /// several times the text.
     pub fn to_line(&self) -> Vec<u8> {
-        let mut line = format!("{{\"version\":{VERSION},\"generation\":{},\"result\":", self.generation).into_bytes();
+        let mut line =
+            format!("{{\"version\":{VERSION},\"generation\":{},\"result\":", self.generation).into_bytes();
         let written = match &self.answer {
             Answer::Changed(result) => serde_json::to_writer(&mut line, result),
             Answer::Show(result) => serde_json::to_writer(&mut line, result),

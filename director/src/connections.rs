@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ctl::config::{GroupName, Protocol, ServiceId};
 use ctl::protocol::{
-    ConnectionOrder, ConnectionView, Connections, ConnectionsQuery, EntryKind, ErrorCode, ErrorReply,
+    CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionOrder, ConnectionView, Connections, ConnectionsQuery,
+    EntryKind, ErrorCode, ErrorReply,
 };
 use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
 use dataplane::connection::{Connection, ConnectionState, TableReader};
@@ -26,7 +27,7 @@ use crate::selection::Selection;
 use crate::slots::Owner;
 
 /// What `offset` and `limit` may reach together: rows that one listing holds.
-pub const REACH_MAX: u32 = 1_000_000;
+pub const REACH_MAX: u32 = CONNECTION_ROWS_MAX;
 /// Rows in one answer, whatever the client asks for: about 100 MB of JSON, within what clients take.
 pub const ROWS_MAX: u32 = 500_000;
 /// Listings that run at once.
@@ -75,7 +76,10 @@ pub async fn list(control: &SharedControl, query: &ConnectionsQuery) -> Result<C
         listing.run()
     };
     tokio::task::spawn_blocking(run).await.map_err(|_| {
-        ErrorReply::new(ErrorCode::Internal, "the listing crashed a thread of the director; its log says more")
+        ErrorReply::new(
+            ErrorCode::Internal,
+            "the listing crashed a thread of the director; its log says more",
+        )
     })
 }
 
@@ -88,20 +92,11 @@ fn check(query: &ConnectionsQuery) -> Result<(), ErrorReply> {
             .with_help("narrow the listing by service, client, VIP, real server or state"));
     }
     let Some(state) = &query.state else { return Ok(()) };
-    let mut names = state_names();
-    if names.iter().any(|name| name.eq_ignore_ascii_case(state)) {
+    if CONNECTION_STATES.iter().any(|name| name.eq_ignore_ascii_case(state)) {
         return Ok(());
     }
-    names.sort_unstable();
     Err(ErrorReply::new(ErrorCode::Invalid, format!("state: {state:?} is no state of a connection"))
-        .with_help(format!("known are {}", names.join(", "))))
-}
-
-fn state_names() -> Vec<&'static str> {
-    let mut names: Vec<_> = ConnectionState::ALL.iter().map(|state| state.name()).chain([ASSURED]).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
+        .with_help(format!("known are {}", CONNECTION_STATES.join(", "))))
 }
 
 /// A listing, with all that it needs of the control thread's state.
@@ -322,7 +317,16 @@ fn first_bytes(name: &str) -> u64 {
 
 fn compare(a: &Row, b: &Row) -> Ordering {
     let key = |row: &Row| {
-        (row.order, row.client, row.client_port, row.vip, row.virtual_port, row.protocol, row.worker, row.slot)
+        (
+            row.order,
+            row.client,
+            row.client_port,
+            row.vip,
+            row.virtual_port,
+            row.protocol,
+            row.worker,
+            row.slot,
+        )
     };
     key(a).cmp(&key(b))
 }

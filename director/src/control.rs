@@ -28,8 +28,8 @@ use crate::arp::{self, ArpResponder};
 use crate::changes::{self, Circumstances};
 use crate::connections::Tables;
 use crate::describe::describe;
-use crate::drain::{Drains, Ended, Moment};
 use crate::draft::{Draft, Settings};
+use crate::drain::{Drains, Ended, Moment};
 use crate::neighbours::{Heard, Neighbours};
 use crate::rate::RateLimit;
 use crate::rates::Rates;
@@ -269,7 +269,11 @@ impl Control {
             // It is configured: `ended` found its slot.
             let _ = draft.edit(&remove, 0);
             if number < ENDED_DRAINS_LOGGED {
-                tracing::info!("removed drained real server {} from {}: {reason}", owner.address, owner.service);
+                tracing::info!(
+                    "removed drained real server {} from {}: {reason}",
+                    owner.address,
+                    owner.service
+                );
             }
         }
         if let Some(more) = ended.len().checked_sub(ENDED_DRAINS_LOGGED).filter(|&more| more > 0) {

@@ -7,8 +7,8 @@ use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use ctl::config::{
-    ConnectionsConfig, Drain, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
-    VirtualAddress,
+    ConnectionsConfig, Drain, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
 };
 use ctl::protocol::MacSource;
 use scheduler::SchedulerFlags;
@@ -111,7 +111,13 @@ fn added_service(service: &ServiceConfig, lines: &mut Vec<String>) {
         line += ", one-packet scheduling";
     }
     lines.push(line);
-    timeouts(&format!(" of {}", service.id), &Timeouts::default(), &service.timeouts, &Timeouts::default(), lines);
+    timeouts(
+        &format!(" of {}", service.id),
+        &Timeouts::default(),
+        &service.timeouts,
+        &Timeouts::default(),
+        lines,
+    );
     lines.extend(service.members.iter().map(|member| format!("added member {member} to {}", service.id)));
     lines.extend(service.real_servers.iter().map(|real_server| added(service.id, real_server)));
 }
@@ -119,7 +125,12 @@ fn added_service(service: &ServiceConfig, lines: &mut Vec<String>) {
 fn changed_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
     let id = new.id;
     changed(format_args!("scheduler of {id}"), old.scheduler, new.scheduler, lines);
-    changed(format_args!("scheduler flags of {id}"), flags(old.scheduler_flags), flags(new.scheduler_flags), lines);
+    changed(
+        format_args!("scheduler flags of {id}"),
+        flags(old.scheduler_flags),
+        flags(new.scheduler_flags),
+        lines,
+    );
     let slow_start = |service: &ServiceConfig| format!("{} s", service.slow_start_seconds);
     changed(format_args!("slow start of {id}"), slow_start(old), slow_start(new), lines);
     let (before, after) = (persistent(old.persistence), persistent(new.persistence));
@@ -183,7 +194,12 @@ fn added(service: ServiceId, real_server: &RealServerConfig) -> String {
     line
 }
 
-fn changed_real_server(service: ServiceId, old: &RealServerConfig, new: &RealServerConfig, lines: &mut Vec<String>) {
+fn changed_real_server(
+    service: ServiceId,
+    old: &RealServerConfig,
+    new: &RealServerConfig,
+    lines: &mut Vec<String>,
+) {
     let name = format!("real server {} of {service}", new.address);
     changed(format_args!("weight of {name}"), old.weight, new.weight, lines);
     let source = |mac: Option<_>| mac.map_or(MacSource::Arp, MacSource::Static);

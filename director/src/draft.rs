@@ -60,7 +60,9 @@ impl Draft {
     pub fn edit(&mut self, command: &Command, unix_now: u64) -> Result<(), ErrorReply> {
         match command {
             Command::AddVip(new) => self.add_service(new),
-            Command::SetVip(set) => self.service(set.service).map(|service| set_service(&mut service.config, set)),
+            Command::SetVip(set) => {
+                self.service(set.service).map(|service| set_service(&mut service.config, set))
+            }
             Command::DelVip(one) => self.remove_service(one.service),
             Command::AddMember(one) => self.add_member(one.group, one.member),
             Command::DelMember(one) => self.remove_member(one.group, one.member),
@@ -129,8 +131,11 @@ impl Draft {
     fn remove_member(&mut self, group: GroupName, member: VirtualAddress) -> Result<(), ErrorReply> {
         let members = &mut self.service(ServiceId::Group(group))?.config.members;
         let Some(place) = members.iter().position(|known| *known == member) else {
-            return Err(ErrorReply::new(ErrorCode::NotFound, format!("group {group} has no member {member}"))
-                .with_help("`dr-ctl show` lists the members of each group"));
+            return Err(ErrorReply::new(
+                ErrorCode::NotFound,
+                format!("group {group} has no member {member}"),
+            )
+            .with_help("`dr-ctl show` lists the members of each group"));
         };
         members.remove(place);
         Ok(())
@@ -300,7 +305,7 @@ fn no_edit(command: &Command) -> ErrorReply {
 pub fn no_service(id: ServiceId) -> ErrorReply {
     let (what, verb) = match id {
         ServiceId::Virtual(_) => ("virtual service ", "add-vip"),
-        ServiceId::Group(_) => ("", "add-vip --group"),
+        ServiceId::Group(_) => ("", "add-group"),
     };
     ErrorReply::new(ErrorCode::NotFound, format!("no {what}{id}"))
         .with_help(format!("`dr-ctl show` lists the virtual services; `dr-ctl {verb}` adds one"))

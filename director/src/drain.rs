@@ -61,7 +61,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Empty => f.write_str("its last connection is gone"),
-            Reason::Deadline { connections } => write!(f, "its time to drain is over; connections left: {connections}"),
+            Reason::Deadline { connections } => {
+                write!(f, "its time to drain is over; connections left: {connections}")
+            }
         }
     }
 }
@@ -120,10 +122,10 @@ impl Drains {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use ctl::config::{Protocol, RealServerConfig, ServiceId};
     use super::*;
     use crate::draft::Settings;
     use crate::slots::{close_template, open_template, vacant_slots};
+    use ctl::config::{Protocol, RealServerConfig, ServiceId};
 
     const RIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
     const DEADLINE: u64 = 1_000_100;

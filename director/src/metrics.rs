@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use ctl::config::{ServiceId, VirtualAddress};
 use ctl::protocol::{
-    Filter, NeighbourState, Neighbours, RealServerState, RealServerView, Show, Stats, TrafficCounters, WorkerStats,
+    Filter, NeighbourState, Neighbours, RealServerState, RealServerView, Show, Stats, TrafficCounters,
+    WorkerStats,
 };
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};

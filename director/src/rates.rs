@@ -91,7 +91,8 @@ impl Rates {
         let since = traffic::difference(counted, rate.counted);
         rate.estimator.add(since, elapsed);
         (rate.counted, rate.looked) = (counted, now);
-        let fresh = ServiceRate { instance, estimator: Estimator::default(), so_far: TrafficCounters::default() };
+        let fresh =
+            ServiceRate { instance, estimator: Estimator::default(), so_far: TrafficCounters::default() };
         let service = self.services.entry(service).or_insert(fresh);
         if service.instance.0 < instance.0 {
             *service = fresh;
@@ -127,7 +128,13 @@ impl Rates {
     }
 
     /// Rates start at 0 again, and count what comes from now on.
-    pub fn reset(&mut self, service: ServiceId, numbers: impl Iterator<Item = u32>, slots: &Slots, now: Duration) {
+    pub fn reset(
+        &mut self,
+        service: ServiceId,
+        numbers: impl Iterator<Item = u32>,
+        slots: &Slots,
+        now: Duration,
+    ) {
         self.services.remove(&service);
         for number in numbers {
             let (owner, counted) = (slots.user(number), slots.traffic(number));

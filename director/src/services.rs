@@ -235,7 +235,8 @@ impl Services {
     fn forget_groups(&mut self) {
         let is_gone = |name: &GroupName| !self.running.contains_key(&ServiceId::Group(*name));
         if self.numbers.names().any(is_gone) {
-            let left: HashSet<ServiceId> = self.slots.all_removed().map(|(_, owner, _)| owner.service).collect();
+            let left: HashSet<ServiceId> =
+                self.slots.all_removed().map(|(_, owner, _)| owner.service).collect();
             self.numbers.retain(|name| !is_gone(name) || left.contains(&ServiceId::Group(*name)));
         }
     }
@@ -300,7 +301,8 @@ impl Services {
             let Some(running) = self.running.get_mut(&service.id) else { continue };
             if only.is_none_or(|id| id == service.id) {
                 running.zeroed = traffic.total;
-                let slots: Vec<u32> = running.real_servers.values().map(|real_server| real_server.slot).collect();
+                let slots: Vec<u32> =
+                    running.real_servers.values().map(|real_server| real_server.slot).collect();
                 slots.iter().for_each(|&slot| self.slots.zero(slot));
                 zeroed.push((service.id, slots));
             }

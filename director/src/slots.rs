@@ -279,7 +279,11 @@ pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<
 
 /// A persistent client of its own for `slot`.
 #[cfg(test)]
-pub(crate) fn open_template(templates: &TemplateTable, client: u8, slot: u32) -> dataplane::persistence::TemplateId {
+pub(crate) fn open_template(
+    templates: &TemplateTable,
+    client: u8,
+    slot: u32,
+) -> dataplane::persistence::TemplateId {
     use dataplane::clock::Ticks;
     use dataplane::persistence::TemplateKey;
 

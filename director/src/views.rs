@@ -109,8 +109,10 @@ impl Control {
     pub fn stats_since(&self, filter: &Filter, since: Since) -> Result<Stats, ErrorReply> {
         let services = self.filtered(filter)?;
         let traffic = self.services.traffic(since);
-        let mut services: Vec<_> =
-            services.into_iter().map(|(place, service)| self.service_stats(service, &traffic[place])).collect();
+        let mut services: Vec<_> = services
+            .into_iter()
+            .map(|(place, service)| self.service_stats(service, &traffic[place]))
+            .collect();
         services.sort_unstable_by_key(|stats| stats.service);
         let workers = self.worker_stats();
         let totals = workers.iter().fold(PacketTotals::default(), |sum, worker| add(sum, &worker.packets));
@@ -127,8 +129,10 @@ impl Control {
         let addresses = service.real_servers.iter().map(|real_server| real_server.address);
         let mut real_servers: Vec<_> = addresses
             .zip(&traffic.real_servers)
-            .map(|(address, &counters)| {
-                RealServerStats { address, counters, rates: rates_of(address).unwrap_or_default() }
+            .map(|(address, &counters)| RealServerStats {
+                address,
+                counters,
+                rates: rates_of(address).unwrap_or_default(),
             })
             .collect();
         real_servers.sort_unstable_by_key(|real_server| real_server.address);

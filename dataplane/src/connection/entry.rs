@@ -18,13 +18,13 @@
 //! store of the life word, so that state and expiry are always of the same packet.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use zerocopy::{FromZeros, TryFromBytes};
+use zerocopy::TryFromBytes;
 
 use super::key::FlowKey;
 use super::state::ConnectionState;
+use crate::atomic::AtomicU64;
 use crate::clock::Ticks;
 
 /// No template.
@@ -72,7 +72,9 @@ pub struct Connection {
 }
 
 /// An entry, used or free. All zeros is a free one.
-#[derive(Debug, FromZeros)]
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[cfg_attr(loom, derive(Default))]
 #[repr(C, align(32))]
 pub(super) struct Entry {
     addresses: AtomicU64,
@@ -81,6 +83,7 @@ pub(super) struct Entry {
     place: AtomicU64,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Entry>() == 32);
 const _: () = assert!(size_of::<ConnectionState>() == 1);
 

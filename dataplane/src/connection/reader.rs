@@ -5,23 +5,23 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::entry::{Connection, Entry};
-use crate::dpdk::region::{Pages, Region, RegionError};
+use crate::atomic::{AtomicU32, Memory};
+use crate::dpdk::region::{Pages, RegionError};
 
 /// The entries of a table, shared by the worker that writes them and those who read. The one at index 0 is never used.
 #[derive(Debug)]
 pub(super) struct Entries {
-    pub(super) slots: Region<Entry>,
+    pub(super) slots: Memory<Entry>,
     /// Entries from 1 to this one were ever used; only grows.
     touched: AtomicU32,
 }
 
 impl Entries {
     pub(super) fn new(capacity: usize, pages: Pages) -> Result<Entries, RegionError> {
-        Ok(Entries { slots: Region::new(capacity + 1, pages)?, touched: AtomicU32::new(0) })
+        Ok(Entries { slots: Memory::new(capacity + 1, pages)?, touched: AtomicU32::new(0) })
     }
 
     pub(super) fn capacity(&self) -> u32 {
@@ -100,7 +100,7 @@ mod tests {
             key: FlowKey::new([10, a, b, c], [192, 0, 2, 10], [4, d], [0, 80], 6),
             state: STATES[step as usize % STATES.len()],
             flags: ConnectionFlags((number ^ life) as u8),
-            expires: Ticks(number << 8 | step % 256),
+            expires: Ticks((number << 8) + step % 256),
             destination: life << 16 | number,
             template: Some(life ^ 5),
         }

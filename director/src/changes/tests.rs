@@ -57,7 +57,10 @@ fn address(text: &str) -> Ipv4Addr {
 }
 
 fn settings(config: &Config) -> Settings {
-    Settings { connections: config.connections.clone().unwrap_or_default(), services: config.services.clone() }
+    Settings {
+        connections: config.connections.clone().unwrap_or_default(),
+        services: config.services.clone(),
+    }
 }
 
 /// What `command` would change, in words.
@@ -103,10 +106,7 @@ fn single_changes_are_told_in_one_line() {
         ..real_server("10.0.0.14")
     };
     for (command, line) in [
-        (
-            Command::DelVip(OneService { service }),
-            "removed VIP tcp 192.0.2.10:80 with its 3 real servers",
-        ),
+        (Command::DelVip(OneService { service }), "removed VIP tcp 192.0.2.10:80 with its 3 real servers"),
         (
             Command::SetVip(SetVip { scheduler: Some(Algorithm::Wrr), ..SetVip::new(service) }),
             "scheduler of tcp 192.0.2.10:80: wlc -> wrr",
@@ -158,7 +158,10 @@ fn what_does_not_exist_or_does_already_is_refused_by_its_code() {
     let new = RealServerConfig { address: address("10.0.0.99"), ..real_server.clone() };
     for (command, code) in [
         (Command::DelVip(OneService { service: missing }), ErrorCode::NotFound),
-        (Command::SetVip(SetVip { scheduler: Some(Algorithm::Rr), ..SetVip::new(missing) }), ErrorCode::NotFound),
+        (
+            Command::SetVip(SetVip { scheduler: Some(Algorithm::Rr), ..SetVip::new(missing) }),
+            ErrorCode::NotFound,
+        ),
         (Command::AddVip(running.services[0].clone()), ErrorCode::Exists),
         (Command::AddRs(AddRs { service: missing, real_server: new }), ErrorCode::NotFound),
         (Command::AddRs(AddRs { service, real_server }), ErrorCode::Exists),
@@ -267,10 +270,7 @@ fn new_kinds_of_changes_are_told_in_their_lines() {
         (
             "add-vip",
             r#"{"group":"web","fwmark":7,"members":[{"protocol":"tcp","address":"192.0.2.20","port":80}]}"#,
-            &[
-                "added group web, scheduler wlc, fwmark 7",
-                "added member tcp 192.0.2.20:80 to group web",
-            ],
+            &["added group web, scheduler wlc, fwmark 7", "added member tcp 192.0.2.20:80 to group web"],
         ),
         (
             "clear",
@@ -302,9 +302,8 @@ fn members_come_and_go_and_their_order_means_nothing() {
 }
 
 fn batch(commands: &[(&str, &str)]) -> Command {
-    let commands = commands.iter().map(|(verb, arguments)| {
-        command(verb, &arguments.replace("SERVICE", SERVICE))
-    });
+    let commands =
+        commands.iter().map(|(verb, arguments)| command(verb, &arguments.replace("SERVICE", SERVICE)));
     Command::Batch(Batch { commands: commands.collect() })
 }
 

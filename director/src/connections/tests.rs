@@ -28,7 +28,14 @@ fn table(capacity: u32) -> ConnectionTable {
     ConnectionTable::new(capacity, Pages::Ordinary).unwrap()
 }
 
-fn insert(table: &mut ConnectionTable, client: u32, vip: Ipv4Addr, state: ConnectionState, seconds: u32, slot: u32) {
+fn insert(
+    table: &mut ConnectionTable,
+    client: u32,
+    vip: Ipv4Addr,
+    state: ConnectionState,
+    seconds: u32,
+    slot: u32,
+) {
     let protocol = if state == ConnectionState::Udp { Wire::UDP } else { Wire::TCP };
     let port = 80_u16.to_be_bytes();
     let key = FlowKey::new(client.to_be_bytes(), vip.octets(), [0x13, 0x88], port, protocol.0);
@@ -44,7 +51,11 @@ fn insert(table: &mut ConnectionTable, client: u32, vip: Ipv4Addr, state: Connec
 }
 
 /// Slot 0 is 10.0.0.12's, slot 1 10.0.0.11's. It is second 10.
-fn listed(tables: &[&ConnectionTable], templates: &Arc<TemplateTable>, query: &ConnectionsQuery) -> Connections {
+fn listed(
+    tables: &[&ConnectionTable],
+    templates: &Arc<TemplateTable>,
+    query: &ConnectionsQuery,
+) -> Connections {
     check(query).unwrap();
     let owners = vec![Some(owner(12)), Some(owner(11)), None];
     let (clock, hand) = Clock::manual();
@@ -156,8 +167,14 @@ fn what_cannot_be_listed_is_refused() {
     let state = check(&ConnectionsQuery { state: Some("OPEN".to_owned()), ..query() }).unwrap_err();
     assert_eq!(state.code, ErrorCode::Invalid);
     assert!(state.help.unwrap().contains("ESTABLISHED"));
+    for state in ConnectionState::ALL.iter().map(|state| state.name()).chain([ASSURED, NOT_ASSURED]) {
+        check(&ConnectionsQuery { state: Some(state.to_owned()), ..query() }).unwrap();
+    }
     for (offset, limit) in [(REACH_MAX, 1), (u32::MAX, u32::MAX), (0, REACH_MAX + 1)] {
-        assert_eq!(check(&ConnectionsQuery { offset, limit, ..query() }).unwrap_err().code, ErrorCode::Invalid);
+        assert_eq!(
+            check(&ConnectionsQuery { offset, limit, ..query() }).unwrap_err().code,
+            ErrorCode::Invalid
+        );
     }
     check(&ConnectionsQuery { offset: REACH_MAX - 1, limit: 1, ..query() }).unwrap();
 }
@@ -167,7 +184,7 @@ fn what_cannot_be_listed_is_refused() {
 fn million_connections_are_counted_exactly_while_others_come_and_go() {
     const STABLE: u32 = 1_000_000;
     const FLEETING: u32 = 1000;
-    let mut table = table(STABLE + 2 * FLEETING);
+    let mut table = table(STABLE + 4 * FLEETING);
     for client in 0..STABLE {
         insert(&mut table, 0x6440_0000 + client, VIP, ConnectionState::Established, 900, client % 2);
         if client % 1000 == 0 {
@@ -185,9 +202,10 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
                 for number in 0..FLEETING {
                     let client = generation * FLEETING + number;
                     let port = 80_u16.to_be_bytes();
-                    let key = FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
+                    let key =
+                        FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
                     let hash = table.hash(&key);
-                    if let Some(id) = table.find(&key, hash, None) {
+                    if let Some(id) = table.find(&key, hash, table.prefetch_candidate(hash)) {
                         table.remove(id);
                     } else {
                         insert_fleeting(&mut table, key, hash);

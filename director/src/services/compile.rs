@@ -146,7 +146,11 @@ fn compile(
 
 /// Brings what is known of the service's real servers up to date. Whether the list that was compiled before still says
 /// so; it is newest first, as IPVS inserts at the head and ties go to the first.
-fn update_real_servers(service: &ServiceConfig, running: &mut Running, surroundings: &Surroundings<'_>) -> bool {
+fn update_real_servers(
+    service: &ServiceConfig,
+    running: &mut Running,
+    surroundings: &Surroundings<'_>,
+) -> bool {
     let old = running.compiled.as_ref().map_or(&[][..], |compiled| &compiled.real_servers);
     let mut is_same = running.compiled.is_some() && old.len() == service.real_servers.len();
     let has_settled = surroundings.now_seconds.wrapping_sub(running.since_seconds) >= SETTLING_SECONDS;

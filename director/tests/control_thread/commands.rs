@@ -157,7 +157,9 @@ fn batch_is_one_publication_and_one_with_an_error_changes_nothing() {
     Rig::new(CONFIG, 2).run(async |rig| {
         let before = (generation(rig), rig.control.borrow().running_config());
         let set = |weight: u32| {
-            format!(r#"{{"verb":"set-rs","arguments":{{{SERVICE},"address":"10.0.0.11","weight":{weight}}}}}"#)
+            format!(
+                r#"{{"verb":"set-rs","arguments":{{{SERVICE},"address":"10.0.0.11","weight":{weight}}}}}"#
+            )
         };
         let missing = format!(r#"{{"verb":"del-rs","arguments":{{{SERVICE},"address":"10.0.0.99"}}}}"#);
         let broken = format!(r#"{{"commands":[{},{},{missing},{}]}}"#, set(5), r#"{"verb":"clear"}"#, set(7));
@@ -174,7 +176,8 @@ fn batch_is_one_publication_and_one_with_an_error_changes_nothing() {
                 format!(r#"{{"verb":"add-rs","arguments":{{{SERVICE},{real_server}}}}}"#)
             })
             .collect();
-        let error = rig.command("batch", &format!(r#"{{"commands":[{}]}}"#, full.join(","))).await.unwrap_err();
+        let error =
+            rig.command("batch", &format!(r#"{{"commands":[{}]}}"#, full.join(","))).await.unwrap_err();
         // Three run, 64 fit.
         assert_eq!((error.code, error.index), (ErrorCode::Full, Some(61)), "{}", error.message);
     });
@@ -274,7 +277,10 @@ fn member_that_is_removed_keeps_its_connections() {
         };
         send("S", 1, 1).await;
         let member = r#"{"group":"web","member":{"protocol":"tcp","address":"192.0.2.20","port":80}}"#;
-        assert_eq!(rig.change("del-member", member).await, ["removed member tcp 192.0.2.20:80 from group web"]);
+        assert_eq!(
+            rig.change("del-member", member).await,
+            ["removed member tcp 192.0.2.20:80 from group web"]
+        );
         send("A", 2, 2).await;
         let filter = r#"{"service":{"group":"web"}}"#;
         let Answer::Connections(listed) = rig.command("connections", filter).await.unwrap().answer else {

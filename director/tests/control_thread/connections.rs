@@ -112,7 +112,8 @@ fn threads_that_read_have_the_control_threads_cpus() {
         one.set(last).unwrap();
         sched_setaffinity(this, &one).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let read = async { tokio::task::spawn_blocking(move || sched_getaffinity(this).unwrap()).await.unwrap() };
+        let read =
+            async { tokio::task::spawn_blocking(move || sched_getaffinity(this).unwrap()).await.unwrap() };
         assert_eq!(runtime.block_on(read), one);
     });
     thread.join().unwrap();

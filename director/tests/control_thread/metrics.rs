@@ -53,7 +53,7 @@ fn every_metric_is_exported_with_its_labels_and_packets_are_conserved() {
     Rig::new(CONFIG, 2).run(async |rig| {
         let vip = ("192.0.2.10".parse().unwrap(), 80);
         for port in 0..100 {
-            rig.inject(1, &tcp([2, 0, 0, 0, 1, 1], ("198.51.100.7".parse().unwrap(), port + 1), vip, "S"));
+            rig.inject(1, &tcp([2, 0, 0, 0, 1, 1], ("198.51.100.7".parse().unwrap(), 1000 + port), vip, "S"));
         }
         let received = || rig.control.borrow().stats(&Default::default()).unwrap().totals.received;
         until("all received", || received() == 100).await;

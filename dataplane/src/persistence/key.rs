@@ -1,0 +1,131 @@
+//! What names a template. Any thread; a value.
+
+use std::net::Ipv4Addr;
+
+use crate::snapshot::{Protocol, ServiceKey};
+
+/// Clients and what they came for, or a Call-ID. Two words, none of which is ever both zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateKey {
+    /// CIP and netmask, or the hash of a Call-ID.
+    client: u64,
+    /// VIP or group (32 bits), virtual port (16), protocol (8), kind (8).
+    service: u64,
+}
+
+/// What a template's clients came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateScope {
+    /// A virtual service. Port 0 is every port of the VIP, and FTP.
+    Service(ServiceKey),
+    /// A group of virtual services (IPVS: a fwmark), whatever port and protocol.
+    Group(u32),
+}
+
+const CLIENT: u8 = 1;
+const GROUP: u8 = 2;
+const CALL_ID: u8 = 3;
+
+impl TemplateKey {
+    /// Clients of one network at one virtual service. `netmask` as a number, 255.255.255.0 is `0xffff_ff00`.
+    pub fn for_client(
+        client: [u8; 4],
+        netmask: u32,
+        vip: Ipv4Addr,
+        virtual_port: u16,
+        protocol: Protocol,
+    ) -> TemplateKey {
+        let service = service(vip.to_bits(), virtual_port, protocol.0, CLIENT);
+        TemplateKey { client: network(client, netmask), service }
+    }
+
+    /// Clients of one network at a group of virtual services.
+    pub fn for_group(client: [u8; 4], netmask: u32, group: u32) -> TemplateKey {
+        TemplateKey { client: network(client, netmask), service: service(group, 0, 0, GROUP) }
+    }
+
+    /// The SIP dialogue whose Call-ID has this hash ([`super::TemplateTable::hash_call_id`]).
+    pub fn for_call_id(hash: u64, vip: Ipv4Addr, virtual_port: u16, protocol: Protocol) -> TemplateKey {
+        TemplateKey { client: hash, service: service(vip.to_bits(), virtual_port, protocol.0, CALL_ID) }
+    }
+
+    /// The clients' network address; none where the Call-ID names the template.
+    pub fn client_network(&self) -> Option<Ipv4Addr> {
+        (!self.is_call_id()).then(|| Ipv4Addr::from_bits(self.client as u32))
+    }
+
+    /// What they came for.
+    pub fn scope(&self) -> TemplateScope {
+        let [a, b, c, d, high, low, protocol, kind] = self.service.to_be_bytes();
+        let number = [a, b, c, d];
+        if kind == GROUP {
+            return TemplateScope::Group(u32::from_be_bytes(number));
+        }
+        TemplateScope::Service(ServiceKey {
+            address: number.into(),
+            port: u16::from_be_bytes([high, low]),
+            protocol: Protocol(protocol),
+        })
+    }
+
+    /// A Call-ID names the template.
+    pub fn is_call_id(&self) -> bool {
+        self.service as u8 == CALL_ID
+    }
+
+    pub(super) fn words(&self) -> [u64; 2] {
+        [self.client, self.service]
+    }
+
+    pub(super) fn from_words([client, service]: [u64; 2]) -> TemplateKey {
+        TemplateKey { client, service }
+    }
+}
+
+fn network(client: [u8; 4], netmask: u32) -> u64 {
+    u64::from(u32::from_be_bytes(client) & netmask)
+}
+
+fn service(number: u32, virtual_port: u16, protocol: u8, kind: u8) -> u64 {
+    let [a, b, c, d] = number.to_be_bytes();
+    let [high, low] = virtual_port.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, high, low, protocol, kind])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+
+    #[test]
+    fn clients_of_one_network_have_one_key_for_each_service() {
+        let key = |client, port, protocol| TemplateKey::for_client(client, 0xffff_ff00, VIP, port, protocol);
+        let first = key([198, 51, 100, 7], 80, Protocol::TCP);
+        assert_eq!(first, key([198, 51, 100, 200], 80, Protocol::TCP));
+        assert_ne!(first, key([198, 51, 101, 7], 80, Protocol::TCP));
+        assert_ne!(first, key([198, 51, 100, 7], 443, Protocol::TCP));
+        assert_ne!(first, key([198, 51, 100, 7], 80, Protocol::UDP));
+        assert_eq!(first.client_network(), Some(Ipv4Addr::new(198, 51, 100, 0)));
+        let service = ServiceKey { address: VIP, port: 80, protocol: Protocol::TCP };
+        assert_eq!(first.scope(), TemplateScope::Service(service));
+        assert!(!first.is_call_id());
+    }
+
+    #[test]
+    fn group_and_call_id_never_meet_a_client() {
+        let zero = TemplateKey::for_client([0; 4], 0, Ipv4Addr::UNSPECIFIED, 0, Protocol(0));
+        let group = TemplateKey::for_group([0; 4], 0, 0);
+        let call = TemplateKey::for_call_id(0, Ipv4Addr::UNSPECIFIED, 0, Protocol(0));
+        assert!(zero != group && group != call && call != zero);
+        assert_eq!(
+            TemplateKey::for_group([10, 1, 2, 3], u32::MAX, 70_000).scope(),
+            TemplateScope::Group(70_000)
+        );
+        let call = TemplateKey::for_call_id(u64::MAX, VIP, 5060, Protocol::UDP);
+        assert!(call.is_call_id());
+        assert_eq!(call.client_network(), None);
+        let service = ServiceKey { address: VIP, port: 5060, protocol: Protocol::UDP };
+        assert_eq!(call.scope(), TemplateScope::Service(service));
+    }
+}
