@@ -17,7 +17,7 @@ use dataplane::dpdk::region::Pages;
 use dataplane::host::HostQueues;
 use dataplane::mailbox::Publisher;
 use dataplane::packet::checksum;
-use dataplane::persistence::TemplateTable;
+use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{BURST, Burst, ChecksumStatus, Frame, PortId, QueuePair};
 use dataplane::snapshot::{
     AddressRole, Destination, DestinationState, Options, PortSnapshot, Protocol, Service, ServiceKey,
@@ -103,8 +103,7 @@ impl Generator {
         template[46] = 5 << 4;
         let sum = checksum::checksum(&template[14..34]);
         template[24..26].copy_from_slice(&sum.to_be_bytes());
-        let nothing =
-            Traffic { first_address: 0, protocol: 6, flags: 0, flows: 1, stride: 1, packets: 0 };
+        let nothing = Traffic { first_address: 0, protocol: 6, flags: 0, flows: 1, stride: 1, packets: 0 };
         Generator { template, traffic: nothing, made: 0, flow: 0, went_to, sent: 0 }
     }
 
@@ -283,13 +282,14 @@ fn main() -> ExitCode {
     let counters = WorkerCounters::new(REAL_SERVERS as usize);
     let seen =
         Arc::new(std::sync::Mutex::new(Seen { by_flow: vec![255; established as usize], ..Seen::default() }));
+    let limits = TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false };
     let worker = Worker::new(WorkerParts {
         index: 0,
         workers: 1,
         queues: vec![Generator::new(seen.clone())],
         mailbox: readers.remove(0),
         connections: ConnectionTable::new(capacity as u32, Pages::Any).unwrap(),
-        templates: Arc::new(TemplateTable::default()),
+        templates: TemplateTable::new(&limits, Pages::Any).unwrap(),
         counts: counts.clone(),
         counters: counters.clone(),
         host: HostQueues::new(),

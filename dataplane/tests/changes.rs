@@ -9,7 +9,12 @@ mod rig;
 use std::collections::HashMap;
 
 use dataplane::connection::{Connection, ConnectionState};
-use dataplane::snapshot::{DestinationState, Options};
+use dataplane::persistence::{TemplateKey, TemplateLimits};
+use dataplane::snapshot::{
+    DestinationState, Options, Persistence, PersistenceScope, PersistentClient, Protocol, SharedCounts,
+    Snapshot,
+};
+use dataplane::verdict::DropReason::RealServerRemoved;
 use proptest::prelude::*;
 use rig::*;
 use scheduler::Algorithm;
@@ -17,6 +22,11 @@ use scheduler::Algorithm;
 const SLOTS: u32 = 4;
 const CAPACITY: u32 = 20;
 const FLOWS: u16 = 12;
+/// A TCP service whose clients stay.
+const HTTPS: u16 = 443;
+const CLIENTS: u8 = 6;
+const TEMPLATES: u32 = 4;
+const NETMASK: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 struct Configuration {
@@ -30,55 +40,64 @@ struct Configuration {
 struct RealServerState {
     weight: u32,
     upper_threshold: u32,
+    refuses_persistent: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Publish(Configuration),
     Tcp { flow: u16, flags: u8 },
+    Https { client: u8, flow: u16, flags: u8 },
     Udp { flow: u16 },
     Sctp { flow: u16, kind: u8 },
     Wait { ticks: u32 },
 }
 
 fn configuration() -> impl Strategy<Value = Configuration> {
-    let real_server = (0_u32..3, prop_oneof![3 => Just(0_u32), 1 => 1_u32..6])
-        .prop_map(|(weight, upper_threshold)| RealServerState { weight, upper_threshold });
-    let options = (
-        proptest::array::uniform5(any::<bool>()),
-        0_u8..4,
-        prop_oneof![Just(0_u32), Just(1), Just(800)],
-    )
-        .prop_map(|([sloppy_tcp, sloppy_sctp, secure_tcp, expire, quiescent], conn_reuse_mode, rate)| Options {
-            sloppy_tcp,
-            sloppy_sctp,
-            secure_tcp,
-            conn_reuse_mode,
-            expire_nodest_conn: expire,
-            expire_quiescent_template: quiescent,
-            creation_rate_per_worker: rate,
+    let real_server = (0_u32..3, prop_oneof![3 => Just(0_u32), 1 => 1_u32..6], proptest::bool::weighted(0.2))
+        .prop_map(|(weight, upper_threshold, refuses_persistent)| RealServerState {
+            weight,
+            upper_threshold,
+            refuses_persistent,
         });
+    let options =
+        (proptest::array::uniform5(any::<bool>()), 0_u8..4, prop_oneof![Just(0_u32), Just(1), Just(800)])
+            .prop_map(|([sloppy_tcp, sloppy_sctp, secure_tcp, expire, quiescent], conn_reuse_mode, rate)| {
+                Options {
+                    sloppy_tcp,
+                    sloppy_sctp,
+                    secure_tcp,
+                    conn_reuse_mode,
+                    expire_nodest_conn: expire,
+                    expire_quiescent_template: quiescent,
+                    creation_rate_per_worker: rate,
+                }
+            });
     let algorithm = proptest::sample::select(Algorithm::ALL.to_vec());
     (algorithm, proptest::array::uniform4(proptest::option::weighted(0.7, real_server)), options)
         .prop_map(|(algorithm, real_servers, options)| Configuration { algorithm, real_servers, options })
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let flags = prop_oneof![
-        4 => Just(SYN), 6 => Just(ACK), 2 => Just(FIN | ACK), 1 => Just(RST), 1 => any::<u8>(),
-    ];
+    let flags = || prop_oneof![4 => Just(SYN), 6 => Just(ACK), 2 => Just(FIN | ACK), 1 => Just(RST), 1 => any::<u8>()];
     let kind = prop_oneof![4 => Just(1_u8), 4 => Just(10_u8), 4 => Just(0_u8), 2 => 0_u8..16];
     prop_oneof![
         2 => configuration().prop_map(Step::Publish),
-        10 => (0..FLOWS, flags).prop_map(|(flow, flags)| Step::Tcp { flow, flags }),
+        10 => (0..FLOWS, flags()).prop_map(|(flow, flags)| Step::Tcp { flow, flags }),
+        10 => (0..CLIENTS, 0_u16..2, flags())
+            .prop_map(|(client, flow, flags)| Step::Https { client, flow, flags }),
         4 => (0..FLOWS).prop_map(|flow| Step::Udp { flow }),
         6 => (0..FLOWS, kind).prop_map(|(flow, kind)| Step::Sctp { flow, kind }),
         2 => prop_oneof![0_u32..600, 0_u32..300_000].prop_map(|ticks| Step::Wait { ticks }),
     ]
 }
 
-fn key_text(connection: &Connection) -> (u8, u16) {
-    (connection.key.protocol().0, connection.key.client_port())
+/// Protocol, client, its port, the VIP's port.
+type Flow = (u8, [u8; 4], u16, u16);
+
+fn flow_of(connection: &Connection) -> Flow {
+    let (key, service) = (&connection.key, connection.key.service());
+    (service.protocol.0, key.client_address().octets(), key.client_port(), service.port)
 }
 
 struct Model {
@@ -88,26 +107,38 @@ struct Model {
     last_stateless: Option<u32>,
 }
 
+/// What a packet met and what became of it.
+struct Outcome {
+    before: Option<Connection>,
+    after: Option<Connection>,
+    /// Where its client's template led before.
+    template: Option<u32>,
+    went_to: Option<u32>,
+    was_stateless: bool,
+    is_drop_of_removed: bool,
+}
+
 /// What a packet is, told from its bytes.
 struct Sent {
     frame: Vec<u8>,
-    flow: (u8, u16),
+    flow: Flow,
     /// SYN without RST, or INIT.
     opens: bool,
 }
 
 impl Model {
     fn new(configuration: Configuration) -> Model {
-        let mut rig = Rig::with(1, 1, CAPACITY, |counts| compile(counts, &configuration));
+        let limits = TemplateLimits { capacity: TEMPLATES, ..template_limits() };
+        let mut rig = Rig::with_templates(1, 1, CAPACITY, &limits, |counts| compile(counts, &configuration));
         apply_thresholds(&mut rig, &configuration);
         Model { rig, now: 0, configuration, last_stateless: None }
     }
 
     /// The connections whose time is not over.
-    fn living(&self) -> HashMap<(u8, u16), Connection> {
+    fn living(&self) -> HashMap<Flow, Connection> {
         let connections = self.rig.connections();
         let living = connections.iter().filter(|connection| connection.expires.0 > self.now);
-        living.map(|connection| (key_text(connection), *connection)).collect()
+        living.map(|connection| (flow_of(connection), *connection)).collect()
     }
 
     fn is_removed(&self, slot: u32) -> bool {
@@ -122,23 +153,44 @@ impl Model {
         match step {
             Step::Publish(configuration) => self.publish(configuration.clone()),
             Step::Wait { ticks } => self.wait(*ticks),
-            Step::Tcp { flow, flags } => {
-                let port = 1000 + flow;
-                let mut frame = tcp(CLIENT, port, 0);
-                frame[47] = *flags;
-                self.send(Sent { frame, flow: (6, port), opens: flags & (SYN | RST) == SYN });
+            Step::Tcp { flow, flags } => self.send_tcp(HTTP, CLIENT, 1000 + flow, *flags),
+            Step::Https { client, flow, flags } => {
+                self.send_tcp(HTTPS, [203, 0, 113, *client], 1000 + flow, *flags);
             }
             Step::Udp { flow } => {
-                let port = 1000 + flow;
-                self.send(Sent { frame: udp(CLIENT, port, b""), flow: (17, port), opens: false });
+                let (port, frame) = (1000 + flow, udp(CLIENT, 1000 + flow, b""));
+                self.send(Sent { frame, flow: (17, CLIENT, port, DNS), opens: false });
             }
             Step::Sctp { flow, kind } => {
                 let (port, frame) = (1000 + flow, sctp(CLIENT, 1000 + flow, &chunk(*kind)));
-                self.send(Sent { frame, flow: (132, port), opens: *kind == 1 });
+                self.send(Sent { frame, flow: (132, CLIENT, port, DIAMETER), opens: *kind == 1 });
             }
         }
         self.rig.assert_conservation();
         self.assert_counts();
+    }
+
+    fn send_tcp(&mut self, virtual_port: u16, client: [u8; 4], port: u16, flags: u8) {
+        let mut frame = tcp_to(virtual_port, client, port, 0);
+        frame[47] = flags;
+        let flow = (6, client, port, virtual_port);
+        self.send(Sent { frame, flow, opens: flags & (SYN | RST) == SYN });
+    }
+
+    /// Where the template of the packet's client leads, if it has one.
+    fn template(&self, sent: &Sent) -> Option<u32> {
+        let (_, client, _, virtual_port) = sent.flow;
+        let key = TemplateKey::for_client(client, NETMASK, VIP.into(), virtual_port, Protocol::TCP);
+        let found = self.rig.templates.find(&key, dataplane::clock::Ticks(self.now))?;
+        (virtual_port == HTTPS).then_some(found.destination)
+    }
+
+    /// A new connection of a client that was there goes there again.
+    fn keeps_clients(&self, slot: u32) -> bool {
+        self.configuration.real_servers[slot as usize].is_some_and(|of| {
+            let is_left = of.weight == 0 && self.configuration.options.expire_quiescent_template;
+            !is_left && !of.refuses_persistent
+        })
     }
 
     /// A change by itself moves and ends nothing; but connections of a removed real server may end at once.
@@ -162,10 +214,11 @@ impl Model {
     }
 
     /// All of `before` but `of` are as they were, unless their real server was removed and they shall end with it.
-    fn assert_lasting(&self, before: &HashMap<(u8, u16), Connection>, of: Option<(u8, u16)>) {
+    fn assert_lasting(&self, before: &HashMap<Flow, Connection>, of: Option<Flow>) {
         let after = self.living();
         for (flow, connection) in before {
-            let may_end = self.configuration.options.expire_nodest_conn && self.is_removed(connection.destination);
+            let may_end =
+                self.configuration.options.expire_nodest_conn && self.is_removed(connection.destination);
             match after.get(flow) {
                 _ if of == Some(*flow) => {}
                 Some(now) => assert_eq!(now, connection),
@@ -177,7 +230,8 @@ impl Model {
     fn send(&mut self, sent: Sent) {
         let before = self.living();
         let stateless = self.rig.counters[0].stateless_total();
-        let dropped_removed = self.rig.dropped(dataplane::verdict::DropReason::RealServerRemoved);
+        let dropped_removed = self.rig.dropped(RealServerRemoved);
+        let template = self.template(&sent);
         let went_to = self.rig.slot_for(&sent.frame);
         let after = self.living();
         let was_stateless = self.rig.counters[0].stateless_total() > stateless;
@@ -186,27 +240,28 @@ impl Model {
         }
         self.assert_lasting(&before, Some(sent.flow));
         assert!(after.keys().all(|flow| before.contains_key(flow) || *flow == sent.flow));
-        let is_drop_of_removed =
-            self.rig.dropped(dataplane::verdict::DropReason::RealServerRemoved) > dropped_removed;
-        self.check(&sent, before.get(&sent.flow), after.get(&sent.flow), went_to, was_stateless, is_drop_of_removed);
+        let outcome = Outcome {
+            before: before.get(&sent.flow).copied(),
+            after: after.get(&sent.flow).copied(),
+            template,
+            went_to,
+            was_stateless,
+            is_drop_of_removed: self.rig.dropped(RealServerRemoved) > dropped_removed,
+        };
+        self.check(&sent, &outcome);
     }
 
     /// The rules.
-    fn check(
-        &self,
-        sent: &Sent,
-        before: Option<&Connection>,
-        after: Option<&Connection>,
-        went_to: Option<u32>,
-        was_stateless: bool,
-        is_drop_of_removed: bool,
-    ) {
+    fn check(&self, sent: &Sent, outcome: &Outcome) {
         let options = &self.configuration.options;
+        let &Outcome { before, after, went_to, was_stateless, .. } = outcome;
         if let Some(slot) = went_to {
             assert!(!self.is_removed(slot), "nothing goes to a removed real server");
         }
         // A full table is seen before the packet; the packet may have ended a connection in it.
-        assert!(!was_stateless || options.creation_rate_per_worker > 0 || self.rig.connections().len() as u32 + 1 >= CAPACITY);
+        let is_full = self.rig.connections().len() as u32 + 1 >= CAPACITY;
+        let may_be_stateless = options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS;
+        assert!(!was_stateless || may_be_stateless);
         let Some(old) = before else {
             let is_sloppy = match sent.flow.0 {
                 6 => options.sloppy_tcp,
@@ -215,35 +270,51 @@ impl Model {
             };
             let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
             assert!(went_to.is_none() || sent.opens || is_sloppy || is_adoptable, "midway of nothing");
-            // Where there was no connection, the packet opens one to a real server that takes new ones, or none.
-            assert!(went_to.is_none_or(|slot| self.has_weight(slot)));
-            assert_eq!(after.map(|new| new.destination), went_to.filter(|_| !was_stateless));
-            return;
+            return self.check_new(sent, outcome);
         };
-        let state = old.state;
         let is_quiesced = !self.is_removed(old.destination) && !self.has_weight(old.destination);
         let is_removed = self.is_removed(old.destination);
         let is_closed = matches!(
-            state,
+            old.state,
             ConnectionState::TimeWait | ConnectionState::Close | ConnectionState::SctpClosed
         );
-        let is_fin_wait = state == ConnectionState::FinWait;
-        let is_over = sent.opens && options.conn_reuse_mode != 0 && is_closed
-            || sent.opens && options.conn_reuse_mode & 2 != 0 && is_fin_wait
-            || sent.opens && options.expire_nodest_conn && is_quiesced
-            || is_removed && (sent.opens || options.expire_nodest_conn);
-        if is_over {
-            assert!(went_to.is_none_or(|slot| self.has_weight(slot)), "scheduled anew, or dropped");
-            assert_eq!(after.map(|new| new.destination), went_to.filter(|_| !was_stateless));
+        let is_fin_wait = old.state == ConnectionState::FinWait;
+        let is_left = old.template.is_none()
+            && (options.conn_reuse_mode != 0 && is_closed
+                || options.conn_reuse_mode & 2 != 0 && is_fin_wait
+                || options.expire_nodest_conn && is_quiesced);
+        if sent.opens && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
+            self.check_new(sent, outcome);
         } else if is_removed {
-            assert!(is_drop_of_removed && went_to.is_none());
-            assert_eq!(after, Some(old), "neither moved nor re-armed");
+            assert!(outcome.is_drop_of_removed && went_to.is_none());
+            assert_eq!(after, before, "neither moved nor re-armed");
         } else {
-            assert_eq!(went_to, Some(old.destination), "{sent:?} of {old:?}", sent = sent.flow);
+            assert_eq!(went_to, Some(old.destination), "{:?} of {old:?}", sent.flow);
             assert!(!was_stateless);
             let new = after.expect("it is known");
-            assert_eq!((new.destination, new.template, new.flags), (old.destination, old.template, old.flags));
+            assert_eq!(
+                (new.destination, new.template, new.flags),
+                (old.destination, old.template, old.flags)
+            );
             assert!(new.expires.0 > self.now, "re-armed");
+        }
+    }
+
+    /// A packet of no connection opens one, goes by the ring, or is dropped: to where the client's template leads, else to a
+    /// real server that takes new connections.
+    fn check_new(&self, sent: &Sent, outcome: &Outcome) {
+        let &Outcome { after, went_to, was_stateless, template, .. } = outcome;
+        assert_eq!(after.map(|new| new.destination), went_to.filter(|_| !was_stateless));
+        match (went_to, template.filter(|&slot| self.keeps_clients(slot))) {
+            (None, _) => {}
+            (Some(slot), Some(kept)) => assert_eq!(slot, kept, "{:?} has a template", sent.flow),
+            (Some(slot), None) => assert!(self.has_weight(slot)),
+        }
+        if let Some(new) = after {
+            assert_eq!(new.template.is_some(), sent.flow.3 == HTTPS);
+            if new.template.is_some() {
+                assert_eq!(self.template(sent), went_to);
+            }
         }
     }
 
@@ -256,6 +327,7 @@ impl Model {
             assert_eq!(self.rig.counts(slot as usize), (active, of_slot.len() as u32 - active), "{slot}");
         }
         assert_eq!(self.rig.counters[0].connections.load(), self.rig.connections().len() as u64);
+        assert!(self.rig.templates.len() <= TEMPLATES);
     }
 }
 
@@ -268,15 +340,23 @@ fn real_servers(configuration: &Configuration) -> Vec<Rs> {
         .collect()
 }
 
-fn compile(
-    counts: &dataplane::snapshot::SharedCounts,
-    configuration: &Configuration,
-) -> dataplane::snapshot::Snapshot {
-    let mut snapshot = snapshot(counts, 1, configuration.algorithm, &real_servers(configuration));
+fn compile(counts: &SharedCounts, configuration: &Configuration) -> Snapshot {
+    let real_servers = real_servers(configuration);
+    let algorithm = configuration.algorithm;
+    let mut snapshot = snapshot(counts, 1, algorithm, &real_servers);
+    add_service(&mut snapshot, counts, algorithm, &real_servers, &[(Protocol::TCP, HTTPS)], |service| {
+        service.persistence = Some(Persistence {
+            timeout_ticks: 360 * 256,
+            netmask: NETMASK,
+            client: PersistentClient::Address,
+            scope: PersistenceScope::Virtual { port: HTTPS },
+        });
+    });
     snapshot.options = configuration.options;
-    for slot in 0..SLOTS as usize {
-        if configuration.real_servers[slot].is_none() {
-            snapshot.destinations[slot].state = DestinationState::Removed;
+    for (slot, of) in configuration.real_servers.iter().enumerate() {
+        match of {
+            Some(of) => snapshot.destinations[slot].refuses_persistent = of.refuses_persistent,
+            None => snapshot.destinations[slot].state = DestinationState::Removed,
         }
     }
     snapshot

@@ -136,7 +136,11 @@ fn each_packet_gets_its_verdict() {
         ("Xmas scan", changed(tcp(CLIENT, 1, 0), |frame| frame[47] = 0x29), Drop(NoConnection)),
         ("every flag at once", changed(tcp(CLIENT, 1, 0), |frame| frame[47] = 0xff), Drop(NoConnection)),
         ("SCTP INIT", sctp(CLIENT, 5000, &chunk(1)), Forward),
-        ("SCTP INIT with TTL 1", changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[22] = 1), Drop(TtlExpired)),
+        (
+            "SCTP INIT with TTL 1",
+            changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[22] = 1),
+            Drop(TtlExpired),
+        ),
         ("SCTP INIT, checksum wrong", changed(sctp(CLIENT, 1, &chunk(1)), |frame| frame[42] ^= 1), Forward),
         ("SCTP INIT of 8 bytes", sctp(CLIENT, 5000, &[1, 0, 0, 8, 0, 0, 0, 0]), Forward),
         ("SCTP from FTP's data port", sctp(CLIENT, 20, &chunk(1)), Drop(NoConnection)),

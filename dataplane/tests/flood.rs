@@ -47,7 +47,12 @@ fn offer(rig: &mut Rig, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u32> {
 #[test]
 fn connections_open_at_the_rate_and_no_faster() {
     let mut rig = Rig::with(1, 1, 1 << 16, limited(RATE));
-    let flood = |from: u32| (from..from + 1000).map(|number| { let (client, port) = flow(number); tcp(client, port, SYN) });
+    let flood = |from: u32| {
+        (from..from + 1000).map(|number| {
+            let (client, port) = flow(number);
+            tcp(client, port, SYN)
+        })
+    };
     assert_eq!(offer(&mut rig, flood(0)).len(), 1000, "every packet is forwarded");
     assert_eq!(rig.counters[0].connections_opened.load(), BURST);
     assert_eq!(rig.stateless(CreationRate), 1000 - BURST);
@@ -56,9 +61,17 @@ fn connections_open_at_the_rate_and_no_faster() {
     assert_eq!(rig.counters[0].connections_opened.load(), BURST + u64::from(RATE) / 8);
     rig.hand.advance_seconds(1);
     offer(&mut rig, flood(2000));
-    assert_eq!(rig.counters[0].connections_opened.load(), 2 * BURST + u64::from(RATE) / 8, "one burst at most");
+    assert_eq!(
+        rig.counters[0].connections_opened.load(),
+        2 * BURST + u64::from(RATE) / 8,
+        "one burst at most"
+    );
     let scheduled: u64 = rig.counters[0].destinations.iter().map(|of| of.connections.load()).sum();
-    assert_eq!(scheduled, rig.counters[0].connections_opened.load(), "packets without state are no connections");
+    assert_eq!(
+        scheduled,
+        rig.counters[0].connections_opened.load(),
+        "packets without state are no connections"
+    );
     rig.assert_conservation();
 }
 

@@ -89,7 +89,8 @@ fn remove(rig: &mut Rig, setup: &Setup, slot: u32) {
 }
 
 fn invite(call_id: &str) -> Vec<u8> {
-    format!("INVITE sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/UDP c\r\n{call_id}\r\nCSeq: 1 INVITE\r\n\r\n").into_bytes()
+    format!("INVITE sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/UDP c\r\n{call_id}\r\nCSeq: 1 INVITE\r\n\r\n")
+        .into_bytes()
 }
 
 #[test]
@@ -122,7 +123,9 @@ fn client_keeps_its_real_server_on_whichever_worker_its_packets_arrive() {
         }
         assert_eq!(rig.templates.len(), 101);
         for last in 0..100_u8 {
-            let of_client = |of: &&dataplane::connection::Connection| of.key.client_address().octets() == [203, 0, 113, last];
+            let of_client = |of: &&dataplane::connection::Connection| {
+                of.key.client_address().octets() == [203, 0, 113, last]
+            };
             let all = rig.connections();
             let mut slots: Vec<_> = all.iter().filter(of_client).map(|of| of.destination).collect();
             assert_eq!(slots.len(), 6);
@@ -194,7 +197,9 @@ fn what_shares_a_client_is_the_port_all_ports_or_the_group() {
     }
     // FTP's data ports are 20 and from 1024 on; and they are a TCP matter.
     let mut rig = Setup::new(&[tcp(21)], by_address(0)).rig(1);
-    for frame in [tcp_to(22, CLIENT, 1000, SYN), tcp_to(1023, CLIENT, 1000, SYN), udp_to(1024, CLIENT, 1000, b"")] {
+    for frame in
+        [tcp_to(22, CLIENT, 1000, SYN), tcp_to(1023, CLIENT, 1000, SYN), udp_to(1024, CLIENT, 1000, b"")]
+    {
         assert_eq!(rig.slot_for(&frame), None);
     }
     assert_eq!(rig.dropped(NoService), 3);
@@ -206,9 +211,16 @@ fn what_shares_a_client_is_the_port_all_ports_or_the_group() {
 fn ports_of_one_vip_without_a_group_have_a_template_each() {
     let mut rig = Rig::with(1, 1, 64, |counts| {
         let mut snapshot = Setup::https().snapshot(counts);
-        add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(1)], &[(Protocol::TCP, 8443)], |service| {
-            service.persistence = Some(by_address(8443));
-        });
+        add_service(
+            &mut snapshot,
+            counts,
+            Algorithm::Rr,
+            &[Rs::new(1)],
+            &[(Protocol::TCP, 8443)],
+            |service| {
+                service.persistence = Some(by_address(8443));
+            },
+        );
         snapshot
     });
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)), Some(2));
@@ -242,7 +254,11 @@ fn quiesced_drained_and_full_real_servers_keep_their_clients_as_the_settings_say
     let full = setup.with(|setup| setup.real_servers[0].upper_threshold = 1);
     set_thresholds(&rig.counts, &full.real_servers);
     rig.publish_snapshot(full.snapshot(&rig.counts));
-    assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1001, SYN)), Some(2), "thresholds do not part it from a client");
+    assert_eq!(
+        rig.slot_for(&tcp_to(HTTPS, CLIENT, 1001, SYN)),
+        Some(2),
+        "thresholds do not part it from a client"
+    );
     let others: Vec<_> =
         (0..4).map(|last| rig.slot_for(&tcp_to(HTTPS, [203, 0, 113, last], 1000, SYN)).unwrap()).collect();
     assert!(!others.contains(&2), "{others:?}");
@@ -257,7 +273,11 @@ fn client_of_a_removed_real_server_is_scheduled_anew_and_stays_there() {
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, ACK)), None, "its connection");
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1001, SYN)), Some(1), "its next");
     rig.publish_snapshot(setup.snapshot(&rig.counts));
-    assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1002, SYN)), Some(1), "the old template is invalid for good");
+    assert_eq!(
+        rig.slot_for(&tcp_to(HTTPS, CLIENT, 1002, SYN)),
+        Some(1),
+        "the old template is invalid for good"
+    );
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, ACK)), Some(2), "the old connection is not");
     rig.advance_and_sweep(1000);
     rig.advance_and_sweep(61);
@@ -317,7 +337,11 @@ fn sip_dialogue_keeps_its_real_server_by_call_id() {
     let mut rig = setup.rig(1);
     let mut slot = |client, call_id: &str| rig.slot_for(&udp_to(SIP, client, 5060, &invite(call_id)));
     assert_eq!(slot(CLIENT, "Call-ID: a84b4c76@pc33.example.com"), Some(2));
-    assert_eq!(slot(CLIENT, "Call-ID: other@pc33.example.com"), Some(1), "another dialogue of the same client");
+    assert_eq!(
+        slot(CLIENT, "Call-ID: other@pc33.example.com"),
+        Some(1),
+        "another dialogue of the same client"
+    );
     assert_eq!(slot(OTHER, "i:a84b4c76@pc33.example.com"), Some(2), "the other side of the first");
     assert_eq!(slot(OTHER, "call-id : other@pc33.example.com"), Some(1));
     assert_eq!(slot(OTHER, "Call-ID: A84b4c76@pc33.example.com"), Some(0), "the case of the value counts");
@@ -407,8 +431,9 @@ fn without_allowance_a_template_is_followed_and_not_re_armed_and_newcomers_go_by
     let templates = rig.templates.len();
     let mut to = Vec::new();
     for last in 0..20 {
-        let slots: Vec<_> =
-            (1000..1005).map(|port| rig.slot_for(&tcp_to(HTTPS, [203, 0, 1, last], port, SYN)).unwrap()).collect();
+        let slots: Vec<_> = (1000..1005)
+            .map(|port| rig.slot_for(&tcp_to(HTTPS, [203, 0, 1, last], port, SYN)).unwrap())
+            .collect();
         assert!(slots.iter().all(|slot| *slot == slots[0]), "a client stays without a template");
         to.push(slots[0]);
     }

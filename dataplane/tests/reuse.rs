@@ -121,6 +121,25 @@ fn connections_of_a_removed_real_server_end_where_they_shall() {
 }
 
 #[test]
+fn connections_of_a_removed_real_server_that_get_no_packet_end_within_two_seconds() {
+    for (expire_nodest_conn, left) in [(true, 0), (false, 20)] {
+        let options = Options { expire_nodest_conn, ..Options::default() };
+        let mut rig = rig(options);
+        for port in 1000..1060 {
+            rig.pass(&tcp(CLIENT, port, SYN));
+            rig.pass(&tcp(CLIENT, port, ACK));
+        }
+        assert_eq!(rig.counts(2), (20, 0));
+        remove_newest(&mut rig, options);
+        rig.advance_and_sweep(2);
+        assert_eq!(rig.counts(2), (left, 0));
+        assert_eq!((rig.counts(1), rig.counts(0)), ((20, 0), (20, 0)));
+        assert_eq!(rig.connections().len() as u32, 40 + left);
+        rig.assert_conservation();
+    }
+}
+
+#[test]
 fn sloppy_midway_packet_of_a_removed_real_server_is_scheduled_at_once() {
     let options = Options { expire_nodest_conn: true, sloppy_tcp: true, ..Options::default() };
     let mut rig = rig(options);

@@ -38,7 +38,8 @@ fn service_of_every_port_gets_what_no_other_wants() {
     let mut rig = Rig::with(1, 1, 64, |counts| {
         let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &real_servers());
         add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(5)], &[(Protocol::TCP, 0)], |_| {});
-        snapshot.destinations[5] = dataplane::snapshot::Destination { macs: rs_macs(5), ..snapshot.destinations[0] };
+        snapshot.destinations[5] =
+            dataplane::snapshot::Destination { macs: rs_macs(5), ..snapshot.destinations[0] };
         snapshot
     });
     for port in [0, 1, 21, 79, 81, 65535] {

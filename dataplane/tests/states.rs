@@ -28,7 +28,8 @@ fn life(options: Options, packets: impl IntoIterator<Item = Vec<u8>>) -> String 
         let counts = rig.counts(0);
         let active = ["ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK"];
         let is_active = active.contains(&rig.state(port));
-        let expected = if rig.connections().is_empty() { (0, 0) } else { (u32::from(is_active), u32::from(!is_active)) };
+        let expected =
+            if rig.connections().is_empty() { (0, 0) } else { (u32::from(is_active), u32::from(!is_active)) };
         assert_eq!(counts, expected, "{states:?}");
     }
     states.join(" ")
@@ -55,11 +56,21 @@ fn tcp_connections_live_by_ipvs_table() {
     let secure = Options { secure_tcp: true, ..normal };
     let sloppy = Options { sloppy_tcp: true, ..normal };
     for (name, options, flags, expected) in [
-        ("a whole one", normal, &[SYN, ACK, ACK, FIN | ACK, ACK][..], "SYN_RECV ESTABLISHED ESTABLISHED FIN_WAIT FIN_WAIT"),
+        (
+            "a whole one",
+            normal,
+            &[SYN, ACK, ACK, FIN | ACK, ACK][..],
+            "SYN_RECV ESTABLISHED ESTABLISHED FIN_WAIT FIN_WAIT",
+        ),
         ("SYN again in ESTABLISHED", normal, &[SYN, ACK, SYN], "SYN_RECV ESTABLISHED ESTABLISHED"),
         ("refused by the client", normal, &[SYN, RST], "SYN_RECV SYN_RECV"),
         ("reset", normal, &[SYN, ACK, RST | ACK], "SYN_RECV ESTABLISHED CLOSE"),
-        ("packets after a reset", normal, &[SYN, ACK, RST, ACK, FIN], "SYN_RECV ESTABLISHED CLOSE CLOSE CLOSE"),
+        (
+            "packets after a reset",
+            normal,
+            &[SYN, ACK, RST, ACK, FIN],
+            "SYN_RECV ESTABLISHED CLOSE CLOSE CLOSE",
+        ),
         ("FIN before the handshake is done", normal, &[SYN, FIN, ACK], "SYN_RECV TIME_WAIT TIME_WAIT"),
         ("SYN + ACK opens", normal, &[SYN | ACK, ACK], "SYN_RECV ESTABLISHED"),
         ("SYN + FIN is a SYN", normal, &[SYN | FIN, SYN | FIN], "SYN_RECV SYN_RECV"),
@@ -91,8 +102,12 @@ fn sctp_associations_live_by_ipvs_table() {
     let shutdown_complete = chunk(14);
     let aborted_cookie = [cookie_echo, abort].concat();
     for (name, options, packets, expected) in [
-        ("the client closes", normal, &[&init[..], &cookie_echo, &data, &sack, &shutdown, &shutdown_complete][..],
-            "INIT1 ESTABLISHED ESTABLISHED ESTABLISHED S-RECEIVED CLOSED"),
+        (
+            "the client closes",
+            normal,
+            &[&init[..], &cookie_echo, &data, &sack, &shutdown, &shutdown_complete][..],
+            "INIT1 ESTABLISHED ESTABLISHED ESTABLISHED S-RECEIVED CLOSED",
+        ),
         ("the server closes", normal, &[&init, &cookie_echo, &shutdown_ack], "INIT1 ESTABLISHED CLOSED"),
         ("INIT again and again", normal, &[&init, &init, &init], "INIT1 INIT INIT"),
         ("aborted", normal, &[&init, &cookie_echo, &abort, &data], "INIT1 ESTABLISHED CLOSED CLOSED"),
@@ -117,7 +132,8 @@ fn timeouts_are_those_of_the_service_and_of_the_state() {
         snapshot.timeouts = vec![StateTimeouts::IPVS, own];
         add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(1)], &[(Protocol::TCP, 81)], |_| {});
         add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(1)], &[(Protocol::UDP, 81)], |_| {});
-        let of_slot_1 = dataplane::snapshot::Destination { macs: rs_macs(1), timeouts: 1, ..snapshot.destinations[0] };
+        let of_slot_1 =
+            dataplane::snapshot::Destination { macs: rs_macs(1), timeouts: 1, ..snapshot.destinations[0] };
         snapshot.destinations[1] = of_slot_1;
         snapshot
     });
@@ -126,7 +142,11 @@ fn timeouts_are_those_of_the_service_and_of_the_state() {
         ("ESTABLISHED of IPVS", vec![tcp(CLIENT, 1000, SYN), tcp(CLIENT, 1000, ACK)], 900),
         ("UDP of IPVS", vec![udp(CLIENT, 1000, b"")], 300),
         ("SYN_RECV of the service", vec![tcp_to(81, CLIENT, 1000, SYN)], 40),
-        ("ESTABLISHED of the service", vec![tcp_to(81, CLIENT, 1000, SYN), tcp_to(81, CLIENT, 1000, ACK)], 20),
+        (
+            "ESTABLISHED of the service",
+            vec![tcp_to(81, CLIENT, 1000, SYN), tcp_to(81, CLIENT, 1000, ACK)],
+            20,
+        ),
         ("CLOSE of the service", vec![tcp_to(81, CLIENT, 1000, SYN), tcp_to(81, CLIENT, 1000, 0)], 70),
         ("UDP of the service", vec![udp_to(81, CLIENT, 1000, b"")], 120),
     ] {

@@ -109,11 +109,12 @@ impl Entry {
         FlowKey::from_words([self.addresses.load(Relaxed), self.ports.load(Relaxed)])
     }
 
-    /// It holds a connection, which is over.
+    /// It holds a connection, which is over, or whose destination slot `is_left` says so of.
     #[inline(always)]
-    pub(super) fn is_over(&self, now: Ticks) -> bool {
+    pub(super) fn is_over(&self, now: Ticks, is_left: impl Fn(u32) -> bool) -> bool {
         let life = self.life.load(Relaxed);
-        state(life) != ConnectionState::Free && expires(life).is_past(now)
+        state(life) != ConnectionState::Free
+            && (expires(life).is_past(now) || is_left(self.place.load(Relaxed) as u32))
     }
 
     /// Its connection, for the worker that writes it.

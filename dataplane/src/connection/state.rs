@@ -390,7 +390,8 @@ mod tests {
     #[test]
     fn strongest_tcp_flag_decides_whatever_the_others() {
         for flags in 0..=255_u8 {
-            let strongest = [tcp::RST, tcp::SYN, tcp::FIN, tcp::ACK].into_iter().find(|flag| flags & flag != 0);
+            let strongest =
+                [tcp::RST, tcp::SYN, tcp::FIN, tcp::ACK].into_iter().find(|flag| flags & flag != 0);
             for is_secure in [false, true] {
                 let event = Event::tcp(flags, is_secure);
                 for state in tcp_states() {
@@ -447,8 +448,7 @@ mod tests {
 
     #[test]
     fn active_states_are_those_that_ipvs_counts() {
-        let active: Vec<_> =
-            ConnectionState::ALL.iter().copied().filter(|state| state.is_active()).collect();
+        let active: Vec<_> = ConnectionState::ALL.iter().copied().filter(|state| state.is_active()).collect();
         assert_eq!(active, [Established, SynSent, SynReceived, SynAck, SctpEstablished]);
     }
 

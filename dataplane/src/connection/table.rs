@@ -294,7 +294,17 @@ impl ConnectionTable {
     /// Looks at a bounded number of entries, so that each is looked at every two seconds, and removes those that are
     /// over; `on_expired` is told each. Two passes: the entries lie one after the other, but each one's bucket is a cache
     /// miss of its own, so all are loaded before the first is needed.
-    pub fn expire(&mut self, now: Ticks, mut on_expired: impl FnMut(&Connection)) {
+    pub fn expire(&mut self, now: Ticks, on_expired: impl FnMut(&Connection)) {
+        self.expire_where(now, |_| false, on_expired);
+    }
+
+    /// The same, and removes those too whose destination slot `is_left` says so of.
+    pub fn expire_where(
+        &mut self,
+        now: Ticks,
+        is_left: impl Fn(u32) -> bool,
+        mut on_expired: impl FnMut(&Connection),
+    ) {
         let elapsed = now.since(self.swept);
         if elapsed > 0 {
             self.swept = now;
@@ -312,13 +322,13 @@ impl ConnectionTable {
         let mut ahead = self.sweep_at;
         for _ in 0..looked_at {
             let entry = self.entry(next_in_turn(&mut ahead, touched).index());
-            if entry.is_over(now) {
+            if entry.is_over(now, &is_left) {
                 self.prefetch_bucket(self.hash(&entry.key()));
             }
         }
         for _ in 0..looked_at {
             let id = next_in_turn(&mut self.sweep_at, touched);
-            if self.entry(id.index()).is_over(now) {
+            if self.entry(id.index()).is_over(now, &is_left) {
                 on_expired(&self.remove(id));
             }
         }

@@ -78,7 +78,8 @@ fn word(text: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const INVITE: &[u8] = b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP pc33;branch=z9hG4bK776\r\n\
+    const INVITE: &[u8] =
+        b"INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP pc33;branch=z9hG4bK776\r\n\
         Max-Forwards: 70\r\nTo: Bob <sip:bob@example.com>\r\nCall-ID: a84b4c76e66710@pc33.example.com\r\n\
         CSeq: 314159 INVITE\r\nContent-Length: 0\r\n\r\n";
 
@@ -166,7 +167,8 @@ mod tests {
             assert!(matches!(found, None | Some(b"a84b4c76e66710@pc33.example.com")));
             assert_eq!(call_id(&INVITE[length..]).is_some(), length <= line_end, "{length}");
         }
-        for message in [&b""[..], b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"i", b"\ni", b"\ni:", b"\ni:\r", b"\0"] {
+        for message in [&b""[..], b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"i", b"\ni", b"\ni:", b"\ni:\r", b"\0"]
+        {
             assert_eq!(call_id(message), None);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Packet, Round, Step, open, reuse};
 use crate::connection::{Connection, ConnectionState, ConnectionTable, StateTimeouts};
-use crate::persistence::TemplateTable;
+use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::QueuePair;
 use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
@@ -84,6 +84,11 @@ pub(super) fn way_to(snapshot: &Snapshot, slot: u32, ip_length: u16) -> Result<&
     }
 }
 
+/// The real server in this slot was removed.
+pub(super) fn is_removed(snapshot: &Snapshot, slot: u32) -> bool {
+    way_to(snapshot, slot, 0).err() == Some(DropReason::RealServerRemoved)
+}
+
 /// The timeouts of this index; IPVS's where the control thread gave none.
 #[inline(always)]
 pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
@@ -110,6 +115,6 @@ pub(super) fn moved(
         }
     }
     if let Some(template) = connection.template.filter(|_| after.is_established()) {
-        templates.assure(template);
+        templates.assure(TemplateId::from_index(template));
     }
 }

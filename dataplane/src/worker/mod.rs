@@ -33,7 +33,7 @@ use crate::connection::{Connection, ConnectionTable, Event, FlowKey};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
-use crate::persistence::TemplateTable;
+use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
@@ -71,6 +71,7 @@ pub struct WorkerParts<Q: QueuePair> {
 pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
     admission: Admission,
+    template_sweep: TemplateSweep,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
     dropped: Burst<Q::Frame>,
@@ -129,6 +130,7 @@ impl<Q: QueuePair> Worker<Q> {
         let ports = parts.queues.len();
         Worker {
             admission: Admission::new(parts.clock.now()),
+            template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),
             packets: Box::new([Packet::EMPTY; BURST]),
@@ -172,13 +174,8 @@ impl<Q: QueuePair> Worker<Q> {
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
-        let round = Round {
-            parts: &mut self.parts,
-            admission: &mut self.admission,
-            frames: &self.rx,
-            port,
-            now,
-        };
+        let round =
+            Round { parts: &mut self.parts, admission: &mut self.admission, frames: &self.rx, port, now };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(port);
@@ -190,8 +187,12 @@ impl<Q: QueuePair> Worker<Q> {
         if self.admission.is_remembering() {
             self.admission.forget_after(open::adoption_ticks(snapshot), now);
         }
-        connections.expire(now, |gone| close(gone, now, counts, templates, counters));
+        // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections.
+        let expires_removed = snapshot.options.expire_nodest_conn;
+        let is_left = |slot: u32| expires_removed && lookup::is_removed(snapshot, slot);
+        connections.expire_where(now, is_left, |gone| close(gone, now, counts, templates, counters));
         counters.connections.set(u64::from(connections.len()));
+        self.template_sweep.expire(templates, now);
     }
 }
 
@@ -207,7 +208,7 @@ fn close(
         counts.close(gone.state.is_active());
     }
     if let Some(template) = gone.template {
-        templates.release(template, now);
+        templates.release(TemplateId::from_index(template), now);
     }
     counters.connections_expired.add(1);
 }

@@ -8,14 +8,14 @@
 //! A connection whose first packets went that way must not be cut when its later packets are all that the director sees:
 //! they are adopted, by the ring again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
 use crate::clock::{Clock, TICKS_PER_SECOND, Ticks};
 use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
 use crate::counters::WorkerCounters;
-use crate::persistence::TemplateTable;
+use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, StatelessReason};
@@ -44,6 +44,8 @@ pub(super) struct Opening<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) templates: &'a TemplateTable,
     pub(super) now: Ticks,
+    /// What the ring knows the client by, with its port.
+    pub(super) ring_client: IpAddr,
     connections: &'a mut ConnectionTable,
     counts: &'a SharedCounts,
     counters: &'a WorkerCounters,
@@ -84,6 +86,7 @@ pub(super) fn open<Q: QueuePair>(
         snapshot,
         templates,
         now,
+        ring_client: masked_client(packet, service),
         connections,
         counts,
         counters,
@@ -130,11 +133,9 @@ fn may_open(protocol: Protocol, event: Event, options: &Options) -> bool {
 impl Opening<'_> {
     /// A service whose clients need not stay.
     fn by_scheduler(mut self) -> Result<u32, DropReason> {
-        if self.is_one_packet() {
-            let slot = self.schedule(self.client())?;
-            return self.forward_alone(slot);
-        }
-        if let Err(reason) = self.room() {
+        if !self.is_one_packet()
+            && let Err(reason) = self.room()
+        {
             return self.by_ring(reason);
         }
         let slot = self.pick()?;
@@ -146,33 +147,28 @@ impl Opening<'_> {
         self.service.one_packet && self.packet.key.protocol() == Protocol::UDP
     }
 
-    /// CIP, as far as the service tells clients apart.
-    pub(super) fn client(&self) -> u32 {
-        let mask = self.service.persistence.map_or(u32::MAX, |persistence| persistence.netmask);
-        self.packet.key.client_address().to_bits() & mask
-    }
-
     /// Whether a connection may be made: there is room, and the allowance is not used up.
     pub(super) fn room(&mut self) -> Result<(), StatelessReason> {
-        if self.connections.is_full() {
-            return Err(StatelessReason::TableFull);
+        match self.connections.is_full() {
+            true => Err(StatelessReason::TableFull),
+            false if self.is_allowed() => Ok(()),
+            false => Err(StatelessReason::CreationRate),
         }
-        let rate = self.snapshot.options.creation_rate_per_worker;
-        if self.admission.take(rate, self.now) { Ok(()) } else { Err(StatelessReason::CreationRate) }
+    }
+
+    /// Takes from the allowance for what is new.
+    pub(super) fn is_allowed(&mut self) -> bool {
+        self.admission.take(self.snapshot.options.creation_rate_per_worker, self.now)
     }
 
     /// The destination slot for a new connection.
     pub(super) fn pick(&mut self) -> Result<u32, DropReason> {
-        if self.is_adopted || self.admission.was_stateless_within(RING_TICKS, self.now) {
+        if self.follows_stateless() {
             return self.slot_of(self.on_ring());
         }
-        self.schedule(self.client())
-    }
-
-    pub(super) fn schedule(&mut self, client: u32) -> Result<u32, DropReason> {
         let key = &self.packet.key;
         let request = scheduler::Request {
-            client: address(client),
+            client: masked_client(self.packet, self.service),
             client_port: key.client_port(),
             vip: IpAddr::V4(key.service().address),
             now_seconds: self.clock.seconds(),
@@ -181,11 +177,21 @@ impl Opening<'_> {
         self.slot_of(self.service.scheduler.schedule(&self.service.real_servers, &request))
     }
 
+    /// Packets of this connection, or of the same client where it has to stay, may have been forwarded by the ring.
+    fn follows_stateless(&self) -> bool {
+        let ticks = match &self.service.persistence {
+            Some(_) => adoption_ticks(self.snapshot),
+            None if self.is_one_packet() => 0,
+            None => RING_TICKS,
+        };
+        self.is_adopted || self.admission.was_stateless_within(ticks, self.now)
+    }
+
     /// Where the ring leads this client; each of its connections by itself, unless it has to stay.
     fn on_ring(&self) -> Option<usize> {
         let stays = self.service.persistence.is_some();
         let port = if stays { 0 } else { self.packet.key.client_port() };
-        self.service.ring.pick(&self.service.real_servers, address(self.client()), port)
+        self.service.ring.pick(&self.service.real_servers, self.ring_client, port)
     }
 
     fn slot_of(&self, chosen: Option<usize>) -> Result<u32, DropReason> {
@@ -193,18 +199,41 @@ impl Opening<'_> {
         real_server.map(|real_server| real_server.id).ok_or(DropReason::NoRealServer)
     }
 
-    /// Makes the connection, kept by `template` where there is one.
-    pub(super) fn connect(self, slot: u32, template: Option<u32>) -> Result<u32, DropReason> {
-        let packet = self.packet;
-        let destination = lookup::way_to(self.snapshot, slot, packet.ip_length)?;
-        let state = ConnectionState::first(packet.key.protocol(), packet.event);
-        let expires = self.now.after(self.timeout(destination, state));
-        let flags =
-            if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE };
-        let connection =
-            Connection { key: packet.key, state, flags, expires, destination: slot, template };
-        if self.connections.insert(connection, packet.hash).is_err() {
+    /// Makes the connection, which `template` controls where there is one. Of a one-packet service none is kept: it is
+    /// scheduled, counted and forgotten.
+    pub(super) fn connect(mut self, slot: u32, template: Option<TemplateId>) -> Result<u32, DropReason> {
+        let way = lookup::way_to(self.snapshot, slot, self.packet.ip_length);
+        let is_kept = match way {
+            Ok(destination) if !self.is_one_packet() => self.insert(slot, destination, template),
+            _ => false,
+        };
+        if let Some(template) = template.filter(|_| !is_kept) {
+            self.templates.release(template, self.now);
+        }
+        way?;
+        if !is_kept && !self.is_one_packet() {
             return self.by_ring(StatelessReason::TableFull);
+        }
+        if let Some(counters) = self.counters.destinations.get(slot as usize) {
+            counters.connections.add(1);
+        }
+        Ok(slot)
+    }
+
+    /// Puts the connection into the table; false where it has no room after all.
+    fn insert(&mut self, slot: u32, destination: &Destination, template: Option<TemplateId>) -> bool {
+        let packet = self.packet;
+        let state = ConnectionState::first(packet.key.protocol(), packet.event);
+        let connection = Connection {
+            key: packet.key,
+            state,
+            flags: if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE },
+            expires: self.now.after(self.timeout(destination, state)),
+            destination: slot,
+            template: template.map(TemplateId::index),
+        };
+        if self.connections.insert(connection, packet.hash).is_err() {
+            return false;
         }
         if let Some(counts) = self.counts.get(slot as usize) {
             counts.open();
@@ -212,10 +241,12 @@ impl Opening<'_> {
                 counts.activate();
             }
         }
+        if let Some(template) = template.filter(|_| state.is_established()) {
+            self.templates.assure(template);
+        }
         self.counters.connections_opened.add(1);
         self.counters.adopted.add(u64::from(self.is_adopted));
-        self.count_scheduled(slot);
-        Ok(slot)
+        true
     }
 
     /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood may be the flood's, which
@@ -228,13 +259,6 @@ impl Opening<'_> {
             return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
         }
         ticks
-    }
-
-    /// One-packet scheduling: scheduled, counted and forgotten.
-    pub(super) fn forward_alone(self, slot: u32) -> Result<u32, DropReason> {
-        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
-        self.count_scheduled(slot);
-        Ok(slot)
     }
 
     /// Forwards by the ring.
@@ -250,14 +274,10 @@ impl Opening<'_> {
         self.counters.stateless[reason as usize].add(1);
         Ok(slot)
     }
-
-    fn count_scheduled(&self, slot: u32) {
-        if let Some(counters) = self.counters.destinations.get(slot as usize) {
-            counters.connections.add(1);
-        }
-    }
 }
 
-fn address(bits: u32) -> IpAddr {
-    IpAddr::V4(bits.into())
+/// CIP, as far as the service tells clients apart.
+fn masked_client(packet: &Packet, service: &Service) -> IpAddr {
+    let mask = service.persistence.map_or(u32::MAX, |persistence| persistence.netmask);
+    IpAddr::V4(Ipv4Addr::from_bits(packet.key.client_address().to_bits() & mask))
 }

@@ -1,12 +1,110 @@
-//! A service whose clients stay with their real server, until the table branch has templates.
+//! A service whose clients stay with their real server: the client's template decides before the scheduler does
+//! (`ip_vs_sched_persist`).
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::lookup;
 use super::open::Opening;
-use crate::snapshot::Persistence;
+use crate::connection::FlowKey;
+use crate::packet::ethernet::{self, EthernetHeader};
+use crate::packet::ipv4::Ipv4Header;
+use crate::packet::sip;
+use crate::packet::udp::UdpHeader;
+use crate::persistence::{TemplateKey, TemplateTable};
+use crate::port::ChecksumStatus;
+use crate::snapshot::{DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol};
 use crate::verdict::{DropReason, StatelessReason};
 
 impl Opening<'_> {
-    /// A service whose clients stay.
-    pub(super) fn persist(self, _persistence: &Persistence, _frame: &[u8]) -> Result<u32, DropReason> {
-        self.by_ring(StatelessReason::TemplateTableFull)
+    /// A service whose clients stay. A template counts wherever its real server may still be used, whatever the thresholds
+    /// say; without allowance or room it is followed, but neither made nor re-armed.
+    pub(super) fn persist(mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
+        let call_id = match persistence.client {
+            PersistentClient::Address => &[][..],
+            PersistentClient::CallId => call_id_of(frame).ok_or(DropReason::BadSip)?,
+        };
+        let key = template_key(&self.packet.key, persistence, call_id, self.templates);
+        if persistence.client == PersistentClient::CallId {
+            let hash = self.templates.hash_call_id(call_id);
+            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(hash.into()));
+        }
+        let is_one_packet = self.is_one_packet();
+        let room = if is_one_packet { Ok(()) } else { self.room() };
+        if let Err(reason) = room {
+            return self.without_connection(&key, reason);
+        }
+        if let Some(template) = self.templates.hold(&key, self.now, persistence.timeout_ticks) {
+            if self.may_stay_with(template.destination) {
+                return self.connect(template.destination, Some(template.id));
+            }
+            self.templates.invalidate(template.id);
+            self.templates.release(template.id, self.now);
+        }
+        // A one-packet service's template is all that it makes.
+        if is_one_packet && !self.is_allowed() {
+            return self.by_ring(StatelessReason::CreationRate);
+        }
+        let slot = self.pick()?;
+        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        match self.templates.open(&key, self.now, persistence.timeout_ticks, slot, call_id) {
+            // Another worker may have been faster: then the client goes where that one says.
+            Ok(template) => self.connect(template.destination, Some(template.id)),
+            Err(_) => self.by_ring(StatelessReason::TemplateTableFull),
+        }
     }
+
+    fn without_connection(self, key: &TemplateKey, reason: StatelessReason) -> Result<u32, DropReason> {
+        let known = self.templates.find(key, self.now).map(|template| template.destination);
+        match known.filter(|&slot| self.may_stay_with(slot)) {
+            Some(slot) => self.without_state(slot, reason),
+            None => self.by_ring(reason),
+        }
+    }
+
+    /// A client that was on this real server may stay there with its new connection (`ip_vs_check_template`).
+    fn may_stay_with(&self, slot: u32) -> bool {
+        self.snapshot.destinations.get(slot as usize).is_some_and(|destination| {
+            let is_there =
+                matches!(destination.state, DestinationState::Forwarding | DestinationState::Unresolved);
+            let is_left = destination.is_quiesced && self.snapshot.options.expire_quiescent_template;
+            is_there && !is_left && !destination.refuses_persistent
+        })
+    }
+}
+
+fn template_key(
+    key: &FlowKey,
+    persistence: &Persistence,
+    call_id: &[u8],
+    templates: &TemplateTable,
+) -> TemplateKey {
+    let (client, mask) = (key.client_address().octets(), persistence.netmask);
+    let service = key.service();
+    match (persistence.client, persistence.scope) {
+        (PersistentClient::Address, PersistenceScope::Group(number)) => {
+            TemplateKey::for_group(client, mask, number)
+        }
+        (PersistentClient::Address, PersistenceScope::Virtual { port }) => {
+            TemplateKey::for_client(client, mask, service.address, port, service.protocol)
+        }
+        (PersistentClient::CallId, scope) => {
+            let (address, port, protocol) = match scope {
+                PersistenceScope::Virtual { port } => (service.address, port, service.protocol),
+                // No service has protocol 0.
+                PersistenceScope::Group(number) => (Ipv4Addr::from_bits(number), 0, Protocol(0)),
+            };
+            TemplateKey::for_call_id(templates.hash_call_id(call_id), address, port, protocol)
+        }
+    }
+}
+
+/// The Call-ID in a frame that was parsed; none in one that is not UDP.
+fn call_id_of(frame: &[u8]) -> Option<&[u8]> {
+    let (ethernet, packet) = EthernetHeader::read(frame)?;
+    // The checksum was looked at before: believe it.
+    let (ip, datagram) = Ipv4Header::read(packet, ChecksumStatus::Good).ok()?;
+    let is_udp = ethernet.ether_type == ethernet::IPV4 && Protocol(ip.protocol) == Protocol::UDP;
+    let udp = UdpHeader::read(datagram).filter(|_| is_udp)?;
+    let length = usize::from(udp.length.get());
+    sip::call_id(datagram.get(size_of::<UdpHeader>()..length)?)
 }

@@ -51,6 +51,5 @@ fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
     };
     let options = &snapshot.options;
     connection.template.is_none()
-        && (connection.state.is_over(options.conn_reuse_mode)
-            || options.expire_nodest_conn && is_quiesced())
+        && (connection.state.is_over(options.conn_reuse_mode) || options.expire_nodest_conn && is_quiesced())
 }

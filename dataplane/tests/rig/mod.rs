@@ -11,7 +11,7 @@ use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
-use dataplane::persistence::TemplateTable;
+use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
     AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
@@ -143,6 +143,11 @@ pub fn add_service(
     }
 }
 
+/// A template table with room for every test's clients.
+pub fn template_limits() -> TemplateLimits {
+    TemplateLimits { capacity: 1024, destinations: SLOTS as u32, keeps_call_ids: true }
+}
+
 /// The connection counts of all slots, with the thresholds of these real servers.
 pub fn set_thresholds(counts: &SharedCounts, real_servers: &[Rs]) {
     for rs in real_servers {
@@ -159,7 +164,8 @@ impl Rig {
         algorithm: Algorithm,
         real_servers: &[Rs],
     ) -> Rig {
-        let rig = Rig::with(workers, ports, capacity, |counts| snapshot(counts, ports, algorithm, real_servers));
+        let rig =
+            Rig::with(workers, ports, capacity, |counts| snapshot(counts, ports, algorithm, real_servers));
         set_thresholds(&rig.counts, real_servers);
         rig
     }
@@ -169,6 +175,17 @@ impl Rig {
         workers: usize,
         ports: usize,
         capacity: u32,
+        first: impl FnOnce(&SharedCounts) -> Snapshot,
+    ) -> Rig {
+        Rig::with_templates(workers, ports, capacity, &template_limits(), first)
+    }
+
+    /// The same, with a template table of this size.
+    pub fn with_templates(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        limits: &TemplateLimits,
         first: impl FnOnce(&SharedCounts) -> Snapshot,
     ) -> Rig {
         let counts = shared_counts(SLOTS);
@@ -188,7 +205,7 @@ impl Rig {
         let host_queues = HostQueues::new();
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
-        let templates = Arc::new(TemplateTable::default());
+        let templates = TemplateTable::new(limits, Pages::Any).unwrap();
         let tables: Vec<_> =
             (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
