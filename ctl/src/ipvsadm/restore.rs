@@ -120,8 +120,10 @@ impl Plan {
         let Some((_, extension)) = self.pending.take() else { return Ok(command) };
         match (extension, command) {
             (Extension::Service(extension), Some(Command::AddVip(mut service))) => {
-                if let (Some(group), ServiceId::Group(_)) = (extension.group, service.id) {
-                    service.id = ServiceId::Group(group);
+                match (extension.group, service.id) {
+                    (Some(group), ServiceId::Group(_)) => service.id = ServiceId::Group(group),
+                    (Some(_), ServiceId::Virtual(_)) => return Err(no_group()),
+                    (None, _) => {}
                 }
                 service.members = extension.members;
                 service.slow_start_seconds = extension.slow_start_seconds;
@@ -212,6 +214,10 @@ fn misplaced(extension: Option<&Extension>) -> Failure {
             "dr-director: a comment that starts with `{MARKER}` stands before the line that {wanted}"
         ),
     }
+}
+
+fn no_group() -> Failure {
+    Failure { exit_code: 2, text: "dr-director: only a firewall mark (-f) has a group's name".to_owned() }
 }
 
 fn service_of(command: &Command) -> Option<ServiceId> {

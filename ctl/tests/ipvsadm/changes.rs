@@ -336,6 +336,10 @@ fn comments_of_ours_stand_before_the_line_that_they_are_about() {
             format!("line 2: {place} adds a real server (-a)"),
         ),
         ("-C\n# dr-director: {\"service\":{}}\n", format!("line 2: {place} it is about")),
+        (
+            "# dr-director: {\"service\":{\"group\":\"web\"}}\n-A -t 192.0.2.20:80\n",
+            "line 2: dr-director: only a firewall mark (-f) has a group's name".to_owned(),
+        ),
     ] {
         assert_eq!(run(&mut director(), &["ipvsadm", "-R"], file), fails(2, &text), "{file}");
     }

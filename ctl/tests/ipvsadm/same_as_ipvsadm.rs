@@ -72,10 +72,6 @@ fn shell(director: &mut Memory, line: &str) -> Option<Printed> {
 #[test]
 fn every_captured_run_of_ipvsadm_is_repeated_byte_for_byte() {
     let captures = captures();
-    if captures.is_empty() {
-        eprintln!("lab/differential/ipvsadm is not here: nothing compared");
-        return;
-    }
     let mut same = 0;
     let mut wrong = Vec::new();
     for capture in &captures {
@@ -240,7 +236,7 @@ fn listings_of_all_kinds_of_services_are_ipvsadms_byte_for_byte() {
         assert_eq!(ours, theirs, "{}", capture.name);
         compared += 1;
     }
-    assert!(compared == 0 || compared >= 20, "{compared}");
+    assert!(compared >= 20, "{compared}");
 }
 
 /// Thresholds, and marks as numbers that are read back.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -249,6 +250,10 @@ impl Subject for Director {
     fn statistics(&mut self) -> Result<Vec<String>> {
         let list = self.process.ctl(&["ipvsadm", "-Ln", "--stats", "--exact"])?;
         listing::statistics(&list, |service: &str| self.scenario.has(service))
+    }
+
+    fn settle(&mut self, _: Duration) {
+        // A command is answered when every worker runs what it changed.
     }
 
     fn wire(&mut self) -> &mut Wire {

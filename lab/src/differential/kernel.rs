@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -124,6 +125,10 @@ impl Subject for Kernel {
 
     fn statistics(&mut self) -> Result<Vec<String>> {
         listing::statistics(&self.show(&["-Ln", "--stats", "--exact"])?, is_ours())
+    }
+
+    fn settle(&mut self, time: Duration) {
+        std::thread::sleep(time);
     }
 
     fn wire(&mut self) -> &mut Wire {

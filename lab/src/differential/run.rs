@@ -2,7 +2,7 @@
 //! while one waits.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -22,6 +22,8 @@ pub trait Subject {
     fn list(&mut self) -> Result<Vec<String>>;
     /// The counters.
     fn statistics(&mut self) -> Result<Vec<String>>;
+    /// Waits until settings that it looks at late have taken effect.
+    fn settle(&mut self, time: Duration);
     /// The far end of its cable.
     fn wire(&mut self) -> &mut Wire;
 }
@@ -117,6 +119,7 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
         }
         Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
         Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
+        Step::Settle(time) => subject.settle(*time),
         Step::Wait(_) | Step::Shares => {}
     }
     Ok(vec![Answer::Silent; steps.len()])

@@ -7,6 +7,7 @@
 //! member 7 tcp 192.0.2.10:80                 frames to it carry firewall mark 7
 //! tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN a frame, see frame.rs
 //! wait 2s
+//! settle 2.5s                                time passes where a setting takes effect late: in the kernel
 //! list                                       services, real servers, connections
 //! statistics                                 -L --stats
 //! shares                                     what came before is compared as shares, not frame by frame
@@ -42,6 +43,8 @@ pub enum Step {
     Frame(Frame),
     /// Time passes.
     Wait(Duration),
+    /// Time passes in the kernel, which looks at some settings once a second only.
+    Settle(Duration),
     /// Services, real servers and connections are listed.
     List,
     /// The counters of services and real servers are listed.
@@ -106,10 +109,8 @@ fn parse_line(line: &str) -> Result<Vec<Step>> {
             let (mark, destination) = (mark.parse()?, destination.parse()?);
             Step::Member { mark, protocol: protocol.to_owned(), destination }
         }
-        ("wait", time) => {
-            let seconds: f64 = time.strip_suffix('s').context("write `wait SECONDSs`")?.parse()?;
-            Step::Wait(Duration::from_secs_f64(seconds))
-        }
+        ("wait", time) => Step::Wait(parse_seconds(time)?),
+        ("settle", time) => Step::Settle(parse_seconds(time)?),
         ("list", "") => Step::List,
         ("statistics", "") => Step::Statistics,
         ("shares", "") => Step::Shares,
@@ -119,6 +120,11 @@ fn parse_line(line: &str) -> Result<Vec<Step>> {
         _ => bail!("not a step: `{line}`"),
     };
     Ok(vec![step])
+}
+
+fn parse_seconds(text: &str) -> Result<Duration> {
+    let seconds: f64 = text.strip_suffix('s').context("write SECONDSs")?.parse()?;
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 impl fmt::Display for Step {
@@ -131,6 +137,7 @@ impl fmt::Display for Step {
             }
             Step::Frame(frame) => write!(f, "{frame}"),
             Step::Wait(time) => write!(f, "wait {}s", time.as_secs_f64()),
+            Step::Settle(time) => write!(f, "settle {}s", time.as_secs_f64()),
             Step::List => write!(f, "list"),
             Step::Statistics => write!(f, "statistics"),
             Step::Shares => write!(f, "shares"),
@@ -216,13 +223,13 @@ mod tests {
     fn transcript_is_read_as_it_was_written() {
         let text = "ipvsadm -A -t 192.0.2.10:80 -s rr\nsysctl expire_nodest_conn=1\nmember 7 tcp 192.0.2.10:0\n\
                     tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN = 10.0.0.11\n\
-                    tcp 198.51.100.7:40000 > 192.0.2.11:80 SYN = -\nwait 2.5s\nlist\n| TCP 192.0.2.10:80 rr\n\
+                    tcp 198.51.100.7:40000 > 192.0.2.11:80 SYN = -\nwait 2.5s\nsettle 1s\nlist\n| TCP 192.0.2.10:80 rr\n\
                     | -> 10.0.0.11:80 Route 1 1 0 0\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.11:80\n\
                     | ^ 198.51.100.7:40001\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.12:80\nstatistics\nshares\n";
         let transcript = Transcript::parse(text).unwrap();
         assert_eq!(transcript.to_string(), text);
-        assert_eq!(transcript.steps().len(), 9);
-        let Answer::Listed(rows) = &transcript.lines[6].1 else { panic!("no listing") };
+        assert_eq!(transcript.steps().len(), 10);
+        let Answer::Listed(rows) = &transcript.lines[7].1 else { panic!("no listing") };
         assert_eq!(rows[3], "UDP UDP 198.51.100.7:40001 192.0.2.10:80 10.0.0.11:80");
     }
 
