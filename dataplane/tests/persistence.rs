@@ -139,7 +139,8 @@ fn call_id_is_kept_for_people_and_cut() {
     let long = [b'x'; 100];
     for (call_id, port) in [(&b"a84b4c76e66710@pc33.example.com"[..], 1), (&long, 2), (b"", 3)] {
         let hash = table.hash_call_id(call_id);
-        let key = TemplateKey::for_call_id(hash, Ipv4Addr::new(192, 0, 2, 10), port, Protocol::UDP);
+        let vip = Ipv4Addr::new(192, 0, 2, 10);
+        let key = TemplateKey::for_client([0; 4], 0, vip, port, Protocol::UDP).with_call_id(hash);
         assert!(table.open(&key, at(0), TIMEOUT, 1, call_id).unwrap().is_new);
         let (_, text) = table.read(0, u32::MAX).find(|(template, _)| template.key == key).unwrap();
         assert_eq!(text.unwrap().as_bytes(), &call_id[..call_id.len().min(63)]);

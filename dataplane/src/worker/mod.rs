@@ -187,12 +187,18 @@ impl<Q: QueuePair> Worker<Q> {
         if self.admission.is_remembering() {
             self.admission.forget_after(open::adoption_ticks(snapshot), now);
         }
-        // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections.
+        // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections, and
+        // their templates with them; those that control none go with the templates' sweep.
         let expires_removed = snapshot.options.expire_nodest_conn;
         let is_left = |slot: u32| expires_removed && lookup::is_removed(snapshot, slot);
-        connections.expire_where(now, is_left, |gone| close(gone, now, counts, templates, counters));
+        connections.expire_where(now, is_left, |gone| {
+            if let Some(template) = gone.template.filter(|_| is_left(gone.destination)) {
+                templates.invalidate(TemplateId::from_index(template));
+            }
+            close(gone, now, counts, templates, counters);
+        });
         counters.connections.set(u64::from(connections.len()));
-        self.template_sweep.expire(templates, now);
+        self.template_sweep.expire_where(templates, now, is_left);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A service whose clients stay with their real server: the client's template decides before the scheduler does
 //! (`ip_vs_sched_persist`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::lookup;
 use super::open::Opening;
@@ -25,8 +25,10 @@ impl Opening<'_> {
         };
         let key = template_key(&self.packet.key, persistence, call_id, self.templates);
         if persistence.client == PersistentClient::CallId {
-            let hash = self.templates.hash_call_id(call_id);
-            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(hash.into()));
+            // Two words in the place of one: client and Call-ID decide together.
+            let (network, hash) = (key.client_network(), self.templates.hash_call_id(call_id));
+            let both = u64::from(hash) << 32 | u64::from(network.to_bits());
+            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(both.into()));
         }
         let is_one_packet = self.is_one_packet();
         let room = if is_one_packet { Ok(()) } else { self.room() };
@@ -80,21 +82,15 @@ fn template_key(
 ) -> TemplateKey {
     let (client, mask) = (key.client_address().octets(), persistence.netmask);
     let service = key.service();
-    match (persistence.client, persistence.scope) {
-        (PersistentClient::Address, PersistenceScope::Group(number)) => {
-            TemplateKey::for_group(client, mask, number)
-        }
-        (PersistentClient::Address, PersistenceScope::Virtual { port }) => {
+    let of_client = match persistence.scope {
+        PersistenceScope::Group(number) => TemplateKey::for_group(client, mask, number),
+        PersistenceScope::Virtual { port } => {
             TemplateKey::for_client(client, mask, service.address, port, service.protocol)
         }
-        (PersistentClient::CallId, scope) => {
-            let (address, port, protocol) = match scope {
-                PersistenceScope::Virtual { port } => (service.address, port, service.protocol),
-                // No service has protocol 0.
-                PersistenceScope::Group(number) => (Ipv4Addr::from_bits(number), 0, Protocol(0)),
-            };
-            TemplateKey::for_call_id(templates.hash_call_id(call_id), address, port, protocol)
-        }
+    };
+    match persistence.client {
+        PersistentClient::Address => of_client,
+        PersistentClient::CallId => of_client.with_call_id(templates.hash_call_id(call_id)),
     }
 }
 

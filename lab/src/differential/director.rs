@@ -162,9 +162,13 @@ impl Director {
         let Some(members) = self.scenario.members.get(&mark) else { return Ok(()) };
         let show = self.process.ctl_json(&["show"])?;
         let group = group_of(&show, mark).with_context(|| format!("no group for mark {mark}: {show}"))?;
-        for member in members {
-            self.request("add-member", &json!({ "group": group, "member": member }))?;
-        }
+        members.iter().try_for_each(|member| self.add_member_to(&group, member))
+    }
+
+    /// A VIP:port that is another's stays that one's: what becomes of its frames shows it.
+    fn add_member_to(&self, group: &str, member: &Value) -> Result<()> {
+        let answer = self.ask("add-member", &json!({ "group": group, "member": member }))?;
+        ensure!(answer["error"]["code"] == json!("exists") || answer.get("error").is_none(), "{answer}");
         Ok(())
     }
 
@@ -181,10 +185,14 @@ impl Director {
     }
 
     fn request(&self, verb: &str, arguments: &Value) -> Result<()> {
-        let line = json!({ "version": ctl::protocol::VERSION, "verb": verb, "arguments": arguments });
-        let answer = self.process.request(&line.to_string())?;
-        ensure!(answer.get("error").is_none(), "{line}: {answer}");
+        let answer = self.ask(verb, arguments)?;
+        ensure!(answer.get("error").is_none(), "{verb} {arguments}: {answer}");
         Ok(())
+    }
+
+    fn ask(&self, verb: &str, arguments: &Value) -> Result<Value> {
+        let line = json!({ "version": ctl::protocol::VERSION, "verb": verb, "arguments": arguments });
+        self.process.request(&line.to_string())
     }
 }
 
@@ -232,7 +240,7 @@ impl Subject for Director {
         let member = json!({ "protocol": protocol, "address": vip, "port": port });
         self.scenario.members.entry(mark).or_default().push(member.clone());
         if let Some(group) = group_of(&self.process.ctl_json(&["show"])?, mark) {
-            self.request("add-member", &json!({ "group": group, "member": member }))?;
+            self.add_member_to(&group, &member)?;
         }
         Ok(())
     }
