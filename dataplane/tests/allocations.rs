@@ -59,3 +59,87 @@ fn worker_makes_no_allocation_and_frees_nothing() {
     assert_eq!(in_worker, 0);
     rig.assert_conservation();
 }
+
+/// Every kind of service, more clients than templates, more connections than room, a rate, and a removed real server.
+#[test]
+fn no_kind_of_service_and_no_flood_makes_the_worker_allocate() {
+    use dataplane::persistence::TemplateLimits;
+    use dataplane::snapshot::{
+        DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol, SharedCounts, Snapshot,
+    };
+    // ovf takes no more connections than the weight.
+    let of_weight = |slot| Rs { weight: 1000, ..Rs::new(slot) };
+    let real_servers = [of_weight(0), Rs { upper_threshold: 50, ..of_weight(1) }, of_weight(2)];
+    let configuration = |counts: &SharedCounts, algorithm, rate| -> Snapshot {
+        let mut snapshot = snapshot(counts, 1, algorithm, &real_servers);
+        let services: [(u16, PersistentClient, bool, Protocol); 4] = [
+            (443, PersistentClient::Address, false, Protocol::TCP),
+            (514, PersistentClient::Address, true, Protocol::UDP),
+            (5060, PersistentClient::CallId, true, Protocol::UDP),
+            (5062, PersistentClient::CallId, false, Protocol::UDP),
+        ];
+        for (port, client, one_packet, protocol) in services {
+            let members = [(protocol, port)];
+            add_service(&mut snapshot, counts, algorithm, &real_servers, &members, |service| {
+                let scope = PersistenceScope::Virtual { port };
+                service.persistence =
+                    Some(Persistence { timeout_ticks: 256 * 60, netmask: u32::MAX, client, scope });
+                service.one_packet = one_packet;
+            });
+        }
+        snapshot.options.creation_rate_per_worker = rate;
+        snapshot.options.expire_nodest_conn = true;
+        snapshot
+    };
+    for algorithm in Algorithm::ALL {
+        let limits = TemplateLimits { capacity: 64, ..template_limits() };
+        let mut rig = Rig::with_templates(1, 1, 300, &limits, |counts| configuration(counts, algorithm, 0));
+        let mut in_worker = 0;
+        let mut frames = Vec::new();
+        for number in 0..200_u16 {
+            let (client, port) = ([203, 0, 113, number as u8], 1024 + number);
+            let message = format!("OPTIONS sip:b SIP/2.0\r\nCall-ID: {number}@c\r\n\r\n");
+            frames.extend([
+                tcp(client, port, SYN),
+                tcp(client, port, ACK),
+                tcp_to(443, client, port, SYN),
+                tcp_to(443, client, port, ACK),
+                sctp(client, port, &chunk(1)),
+                sctp(client, port, &chunk(10)),
+                udp_to(514, client, port, b"log"),
+                udp_to(5060, client, port, message.as_bytes()),
+                udp_to(5062, client, port, message.as_bytes()),
+                udp_to(5062, client, port + 1, b"not SIP"),
+                tcp_to(443, client, port, RST),
+                tcp_to(443, client, port, SYN),
+            ]);
+        }
+        for round in 0..4 {
+            match round {
+                1 => rig.publish_snapshot(configuration(&rig.counts, algorithm, 800)),
+                2 => {
+                    let mut without = configuration(&rig.counts, algorithm, 800);
+                    without.destinations[0].state = DestinationState::Removed;
+                    rig.publish_snapshot(without);
+                }
+                3 => rig.hand.advance_seconds(120),
+                _ => {}
+            }
+            for burst in frames.chunks(32) {
+                for frame in burst {
+                    assert!(rig.ports[0].inject(0, frame));
+                }
+                in_worker += calls(&mut rig);
+                rig.ports[0].drain_transmitted(0, |_| {});
+            }
+        }
+        assert_eq!(in_worker, 0, "{algorithm}");
+        use dataplane::verdict::StatelessReason;
+        for &reason in StatelessReason::ALL {
+            assert!(rig.stateless(reason) > 0, "{algorithm}: {} was not reached", reason.name());
+        }
+        assert!(rig.dropped(dataplane::verdict::DropReason::BadSip) > 0);
+        assert!(rig.counters[0].adopted.load() > 0, "{algorithm}");
+        rig.assert_conservation();
+    }
+}

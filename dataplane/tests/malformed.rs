@@ -188,3 +188,65 @@ fn oversized_frames_up_to_the_buffer_are_dropped_or_forwarded_whole() {
     }
     assert!(rig.dropped(DropReason::TooBig) > 50);
 }
+
+/// A rig whose DNS port is a SIP service: what is attacked is the reader of its messages.
+fn sip_rig() -> Rig {
+    use dataplane::snapshot::{Persistence, PersistenceScope, PersistentClient, Protocol};
+    Rig::with(1, 1, 1024, |counts| {
+        let real_servers = [2, 1, 0].map(Rs::new);
+        let mut snapshot = snapshot(counts, 1, Algorithm::Wlc, &real_servers);
+        add_service(
+            &mut snapshot,
+            counts,
+            Algorithm::Wlc,
+            &real_servers,
+            &[(Protocol::UDP, DNS)],
+            |service| {
+                service.one_packet = true;
+                service.persistence = Some(Persistence {
+                    timeout_ticks: 256,
+                    netmask: u32::MAX,
+                    client: PersistentClient::CallId,
+                    scope: PersistenceScope::Virtual { port: DNS },
+                });
+            },
+        );
+        snapshot
+    })
+}
+
+#[test]
+fn sip_messages_mutated_a_hundred_thousand_times() {
+    let mut rig = sip_rig();
+    let mut random = Random(7);
+    let message = b"INVITE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP c\r\nCall-ID: a84b4c76e66710@pc33\r\n\r\nbody";
+    let odd = [b'\r', b'\n', b' ', b'\t', b':', b'@', 0, 0xff, b'i', b'I'];
+    for _ in 0..100_000 {
+        let mut message = message.to_vec();
+        for _ in 0..1 + random.below(6) {
+            let at = random.below(message.len());
+            match random.below(4) {
+                0 => message[at] = odd[random.below(odd.len())],
+                1 => message.truncate(at.max(1)),
+                2 => drop(message.splice(at..at, random.bytes(3))),
+                _ => drop(message.splice(at..at, [odd[random.below(odd.len())]])),
+            }
+        }
+        attack(&mut rig, &udp(CLIENT, 5060, &message));
+    }
+    assert!(rig.dropped(DropReason::BadSip) > 10_000);
+    assert!(rig.counters[0].forwarded.load() > 10_000);
+}
+
+#[test]
+fn call_id_of_sixty_kibibytes_in_a_jumbo_frame_is_dropped_and_counted() {
+    let mut rig = sip_rig();
+    let message =
+        [b"OPTIONS sip:b SIP/2.0\r\nCall-ID: ".to_vec(), vec![b'a'; 60 * 1024], b"\r\n\r\n".to_vec()];
+    let frame = udp(CLIENT, 5060, &message.concat());
+    // The port in memory has no buffer for it, so the message is read as a port with jumbo frames would have it read.
+    assert!(!rig.ports[0].inject(0, &frame));
+    assert_eq!(dataplane::packet::sip::call_id(&frame[42..]), None);
+    attack(&mut rig, &udp(CLIENT, 5060, &message.concat()[..1900]));
+    assert_eq!(rig.dropped(DropReason::BadSip), 1);
+}

@@ -251,7 +251,7 @@ fn bad_files_are_refused_whole_and_a_file_cut_anywhere_never_harms() -> Result<(
         ("weight = 9", "wieght = 9", "wieght"),
         ("scheduler = \"rr\"", "scheduler = \"rrr\"", "rrr"),
         ("address = \"10.0.0.11\"", "address = \"10.9.0.11\"", "10.9.0.11"),
-        ("protocol = \"udp\"", "protocol = \"sctp\"", "sctp"),
+        ("protocol = \"udp\"", "protocol = \"dccp\"", "dccp"),
         ("port = 53", "port = 80\nport = 81", "port"),
     ] {
         ensure!(other.contains(from), "{other}");

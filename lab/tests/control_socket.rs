@@ -108,7 +108,7 @@ fn malformed_requests_are_answered_with_their_error() -> Result<()> {
             (
                 r#"{"version":1,"verb":"set-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10",
                 "port":80},"address":"10.0.0.11","weight":70000}}"#,
-                "bad_request",
+                "invalid",
                 "65535",
             ),
             (&deep, "bad_request", ""),

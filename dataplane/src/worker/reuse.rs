@@ -38,7 +38,8 @@ pub(super) fn judge<Q: QueuePair>(
     let after = connection.state.after(packet.event);
     parts.connections.update(id, after, round.now.after(timeouts.ticks(after)));
     if connection.state != after {
-        lookup::moved(&connection, after, &parts.counts, &parts.templates);
+        let moved = Connection { state: after, ..connection };
+        lookup::moved(connection.state, &moved, &parts.counts, &parts.templates);
     }
     Ok(connection.destination)
 }

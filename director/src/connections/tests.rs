@@ -1,3 +1,5 @@
+//! Listings over tables made by hand, and one of a million while it is written.
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
