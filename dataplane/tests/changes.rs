@@ -124,6 +124,8 @@ struct Sent {
     flow: Flow,
     /// SYN without RST, or INIT.
     opens: bool,
+    /// A SYN, also one that is an RST, or an INIT: it ends a connection that is over.
+    is_first: bool,
 }
 
 impl Model {
@@ -159,11 +161,16 @@ impl Model {
             }
             Step::Udp { flow } => {
                 let (port, frame) = (1000 + flow, udp(CLIENT, 1000 + flow, b""));
-                self.send(Sent { frame, flow: (17, CLIENT, port, DNS), opens: false });
+                self.send(Sent { frame, flow: (17, CLIENT, port, DNS), opens: false, is_first: false });
             }
             Step::Sctp { flow, kind } => {
                 let (port, frame) = (1000 + flow, sctp(CLIENT, 1000 + flow, &chunk(*kind)));
-                self.send(Sent { frame, flow: (132, CLIENT, port, DIAMETER), opens: *kind == 1 });
+                self.send(Sent {
+                    frame,
+                    flow: (132, CLIENT, port, DIAMETER),
+                    opens: *kind == 1,
+                    is_first: *kind == 1,
+                });
             }
         }
         self.rig.assert_conservation();
@@ -174,7 +181,8 @@ impl Model {
         let mut frame = tcp_to(virtual_port, client, port, 0);
         frame[47] = flags;
         let flow = (6, client, port, virtual_port);
-        self.send(Sent { frame, flow, opens: flags & (SYN | RST) == SYN });
+        let is_first = flags & SYN != 0;
+        self.send(Sent { frame, flow, opens: is_first && flags & RST == 0, is_first });
     }
 
     /// Where the template of the packet's client leads, if it has one.
@@ -283,7 +291,7 @@ impl Model {
             && (options.conn_reuse_mode != 0 && is_closed
                 || options.conn_reuse_mode & 2 != 0 && is_fin_wait
                 || options.expire_nodest_conn && is_quiesced);
-        if sent.opens && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
+        if sent.is_first && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
             self.check_new(sent, outcome);
         } else if is_removed {
             assert!(outcome.is_drop_of_removed && went_to.is_none());

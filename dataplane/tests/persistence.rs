@@ -101,7 +101,8 @@ fn invalidated_template_is_not_found_and_ends_with_its_last_connection() {
     table.release(old.id, at(1));
     let new = table.open(&key(1), at(1), TIMEOUT, 6, b"").unwrap();
     assert!(new.is_new && new.destination == 6 && new.id != old.id);
-    assert_eq!((table.count(5), table.count(6)), (1, 1));
+    assert_eq!((table.count(5), table.count(6)), (0, 1), "who is not listed is not counted");
+    assert_eq!(table.len(), 1);
     assert_eq!(sweep(&table, 0, 250), 0, "its connection keeps it, not its timer");
     table.release(old.id, at(1000));
     assert_eq!((table.count(5), table.count(6)), (0, 1));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use super::bucket::{Bucket, Links, NAMES_MAX, Name};
-use super::entry::{CONTROLLED_MAX, Entry, Second};
+use super::entry::{CONTROLLED_MAX, Entry, Released, Second};
 use super::free_list::FreeList;
 use super::key::TemplateKey;
 use super::reader::StoredText;
@@ -234,7 +234,12 @@ impl TemplateTable {
     /// A connection that the template controlled is gone. The template stays until its time is over, an invalidated one
     /// goes with its last connection.
     pub fn release(&self, id: TemplateId, now: Ticks) {
-        self.release_entry(id.0, Second::of(now));
+        self.release_after(id, now, now);
+    }
+
+    /// The same of a connection whose time was over at `over`, which was noticed `now`.
+    pub fn release_after(&self, id: TemplateId, over: Ticks, now: Ticks) {
+        self.release_entry(id.0, Second::of(over), Second::of(now));
     }
 
     /// A connection that the template controls is established.
@@ -258,8 +263,8 @@ impl TemplateTable {
         self.free.touched()
     }
 
-    /// Ends the template at `index` if its time is over, or `is_left` says so of its destination slot; one that controls
-    /// connections gets a minute more.
+    /// Ends the template at `index` if its time is over, or `is_left` says so of its destination slot; one that still
+    /// controls connections gets a minute more.
     pub(super) fn expire_entry(&self, index: u32, now: Ticks, is_left: impl Fn(u32) -> bool) -> bool {
         let Some(entry) = self.entries.get(index as usize) else { return false };
         let (control, now) = (entry.control(), Second::of(now));
@@ -267,7 +272,7 @@ impl TemplateTable {
             return false;
         }
         if control.controlled() > 0 {
-            if !control.is_over(now) {
+            if !control.is_to_be_postponed(now) {
                 return false;
             }
             // Who changed it meanwhile has re-armed the timer or postponed it as well.
@@ -312,7 +317,7 @@ impl TemplateTable {
                     let (id, destination) = (TemplateId(name.index()), entry.destination());
                     return Found::Held(Opened { id, destination, is_new: false });
                 }
-                self.release_entry(name.index(), search.now);
+                self.release_entry(name.index(), search.now, search.now);
                 return Found::Moved;
             }
         }
@@ -339,14 +344,15 @@ impl TemplateTable {
         debug_assert!(is_mine, "nobody finds out what nobody could hold for good");
         self.uncount(entry);
         bucket.unclaim(prepared.way);
-        self.release_entry(prepared.index, now);
+        self.release_entry(prepared.index, now, now);
     }
 
-    fn release_entry(&self, index: u32, now: Second) {
+    fn release_entry(&self, index: u32, over: Second, now: Second) {
         let Some(entry) = self.entries.get(index as usize) else { return };
-        // It was invalid, so it is counted no more.
-        if entry.release(now) {
-            self.free.push(&self.entries, index);
+        match entry.release(over, now) {
+            Released::Kept => {}
+            Released::Ended => self.dismantle(index, entry),
+            Released::Forgotten => self.free.push(&self.entries, index),
         }
     }
 

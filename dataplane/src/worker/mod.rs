@@ -214,7 +214,8 @@ fn close(
         counts.close(gone.state.is_active());
     }
     if let Some(template) = gone.template {
-        templates.release(TemplateId::from_index(template), now);
+        let over = if gone.expires.is_past(now) { gone.expires } else { now };
+        templates.release_after(TemplateId::from_index(template), over, now);
     }
     counters.connections_expired.add(1);
 }
