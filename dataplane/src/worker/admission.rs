@@ -85,7 +85,9 @@ mod tests {
     fn taken(admission: &mut Admission, rate: u32, now: u32) -> usize {
         let mut take = |_: &u32| {
             let is_allowed = admission.allows(rate, Ticks(now));
-            admission.spend();
+            if is_allowed {
+                admission.spend();
+            }
             is_allowed
         };
         (0..1_000_000).take_while(&mut take).count()
