@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use lab::Network;
 use lab::differential::collection;
 use lab::differential::comparison::{Deviations, differences};
 use lab::differential::director::{Director, Scenario};
@@ -48,6 +49,20 @@ struct Replay {
 }
 
 impl Replay {
+    /// Runs these scenarios on a director of their own.
+    fn of(scenarios: Vec<(&String, Vec<Step>)>, network: &Network, place: usize) -> Result<Replay> {
+        let director = Director::start(network, place)?;
+        let mut replay =
+            Replay { director, waiting: Vec::new(), transcripts: BTreeMap::new(), broken: Vec::new() };
+        for (name, steps) in scenarios {
+            while replay.resume_due()? {}
+            replay.begin(name, steps)?;
+        }
+        replay.finish_waiting()?;
+        replay.director.process().assert_conservation()?;
+        Ok(replay)
+    }
+
     /// Begins a scenario; it is over afterwards, or waits if it may.
     fn begin(&mut self, name: &str, steps: Vec<Step>) -> Result<()> {
         let scenario = Scenario::new(name, &steps);
@@ -129,25 +144,24 @@ fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
     let wanted = std::env::var("DR_SCENARIOS").unwrap_or_default();
     golden.retain(|name, _| wanted.split(',').any(|prefix| name.starts_with(prefix)));
     ensure!(!golden.is_empty(), "no golden file starts with {wanted}");
-    let mut replay = Replay {
-        director: Director::start()?,
-        waiting: Vec::new(),
-        transcripts: BTreeMap::new(),
-        broken: Vec::new(),
-    };
-    // Those that may wait side by side come first, then the others, one after the other.
-    let mut order: Vec<(&String, Vec<Step>)> =
-        golden.iter().map(|(name, transcript)| (name, transcript.steps())).collect();
-    order.sort_by_key(|(_, steps)| (!is_local(steps), !waits(steps)));
-    for (name, steps) in order {
-        while replay.resume_due()? {}
-        replay.begin(name, steps)?;
-    }
-    replay.finish_waiting()?;
-    replay.director.process().assert_conservation()?;
+    // Those that may wait side by side on one director, those whose settings are everybody's on another. Who waits comes
+    // first.
+    let (mut local, mut global): (Vec<_>, Vec<_>) = golden
+        .iter()
+        .map(|(name, transcript)| (name, transcript.steps()))
+        .partition(|(_, steps)| is_local(steps));
+    local.sort_by_key(|(_, steps)| !waits(steps));
+    global.sort_by_key(|(_, steps)| !waits(steps));
+    let network = Network::new()?;
+    let (local, global) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| Replay::of(global, &network, 1));
+        (Replay::of(local, &network, 0), other.join())
+    });
+    let global = global.map_err(|_| anyhow!("the replay has panicked"))??;
+    let replays = [local?, global];
 
-    let mut all = replay.broken;
-    for (name, transcript) in &replay.transcripts {
+    let mut all: Vec<String> = replays.iter().flat_map(|replay| replay.broken.clone()).collect();
+    for (name, transcript) in replays.iter().flat_map(|replay| &replay.transcripts) {
         all.extend(differences(name, &golden[name], transcript)?);
     }
     let deviations = Deviations::read()?;
