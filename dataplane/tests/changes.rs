@@ -268,7 +268,11 @@ impl Model {
         }
         // A full table is seen before the packet; the packet may have ended a connection in it.
         let is_full = self.rig.connections().len() as u32 + 1 >= CAPACITY;
-        let may_be_stateless = options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS;
+        let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
+        // An RST that may belong to a connection without state makes none.
+        let may_be_reset = before.is_none() && is_adoptable && !sent.is_first;
+        let may_be_stateless =
+            options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS || may_be_reset;
         assert!(!was_stateless || may_be_stateless);
         let Some(old) = before else {
             let is_sloppy = match sent.flow.0 {
@@ -276,7 +280,6 @@ impl Model {
                 132 => options.sloppy_sctp,
                 _ => true,
             };
-            let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
             assert!(went_to.is_none() || sent.opens || is_sloppy || is_adoptable, "midway of nothing");
             return self.check_new(sent, outcome);
         };
@@ -287,10 +290,10 @@ impl Model {
             ConnectionState::TimeWait | ConnectionState::Close | ConnectionState::SctpClosed
         );
         let is_fin_wait = old.state == ConnectionState::FinWait;
-        let is_left = old.template.is_none()
-            && (options.conn_reuse_mode != 0 && is_closed
-                || options.conn_reuse_mode & 2 != 0 && is_fin_wait
-                || options.expire_nodest_conn && is_quiesced);
+        let is_left = options.expire_nodest_conn && is_quiesced
+            || old.template.is_none()
+                && (options.conn_reuse_mode != 0 && is_closed
+                    || options.conn_reuse_mode & 2 != 0 && is_fin_wait);
         if sent.is_first && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
             self.check_new(sent, outcome);
         } else if is_removed {

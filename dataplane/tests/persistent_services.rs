@@ -296,17 +296,22 @@ fn template_that_nobody_used_meanwhile_survives_the_removal_of_its_real_server()
 }
 
 #[test]
-fn syn_on_a_controlled_connection_is_never_scheduled_anew_but_where_its_real_server_is_gone() {
+fn syn_on_a_controlled_connection_is_scheduled_anew_only_where_its_real_server_is_gone_or_quiesced() {
     let setup = Setup::https().with(|setup| {
         setup.options = Options { conn_reuse_mode: 3, expire_nodest_conn: true, ..Options::default() };
     });
     let mut rig = setup.rig(1);
-    for flags in [SYN, ACK, RST] {
+    for flags in [SYN, ACK, RST, SYN] {
         assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, flags)), Some(2));
     }
+    assert_eq!(rig.counters[0].connections_opened.load(), 1, "the template keeps it in CLOSE");
     rig.publish_snapshot(setup.with(|setup| setup.real_servers[0].weight = 0).snapshot(&rig.counts));
-    assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)), Some(2), "weight 0");
-    assert_eq!(rig.counters[0].connections_opened.load(), 1);
+    assert_eq!(
+        rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)),
+        Some(2),
+        "weight 0: its template leads there again"
+    );
+    assert_eq!(rig.counters[0].connections_opened.load(), 2);
     remove(&mut rig, &setup, 2);
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)), Some(1));
     rig.assert_conservation();

@@ -29,10 +29,26 @@ pub struct Answer {
 
 /// Requests `/`, one after the other, each on a connection of its own. A request that fails is an error.
 pub fn get_many(client: &Host, vip: Ipv4Addr, port: u16, count: u32) -> Result<Vec<Answer>> {
+    curl(client, &[], vip, port, count)
+}
+
+/// The same, from one of the client's addresses: the name of the real server that answered each.
+pub fn get_many_from(
+    client: &Host,
+    source: Ipv4Addr,
+    vip: Ipv4Addr,
+    port: u16,
+    count: u32,
+) -> Result<Vec<String>> {
+    let answers = curl(client, &["--interface", &source.to_string()], vip, port, count)?;
+    Ok(answers.into_iter().map(|answer| answer.server).collect())
+}
+
+fn curl(client: &Host, options: &[&str], vip: Ipv4Addr, port: u16, count: u32) -> Result<Vec<Answer>> {
     // curl counts up the brackets itself; `num_connects` proves that it reused no connection.
     let url = format!("http://{vip}:{port}/?[1-{count}]");
     let format = " %{http_code} %{num_connects} %{local_port} %{time_total}\n";
-    let text = client.run(&[
+    let arguments = [
         "curl",
         "--silent",
         "--show-error",
@@ -44,7 +60,8 @@ pub fn get_many(client: &Host, vip: Ipv4Addr, port: u16, count: u32) -> Result<V
         "--write-out",
         format,
         &url,
-    ])?;
+    ];
+    let text = client.run(&[&arguments, options].concat())?;
     let answers: Vec<Answer> = text
         .lines()
         .map(|line| parse(line).with_context(|| format!("curl said: {line}")))

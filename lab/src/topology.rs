@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use scheduler::Algorithm;
 
@@ -199,6 +199,21 @@ impl Lab {
         director
             .wait_until_up(weighted.filter(|server| server.weight > 0 && server.drain.is_none()).count())?;
         Ok(director)
+    }
+
+    /// Gives the client another address of its network, or one behind it: real servers send there by the client.
+    pub fn add_client_address(&self, address: Ipv4Addr) -> Result<()> {
+        self.client.add_address("eth0", &format!("{address}/32"))?;
+        for server in &self.real_servers {
+            server.host.ip(&format!("route replace {address}/32 via {CLIENT}"))?;
+        }
+        Ok(())
+    }
+
+    /// RIP of the real server of this name.
+    pub fn rip(&self, name: &str) -> Result<String> {
+        let server = self.real_servers.iter().find(|server| server.name() == name);
+        Ok(server.with_context(|| format!("no real server {name}"))?.address.to_string())
     }
 
     /// What each real server's nginx has logged, once `count` requests are logged by all together.

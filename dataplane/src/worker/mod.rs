@@ -185,7 +185,7 @@ impl<Q: QueuePair> Worker<Q> {
         let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         if self.admission.is_remembering() {
-            self.admission.forget_after(open::adoption_ticks(snapshot), now);
+            self.admission.forget_after(open::ADOPTION_TICKS_MAX, now);
         }
         // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections, and
         // their templates with them; those that control none go with the templates' sweep.

@@ -44,16 +44,12 @@ pub(super) fn judge<Q: QueuePair>(
     Ok(connection.destination)
 }
 
-/// A SYN or INIT on this connection's tuple ends it; one that is no RST is scheduled anew. Never where a template keeps the client (IPVS:
-/// "controlled").
+/// A SYN or INIT on this connection's tuple ends it; one that is no RST is scheduled anew. A connection that is over is
+/// left only where no template keeps the client (IPVS: "controlled"), one to a quiesced real server always.
 fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
-    let is_quiesced = || {
-        snapshot
-            .destinations
-            .get(connection.destination as usize)
-            .is_some_and(|destination| destination.is_quiesced)
-    };
+    let destination = snapshot.destinations.get(connection.destination as usize);
+    let is_quiesced = destination.is_some_and(|destination| destination.is_quiesced);
     let options = &snapshot.options;
-    connection.template.is_none()
-        && (connection.state.is_over(options.conn_reuse_mode) || options.expire_nodest_conn && is_quiesced())
+    options.expire_nodest_conn && is_quiesced
+        || connection.template.is_none() && connection.state.is_over(options.conn_reuse_mode)
 }
