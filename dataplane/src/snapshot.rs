@@ -69,7 +69,7 @@ pub struct Persistence {
 pub enum PersistentClient {
     /// Its address, masked.
     Address,
-    /// SIP's Call-ID (IPVS's persistence engine `sip`).
+    /// Its address, masked, and SIP's Call-ID (IPVS's persistence engine `sip`).
     CallId,
 }
 

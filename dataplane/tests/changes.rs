@@ -124,6 +124,8 @@ struct Sent {
     flow: Flow,
     /// SYN without RST, or INIT.
     opens: bool,
+    /// A SYN, also one that is an RST, or an INIT: it ends a connection that is over.
+    is_first: bool,
 }
 
 impl Model {
@@ -159,11 +161,16 @@ impl Model {
             }
             Step::Udp { flow } => {
                 let (port, frame) = (1000 + flow, udp(CLIENT, 1000 + flow, b""));
-                self.send(Sent { frame, flow: (17, CLIENT, port, DNS), opens: false });
+                self.send(Sent { frame, flow: (17, CLIENT, port, DNS), opens: false, is_first: false });
             }
             Step::Sctp { flow, kind } => {
                 let (port, frame) = (1000 + flow, sctp(CLIENT, 1000 + flow, &chunk(*kind)));
-                self.send(Sent { frame, flow: (132, CLIENT, port, DIAMETER), opens: *kind == 1 });
+                self.send(Sent {
+                    frame,
+                    flow: (132, CLIENT, port, DIAMETER),
+                    opens: *kind == 1,
+                    is_first: *kind == 1,
+                });
             }
         }
         self.rig.assert_conservation();
@@ -174,7 +181,8 @@ impl Model {
         let mut frame = tcp_to(virtual_port, client, port, 0);
         frame[47] = flags;
         let flow = (6, client, port, virtual_port);
-        self.send(Sent { frame, flow, opens: flags & (SYN | RST) == SYN });
+        let is_first = flags & SYN != 0;
+        self.send(Sent { frame, flow, opens: is_first && flags & RST == 0, is_first });
     }
 
     /// Where the template of the packet's client leads, if it has one.
@@ -260,7 +268,11 @@ impl Model {
         }
         // A full table is seen before the packet; the packet may have ended a connection in it.
         let is_full = self.rig.connections().len() as u32 + 1 >= CAPACITY;
-        let may_be_stateless = options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS;
+        let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
+        // An RST that may belong to a connection without state makes none.
+        let may_be_reset = before.is_none() && is_adoptable && !sent.is_first;
+        let may_be_stateless =
+            options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS || may_be_reset;
         assert!(!was_stateless || may_be_stateless);
         let Some(old) = before else {
             let is_sloppy = match sent.flow.0 {
@@ -268,7 +280,6 @@ impl Model {
                 132 => options.sloppy_sctp,
                 _ => true,
             };
-            let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
             assert!(went_to.is_none() || sent.opens || is_sloppy || is_adoptable, "midway of nothing");
             return self.check_new(sent, outcome);
         };
@@ -279,11 +290,11 @@ impl Model {
             ConnectionState::TimeWait | ConnectionState::Close | ConnectionState::SctpClosed
         );
         let is_fin_wait = old.state == ConnectionState::FinWait;
-        let is_left = old.template.is_none()
-            && (options.conn_reuse_mode != 0 && is_closed
-                || options.conn_reuse_mode & 2 != 0 && is_fin_wait
-                || options.expire_nodest_conn && is_quiesced);
-        if sent.opens && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
+        let is_left = options.expire_nodest_conn && is_quiesced
+            || old.template.is_none()
+                && (options.conn_reuse_mode != 0 && is_closed
+                    || options.conn_reuse_mode & 2 != 0 && is_fin_wait);
+        if sent.is_first && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
             self.check_new(sent, outcome);
         } else if is_removed {
             assert!(outcome.is_drop_of_removed && went_to.is_none());

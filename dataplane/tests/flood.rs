@@ -217,3 +217,47 @@ fn flood_costs_no_established_connection() {
     assert_eq!(offer(&mut rig, established(ACK)), before, "none lost, none moved");
     rig.assert_conservation();
 }
+
+#[test]
+fn what_cannot_open_a_connection_takes_nothing_from_the_allowance() {
+    let mut rig = Rig::with(1, 1, 1 << 16, |counts| {
+        let mut snapshot = limited(RATE)(counts);
+        let down = [Rs { available: false, ..Rs::new(5) }];
+        let other = rig::snapshot(counts, 1, Algorithm::Rr, &down);
+        let dns = snapshot.services.keys().find(|key| key.port == DNS).copied().unwrap();
+        snapshot.services.insert(dns, other.services[&dns].clone());
+        snapshot
+    });
+    let down = (0..10_000).map(|number| {
+        let (client, port) = flow(number);
+        udp(client, port, b"")
+    });
+    assert!(offer(&mut rig, down).is_empty());
+    assert_eq!(rig.dropped(NoRealServer), 10_000);
+    let sound = (0..BURST as u32).map(|number| {
+        let (client, port) = flow(number);
+        tcp(client, port, SYN)
+    });
+    assert_eq!(offer(&mut rig, sound).len(), BURST as usize);
+    assert_eq!((rig.counters[0].connections_opened.load(), rig.stateless(CreationRate)), (BURST, 0));
+    rig.assert_conservation();
+}
+
+#[test]
+fn rst_of_what_may_have_begun_without_state_is_forwarded_and_makes_no_connection() {
+    let mut rig = Rig::with(1, 1, 1 << 16, limited(RATE));
+    let syns = (0..1000).map(|number| {
+        let (client, port) = flow(number);
+        tcp(client, port, SYN)
+    });
+    offer(&mut rig, syns);
+    rig.hand.advance_seconds(10);
+    let opened = rig.counters[0].connections_opened.load();
+    let (client, port) = flow(5000);
+    let to = rig.slot_for(&tcp(client, port, ACK));
+    assert_eq!(rig.counters[0].connections_opened.load(), opened + 1, "an ACK is adopted");
+    let (client, port) = flow(5001);
+    assert!(to.is_some() && rig.slot_for(&tcp(client, port, RST)).is_some());
+    assert_eq!(rig.counters[0].connections_opened.load(), opened + 1);
+    rig.assert_conservation();
+}

@@ -101,6 +101,31 @@ fn three_that_open_one_key_at_once_share_one_template() {
     });
 }
 
+/// Who looked at the bucket when the old template was linked may find the new one in its way that is withdrawn later.
+#[test]
+fn hold_while_two_replace_the_template_never_keeps_the_one_that_is_withdrawn() {
+    model(2, || {
+        let table = templates(3);
+        let old = open(&table, START, 0);
+        let holding = {
+            let table = table.clone();
+            thread::spawn(move || table.hold(&key(1), START, TIMEOUT))
+        };
+        let replace = move |table: &TemplateTable| {
+            table.invalidate(old.id);
+            table.release(old.id, START);
+            open(table, START, 2)
+        };
+        let (a, b) = two(&table, replace, |table| open(table, START, 1));
+        let held = holding.join().unwrap();
+        // Who was early got the old one.
+        assert!(b.destination == 0 || (a.id, a.destination) == (b.id, b.destination));
+        assert!(held.is_none_or(|held| held.destination == 0 || held.destination == a.destination));
+        [Some(a), Some(b), held].iter().flatten().for_each(|opened| table.release(opened.id, START));
+        assert_nothing_is_lost(&table);
+    });
+}
+
 #[test]
 fn hold_and_expiry_at_one_instant_agree_who_was_first() {
     model(4, || {
@@ -175,7 +200,7 @@ fn invalidation_and_hold_at_once_lose_neither_connection_nor_template() {
             |table| table.hold(&key(1), START, TIMEOUT),
         );
         assert!(all(&table).is_empty());
-        assert_eq!(table.count(0), u32::from(held.is_some()), "kept by its connection only");
+        assert_eq!(table.count(0), 0, "one that nobody can find is counted no more, held or not");
         if let Some(held) = held {
             table.release(held.id, START);
         }
@@ -246,7 +271,7 @@ fn read(reader: &TableReader) -> Option<Connection> {
 
 #[test]
 fn reader_of_an_entry_that_changes_hands_sees_one_connection_or_none() {
-    model(5, || {
+    model(4, || {
         let mut table = ConnectionTable::new(1, Pages::Any).unwrap();
         let reader = table.reader();
         let reading = thread::spawn(move || read(&reader));

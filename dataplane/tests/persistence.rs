@@ -101,7 +101,8 @@ fn invalidated_template_is_not_found_and_ends_with_its_last_connection() {
     table.release(old.id, at(1));
     let new = table.open(&key(1), at(1), TIMEOUT, 6, b"").unwrap();
     assert!(new.is_new && new.destination == 6 && new.id != old.id);
-    assert_eq!((table.count(5), table.count(6)), (1, 1));
+    assert_eq!((table.count(5), table.count(6)), (0, 1), "who is not listed is not counted");
+    assert_eq!(table.len(), 1);
     assert_eq!(sweep(&table, 0, 250), 0, "its connection keeps it, not its timer");
     table.release(old.id, at(1000));
     assert_eq!((table.count(5), table.count(6)), (0, 1));
@@ -139,7 +140,8 @@ fn call_id_is_kept_for_people_and_cut() {
     let long = [b'x'; 100];
     for (call_id, port) in [(&b"a84b4c76e66710@pc33.example.com"[..], 1), (&long, 2), (b"", 3)] {
         let hash = table.hash_call_id(call_id);
-        let key = TemplateKey::for_call_id(hash, Ipv4Addr::new(192, 0, 2, 10), port, Protocol::UDP);
+        let vip = Ipv4Addr::new(192, 0, 2, 10);
+        let key = TemplateKey::for_client([0; 4], 0, vip, port, Protocol::UDP).with_call_id(hash);
         assert!(table.open(&key, at(0), TIMEOUT, 1, call_id).unwrap().is_new);
         let (_, text) = table.read(0, u32::MAX).find(|(template, _)| template.key == key).unwrap();
         assert_eq!(text.unwrap().as_bytes(), &call_id[..call_id.len().min(63)]);

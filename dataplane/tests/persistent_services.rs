@@ -296,17 +296,22 @@ fn template_that_nobody_used_meanwhile_survives_the_removal_of_its_real_server()
 }
 
 #[test]
-fn syn_on_a_controlled_connection_is_never_scheduled_anew_but_where_its_real_server_is_gone() {
+fn syn_on_a_controlled_connection_is_scheduled_anew_only_where_its_real_server_is_gone_or_quiesced() {
     let setup = Setup::https().with(|setup| {
         setup.options = Options { conn_reuse_mode: 3, expire_nodest_conn: true, ..Options::default() };
     });
     let mut rig = setup.rig(1);
-    for flags in [SYN, ACK, RST] {
+    for flags in [SYN, ACK, RST, SYN] {
         assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, flags)), Some(2));
     }
+    assert_eq!(rig.counters[0].connections_opened.load(), 1, "the template keeps it in CLOSE");
     rig.publish_snapshot(setup.with(|setup| setup.real_servers[0].weight = 0).snapshot(&rig.counts));
-    assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)), Some(2), "weight 0");
-    assert_eq!(rig.counters[0].connections_opened.load(), 1);
+    assert_eq!(
+        rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)),
+        Some(2),
+        "weight 0: its template leads there again"
+    );
+    assert_eq!(rig.counters[0].connections_opened.load(), 2);
     remove(&mut rig, &setup, 2);
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, CLIENT, 1000, SYN)), Some(1));
     rig.assert_conservation();
@@ -332,8 +337,11 @@ fn one_packet_service_with_persistence_keeps_clients_without_connections() {
 }
 
 #[test]
-fn sip_dialogue_keeps_its_real_server_by_call_id() {
-    let setup = Setup::sip().with(|setup| setup.one_packet = true);
+fn sip_dialogue_without_netmask_keeps_its_real_server_by_call_id_alone() {
+    let setup = Setup::sip().with(|setup| {
+        setup.one_packet = true;
+        setup.persistence.netmask = 0;
+    });
     let mut rig = setup.rig(1);
     let mut slot = |client, call_id: &str| rig.slot_for(&udp_to(SIP, client, 5060, &invite(call_id)));
     assert_eq!(slot(CLIENT, "Call-ID: a84b4c76@pc33.example.com"), Some(2));
@@ -351,13 +359,25 @@ fn sip_dialogue_keeps_its_real_server_by_call_id() {
 }
 
 #[test]
+fn sip_dialogue_is_of_its_client_as_ipvs_has_it() {
+    let mut rig = Setup::sip().with(|setup| setup.one_packet = true).rig(1);
+    let mut slot = |client, call_id: &str| rig.slot_for(&udp_to(SIP, client, 5060, &invite(call_id)));
+    assert_eq!(slot(CLIENT, "i: one"), Some(2));
+    assert_eq!(slot(OTHER, "i: one"), Some(1), "the same Call-ID of another client");
+    assert_eq!(slot(CLIENT, "i: two"), Some(0));
+    assert_eq!(slot(CLIENT, "i: one"), Some(2));
+    assert_eq!(rig.templates.len(), 3);
+    rig.assert_conservation();
+}
+
+#[test]
 fn sip_without_one_packet_follows_the_connection_of_the_tuple_as_ipvs_does() {
     let mut rig = Setup::sip().rig(1);
     assert_eq!(rig.slot_for(&udp_to(SIP, CLIENT, 5060, &invite("i: one"))), Some(2));
     assert_eq!(rig.slot_for(&udp_to(SIP, CLIENT, 5060, &invite("i: two"))), Some(2));
     assert_eq!(rig.slot_for(&udp_to(SIP, CLIENT, 5060, b"no SIP at all")), Some(2));
     assert_eq!(rig.slot_for(&udp_to(SIP, OTHER, 5060, &invite("i: two"))), Some(1));
-    assert_eq!(rig.slot_for(&udp_to(SIP, [203, 0, 113, 77], 5060, &invite("i: one"))), Some(2));
+    assert_eq!(rig.slot_for(&udp_to(SIP, CLIENT, 5061, &invite("i: one"))), Some(2), "by its template");
     rig.assert_conservation();
 }
 

@@ -76,13 +76,16 @@ fn init_is_new_on_a_closed_association_only() {
 }
 
 #[test]
-fn syn_with_rst_reuses_nothing() {
+fn syn_with_rst_ends_a_closed_connection_and_opens_none_as_ipvs_does() {
     let mut rig = rig(Options::default());
     for flags in [SYN, ACK, RST] {
         assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, flags)), Some(2));
     }
-    assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, SYN | RST)), Some(2), "it belongs to the old connection");
-    assert_eq!(rig.state(1000), "CLOSE");
+    assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, SYN | RST)), None);
+    assert!(rig.connections().is_empty());
+    for flags in [SYN, SYN | RST] {
+        assert!(rig.slot_for(&tcp(CLIENT, 1001, flags)).is_some(), "it belongs to the connection that lives");
+    }
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Listing {
         };
         let row = Row {
             order: 0,
-            client: template.key.client_network().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            client: template.key.client_network(),
             client_port: 0,
             virtual_port,
             vip,
@@ -380,9 +380,7 @@ impl Filter {
             TemplateScope::Service(key) => key.address == vip,
             TemplateScope::Group(_) => false,
         };
-        let is_of_network = |network: ipnet::Ipv4Net| {
-            template.key.client_network().is_some_and(|client| network.contains(&client))
-        };
+        let is_of_network = |network: ipnet::Ipv4Net| network.contains(&template.key.client_network());
         (template.controlled > 0 || !template.expires.is_past(now))
             && self.state.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(state_of(template)))
             && self.admits_slot(template.destination)

@@ -1,14 +1,15 @@
 //! The kernel's answers, recorded in the VM (scripts/golden), against dr-director: every scenario frame by frame, and its
 //! listings. What differs is stated in `lab/differential/deviations` and argued in docs/DEVIATIONS.md.
 //!
-//! `DR_SCENARIOS=NAME_PREFIX` runs only those scenarios, and prints where they differ.
+//! `DR_SCENARIOS=PREFIX,...` runs only those whose names start so.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use lab::Network;
 use lab::differential::collection;
 use lab::differential::comparison::{Deviations, differences};
 use lab::differential::director::{Director, Scenario};
@@ -43,9 +44,25 @@ struct Replay {
     director: Director,
     waiting: Vec<Begun>,
     transcripts: BTreeMap<String, Transcript>,
+    /// Scenarios that could not be run to their end, and why.
+    broken: Vec<String>,
 }
 
 impl Replay {
+    /// Runs these scenarios on a director of their own.
+    fn of(scenarios: Vec<(&String, Vec<Step>)>, network: &Network, place: usize) -> Result<Replay> {
+        let director = Director::start(network, place)?;
+        let mut replay =
+            Replay { director, waiting: Vec::new(), transcripts: BTreeMap::new(), broken: Vec::new() };
+        for (name, steps) in scenarios {
+            while replay.resume_due()? {}
+            replay.begin(name, steps)?;
+        }
+        replay.finish_waiting()?;
+        replay.director.process().assert_conservation()?;
+        Ok(replay)
+    }
+
     /// Begins a scenario; it is over afterwards, or waits if it may.
     fn begin(&mut self, name: &str, steps: Vec<Step>) -> Result<()> {
         let scenario = Scenario::new(name, &steps);
@@ -63,7 +80,9 @@ impl Replay {
         }
         while begun.run.state() != State::Over {
             begun.run.sleep();
-            begun.run.advance(&mut self.director).with_context(|| name.to_owned())?;
+            if let Err(error) = begun.run.advance(&mut self.director) {
+                return self.break_off(&begun.name, &error);
+            }
         }
         self.end(begun.name, begun.run)
     }
@@ -72,7 +91,9 @@ impl Replay {
     fn advance(&mut self, mut begun: Begun) -> Result<()> {
         self.director.swap(begun.scenario);
         while begun.run.state() == State::Ready {
-            begun.run.advance(&mut self.director).with_context(|| begun.name.clone())?;
+            if let Err(error) = begun.run.advance(&mut self.director) {
+                return self.break_off(&begun.name, &error);
+            }
         }
         if begun.run.state() == State::Over {
             return self.end(begun.name, begun.run);
@@ -80,6 +101,11 @@ impl Replay {
         begun.scenario = self.director.swap(Scenario::default());
         self.waiting.push(begun);
         Ok(())
+    }
+
+    fn break_off(&mut self, name: &str, error: &anyhow::Error) -> Result<()> {
+        self.broken.push(format!("{name}: {error:#}"));
+        self.director.end().with_context(|| name.to_owned())
     }
 
     fn end(&mut self, name: String, run: Run) -> Result<()> {
@@ -115,31 +141,34 @@ impl Replay {
 #[test]
 fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
     let mut golden = collection::golden()?;
-    let prefix = std::env::var("DR_SCENARIOS").unwrap_or_default();
-    golden.retain(|name, _| name.starts_with(&prefix));
-    ensure!(!golden.is_empty(), "no golden file starts with {prefix}");
-    let mut replay =
-        Replay { director: Director::start()?, waiting: Vec::new(), transcripts: BTreeMap::new() };
-    // Those that may wait side by side come first, then the others, one after the other.
-    let mut order: Vec<(&String, Vec<Step>)> =
-        golden.iter().map(|(name, transcript)| (name, transcript.steps())).collect();
-    order.sort_by_key(|(_, steps)| (!is_local(steps), !waits(steps)));
-    for (name, steps) in order {
-        while replay.resume_due()? {}
-        replay.begin(name, steps)?;
-    }
-    replay.finish_waiting()?;
-    replay.director.process().assert_conservation()?;
+    let wanted = std::env::var("DR_SCENARIOS").unwrap_or_default();
+    golden.retain(|name, _| wanted.split(',').any(|prefix| name.starts_with(prefix)));
+    ensure!(!golden.is_empty(), "no golden file starts with {wanted}");
+    // Those that may wait side by side on one director, those whose settings are everybody's on another. Who waits comes
+    // first.
+    let (mut local, mut global): (Vec<_>, Vec<_>) = golden
+        .iter()
+        .map(|(name, transcript)| (name, transcript.steps()))
+        .partition(|(_, steps)| is_local(steps));
+    local.sort_by_key(|(_, steps)| !waits(steps));
+    global.sort_by_key(|(_, steps)| !waits(steps));
+    let network = Network::new()?;
+    let (local, global) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| Replay::of(global, &network, 1));
+        (Replay::of(local, &network, 0), other.join())
+    });
+    let global = global.map_err(|_| anyhow!("the replay has panicked"))??;
+    let replays = [local?, global];
 
-    let mut all = Vec::new();
-    for (name, transcript) in &golden {
-        all.extend(differences(name, transcript, &replay.transcripts[name])?);
+    let mut all: Vec<String> = replays.iter().flat_map(|replay| replay.broken.clone()).collect();
+    for (name, transcript) in replays.iter().flat_map(|replay| &replay.transcripts) {
+        all.extend(differences(name, &golden[name], transcript)?);
     }
     let deviations = Deviations::read()?;
     let (unstated, stale) = deviations.check(&all);
     ensure!(unstated.is_empty(), "{} differences are not stated:\n{}", unstated.len(), unstated.join("\n"));
     ensure!(
-        stale.is_empty() || !prefix.is_empty(),
+        stale.is_empty() || !wanted.is_empty(),
         "stated deviations that are none any more:\n{}",
         stale.join("\n")
     );

@@ -24,6 +24,9 @@ impl Event {
     pub const SCTP_INIT: Event = Event(OTHERS | SYN);
     /// SCTP: an ABORT.
     pub const SCTP_ABORT: Event = Event(OTHERS | RST);
+    /// SCTP: an ABORT behind a COOKIE ECHO or COOKIE ACK. It is an ABORT to a state; whether it may open an association is
+    /// the first chunk's matter.
+    pub const SCTP_COOKIE_ABORT: Event = Event(OTHERS | 40);
     /// SCTP: DATA, SACK, heartbeats and all that is not named here.
     pub const SCTP_DATA: Event = Event(OTHERS | 8);
     /// SCTP.
@@ -64,7 +67,7 @@ impl Event {
         self.0 & SYN != 0
     }
 
-    /// A TCP packet with RST, or an ABORT.
+    /// A TCP packet with RST, or an ABORT as the first chunk.
     pub const fn resets(self) -> bool {
         self.0 & RST != 0
     }
@@ -80,9 +83,10 @@ impl Event {
 mod tests {
     use super::*;
 
-    const SCTP: [Event; 10] = [
+    const SCTP: [Event; 11] = [
         Event::SCTP_INIT,
         Event::SCTP_ABORT,
+        Event::SCTP_COOKIE_ABORT,
         Event::SCTP_DATA,
         Event::SCTP_INIT_ACK,
         Event::SCTP_COOKIE_ECHO,
@@ -117,6 +121,6 @@ mod tests {
         }
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), 64 + 11);
+        assert_eq!(numbers.len(), 64 + 12);
     }
 }

@@ -233,6 +233,7 @@ static TRANSITIONS: [Row; Event::COUNT] = {
     table[Event::SCTP_SHUTDOWN_COMPLETE.index()] = SCTP_SHUTDOWN_COMPLETE;
     table[Event::SCTP_ERROR.index()] = SCTP_ERROR;
     table[Event::SCTP_ABORT.index()] = SCTP_ABORT;
+    table[Event::SCTP_COOKIE_ABORT.index()] = SCTP_ABORT;
     table
 };
 
@@ -382,6 +383,7 @@ mod tests {
             (Event::SCTP_SHUTDOWN_COMPLETE, "CL CL CL CL CL CW CO CE ES SS CL CL RJ CL"),
             (Event::SCTP_ERROR, "CL I1 IN CS CR CW CO CE ES SS SR SA RJ CL"),
             (Event::SCTP_ABORT, "CL CL CL CL CL RJ CL CL CL CL CL CL CL CL"),
+            (Event::SCTP_COOKIE_ABORT, "CL CL CL CL CL RJ CL CL CL CL CL CL CL CL"),
         ] {
             assert_row(event, sctp_states(), SCTP_STATES, SCTP_INITIALS, row);
         }

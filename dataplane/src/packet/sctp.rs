@@ -54,7 +54,9 @@ impl SctpHeader {
             return None;
         }
         let event = match chunk.kind {
-            COOKIE_ECHO | COOKIE_ACK if is_abort(chunks, length.next_multiple_of(4)) => Event::SCTP_ABORT,
+            COOKIE_ECHO | COOKIE_ACK if is_abort(chunks, length.next_multiple_of(4)) => {
+                Event::SCTP_COOKIE_ABORT
+            }
             COOKIE_ECHO => Event::SCTP_COOKIE_ECHO,
             COOKIE_ACK => Event::SCTP_COOKIE_ACK,
             INIT => Event::SCTP_INIT,
@@ -116,8 +118,9 @@ mod tests {
 
     #[test]
     fn abort_behind_a_cookie_is_an_abort_and_behind_data_is_not() {
-        assert_eq!(event(&[10, 0, 0, 5, 7, 0, 0, 0, 6, 0, 0, 4]), Some(Event::SCTP_ABORT), "padded cookie");
-        assert_eq!(event(&[11, 0, 0, 4, 6, 0, 0, 4]), Some(Event::SCTP_ABORT));
+        let abort = Some(Event::SCTP_COOKIE_ABORT);
+        assert_eq!(event(&[10, 0, 0, 5, 7, 0, 0, 0, 6, 0, 0, 4]), abort, "padded cookie");
+        assert_eq!(event(&[11, 0, 0, 4, 6, 0, 0, 4]), abort);
         assert_eq!(event(&[11, 0, 0, 4, 6, 0, 0]), Some(Event::SCTP_COOKIE_ACK), "cut off");
         assert_eq!(event(&[11, 0, 0, 4, 0, 0, 0, 4]), Some(Event::SCTP_COOKIE_ACK));
         assert_eq!(event(&[0, 0, 0, 4, 6, 0, 0, 4]), Some(Event::SCTP_DATA));

@@ -15,15 +15,13 @@ pub const SEARCHED_BYTES: usize = 1500;
 pub fn call_id(message: &[u8]) -> Option<&[u8]> {
     let searched = message.get(..SEARCHED_BYTES).unwrap_or(message);
     let mut rest = after_line(searched)?;
-    loop {
+    while !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
         if let Some(value) = value_of_call_id(rest) {
             return checked(value);
         }
         rest = after_line(rest)?;
-        if matches!(rest.first(), None | Some(b'\r' | b'\n')) {
-            return None;
-        }
     }
+    None
 }
 
 /// What follows the first line's end: CR, LF or both (RFC 2543 allows each).
@@ -152,6 +150,7 @@ mod tests {
     fn only_headers_count_and_only_so_far_into_the_message() {
         assert_eq!(call_id(b"Call-ID: a\r\nVia: x\r\n\r\n"), None, "the first line is no header");
         assert_eq!(call_id(b"SIP/2.0 200 OK\r\nVia: x\r\n\r\nCall-ID: a\r\n"), None, "in the body");
+        assert_eq!(call_id(b"INVITE x\r\n\r\nCall-ID: a\r\n"), None, "no header at all");
         assert_eq!(call_id(b"SIP/2.0 200 OK\r\nCall-ID: a"), None, "its line must end");
         for (padding, is_found) in [(1000, true), (1480, true), (1500, false)] {
             let message = format!("X\r\nVia: {}\r\ni: a\r\n\r\n", "x".repeat(padding));

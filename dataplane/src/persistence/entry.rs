@@ -26,6 +26,9 @@ use crate::clock::{TICKS_PER_SECOND, Ticks};
 pub(super) const CONTROLLED_MAX: u64 = (1 << 24) - 1;
 /// What a template whose time is over while it controls connections gets, in seconds, as often as needed (IPVS).
 const POSTPONED_SECONDS: u32 = 60;
+/// A template is postponed so late, in seconds: connections are looked at every two, and one that was over before the
+/// template must have been seen.
+const POSTPONED_AFTER_SECONDS: u32 = 4;
 
 const SECONDS: u64 = (1 << 24) - 1;
 const CONTROLLED_SHIFT: u32 = 24;
@@ -100,16 +103,23 @@ impl Control {
         Control(self.0 + (1 << CONTROLLED_SHIFT)).expiring(expires)
     }
 
-    /// One connection less. A template whose time was over meanwhile has a minute more from then, as if its timer had
-    /// been looked at in time.
-    fn released(self, now: Second) -> Control {
+    /// One connection less, which was over at `over`. A template whose time was over by then has a minute more from then,
+    /// as if its timer had been looked at in time; one whose time was over since then ends.
+    fn released(self, over: Second, now: Second) -> Control {
         debug_assert!(self.controlled() > 0, "only what is held is released");
         let less = Control(self.0 - (1 << CONTROLLED_SHIFT));
         match less.controlled() {
             0 if !less.is_live() => less.freed(),
-            0 if less.is_over(now) => less.postponed(now),
+            0 if less.is_over(over) => less.postponed(over),
+            0 if less.is_over(now) => less.freed(),
             _ => less,
         }
+    }
+
+    /// Its time is over for so long that what it controls was not over before it.
+    pub(super) fn is_to_be_postponed(self, now: Second) -> bool {
+        let since = self.expires();
+        since.is_past(now) && now.since(since) >= POSTPONED_AFTER_SECONDS
     }
 
     /// A minute more.
@@ -132,6 +142,17 @@ impl Control {
     fn is_of_same_template(self, other: Control) -> bool {
         (self.0 ^ other.0) >> GENERATION_SHIFT == 0
     }
+}
+
+/// What a release did to a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// It goes on.
+    Kept,
+    /// It was live and is free; it is still linked and counted.
+    Ended,
+    /// It was invalid and is free.
+    Forgotten,
 }
 
 #[derive(Debug)]
@@ -185,15 +206,17 @@ impl Entry {
         self.change(from, from.freed())
     }
 
-    /// One connection less; whether this was the last one of an invalid template, so that the thread has the entry to
-    /// itself.
-    #[must_use]
-    pub(super) fn release(&self, now: Second) -> bool {
+    /// One connection less, which was over at `over`; whether this freed the entry, so that the thread has it to itself.
+    pub(super) fn release(&self, over: Second, now: Second) -> Released {
         loop {
             let before = self.control();
-            let after = before.released(now);
+            let after = before.released(over, now);
             if self.change(before, after) {
-                return after.is_free();
+                return match after.is_free() {
+                    false => Released::Kept,
+                    true if before.is_live() => Released::Ended,
+                    true => Released::Forgotten,
+                };
             }
         }
     }
@@ -280,16 +303,44 @@ mod tests {
         entry.occupy(&key, 3, seconds(100));
         let live = entry.control();
         assert!(entry.change(live, live.held(seconds(110))));
-        assert!(!entry.release(seconds(200)), "one is left, and the sweep postpones");
+        let release = |over, now| entry.release(seconds(over), seconds(now));
+        assert_eq!(release(200, 200), Released::Kept, "one is left, and the sweep postpones");
         assert_eq!(entry.control().expires(), seconds(110));
-        assert!(!entry.release(seconds(200)));
+        assert_eq!(release(200, 201), Released::Kept);
         assert_eq!((entry.control().controlled(), entry.control().expires()), (0, seconds(230)));
         let live = entry.control();
         assert!(entry.change(live, live.held(seconds(300))));
         assert!(entry.invalidate() && !entry.invalidate());
         assert!(entry.copy(|_| ()).is_none());
-        assert!(entry.release(seconds(200)));
+        assert_eq!(release(200, 200), Released::Forgotten);
         assert!(entry.control().is_free() && !entry.control().is_of_same_template(live));
+    }
+
+    #[test]
+    fn template_whose_time_was_over_after_its_last_connection_ends_with_it() {
+        let entry: Entry = zerocopy::FromZeros::new_zeroed();
+        let key = TemplateKey::for_group([10, 0, 0, 1], u32::MAX, 7);
+        for (over, now, released, expires) in [
+            (99, 99, Released::Kept, 100),
+            (100, 102, Released::Kept, 160),
+            (99, 100, Released::Ended, 0),
+            (98, 101, Released::Ended, 0),
+        ] {
+            entry.occupy(&key, 3, seconds(100));
+            assert_eq!(entry.release(seconds(over), seconds(now)), released, "{over} {now}");
+            assert_eq!(entry.control().expires(), seconds(expires), "{over} {now}");
+            let control = entry.control();
+            assert!(control.is_free() || entry.end(control));
+        }
+    }
+
+    #[test]
+    fn template_is_postponed_when_its_connections_must_have_been_looked_at() {
+        let entry: Entry = zerocopy::FromZeros::new_zeroed();
+        entry.occupy(&TemplateKey::for_group([10, 0, 0, 1], u32::MAX, 7), 3, seconds(100));
+        for (now, expected) in [(50, false), (100, false), (103, false), (104, true), (300, true)] {
+            assert_eq!(entry.control().is_to_be_postponed(seconds(now)), expected, "{now}");
+        }
     }
 
     #[test]
@@ -297,7 +348,7 @@ mod tests {
         let full = Control(!PHASE | LIVE);
         assert_eq!((full.controlled(), full.expires()), (CONTROLLED_MAX, Second(SECONDS as u32)));
         assert_eq!(full.freed(), Control(0));
-        let less = full.released(Second(5));
+        let less = full.released(Second(5), Second(5));
         assert!(less.is_live() && less.controlled() == CONTROLLED_MAX - 1 && less.is_of_same_template(full));
         assert_eq!(less.held(Second(SECONDS as u32)), full);
     }

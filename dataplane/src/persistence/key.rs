@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use crate::snapshot::{Protocol, ServiceKey};
 
-/// Clients and what they came for, or a Call-ID. Two words, none of which is ever both zero.
+/// Clients and what they came for, by SIP with their Call-ID. Two words, none of which is ever both zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateKey {
-    /// CIP and netmask, or the hash of a Call-ID.
+    /// CIP under its netmask (32 bits, low), hash of the Call-ID (32, high).
     client: u64,
     /// VIP or group (32 bits), virtual port (16), protocol (8), kind (8).
     service: u64,
@@ -22,9 +22,10 @@ pub enum TemplateScope {
     Group(u32),
 }
 
+// Kinds: of a service or a group, and with or without Call-ID.
 const CLIENT: u8 = 1;
 const GROUP: u8 = 2;
-const CALL_ID: u8 = 3;
+const CALL_ID: u8 = 4;
 
 impl TemplateKey {
     /// Clients of one network at one virtual service. `netmask` as a number, 255.255.255.0 is `0xffff_ff00`.
@@ -44,21 +45,27 @@ impl TemplateKey {
         TemplateKey { client: network(client, netmask), service: service(group, 0, 0, GROUP) }
     }
 
-    /// The SIP dialogue whose Call-ID has this hash ([`super::TemplateTable::hash_call_id`]).
-    pub fn for_call_id(hash: u64, vip: Ipv4Addr, virtual_port: u16, protocol: Protocol) -> TemplateKey {
-        TemplateKey { client: hash, service: service(vip.to_bits(), virtual_port, protocol.0, CALL_ID) }
+    /// The same with a Call-ID of this hash ([`super::TemplateTable::hash_call_id`]): SIP dialogues of those clients.
+    /// With the netmask 0 the Call-ID decides alone, as in IPVS.
+    #[must_use]
+    pub fn with_call_id(self, hash: u32) -> TemplateKey {
+        let [client_bits, service_bits] = self.words();
+        TemplateKey {
+            client: u64::from(hash) << 32 | client_bits,
+            service: service_bits | u64::from(CALL_ID),
+        }
     }
 
-    /// The clients' network address; none where the Call-ID names the template.
-    pub fn client_network(&self) -> Option<Ipv4Addr> {
-        (!self.is_call_id()).then(|| Ipv4Addr::from_bits(self.client as u32))
+    /// The clients' network address.
+    pub fn client_network(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.client as u32)
     }
 
     /// What they came for.
     pub fn scope(&self) -> TemplateScope {
         let [a, b, c, d, high, low, protocol, kind] = self.service.to_be_bytes();
         let number = [a, b, c, d];
-        if kind == GROUP {
+        if kind & GROUP != 0 {
             return TemplateScope::Group(u32::from_be_bytes(number));
         }
         TemplateScope::Service(ServiceKey {
@@ -68,9 +75,9 @@ impl TemplateKey {
         })
     }
 
-    /// A Call-ID names the template.
-    pub fn is_call_id(&self) -> bool {
-        self.service as u8 == CALL_ID
+    /// It is of a Call-ID.
+    pub fn has_call_id(&self) -> bool {
+        self.service as u8 & CALL_ID != 0
     }
 
     pub(super) fn words(&self) -> [u64; 2] {
@@ -106,25 +113,38 @@ mod tests {
         assert_ne!(first, key([198, 51, 101, 7], 80, Protocol::TCP));
         assert_ne!(first, key([198, 51, 100, 7], 443, Protocol::TCP));
         assert_ne!(first, key([198, 51, 100, 7], 80, Protocol::UDP));
-        assert_eq!(first.client_network(), Some(Ipv4Addr::new(198, 51, 100, 0)));
+        assert_eq!(first.client_network(), Ipv4Addr::new(198, 51, 100, 0));
         let service = ServiceKey { address: VIP, port: 80, protocol: Protocol::TCP };
         assert_eq!(first.scope(), TemplateScope::Service(service));
-        assert!(!first.is_call_id());
+        assert!(!first.has_call_id());
     }
 
     #[test]
     fn group_and_call_id_never_meet_a_client() {
         let zero = TemplateKey::for_client([0; 4], 0, Ipv4Addr::UNSPECIFIED, 0, Protocol(0));
         let group = TemplateKey::for_group([0; 4], 0, 0);
-        let call = TemplateKey::for_call_id(0, Ipv4Addr::UNSPECIFIED, 0, Protocol(0));
+        let call = zero.with_call_id(0);
         assert!(zero != group && group != call && call != zero);
         assert_eq!(
             TemplateKey::for_group([10, 1, 2, 3], u32::MAX, 70_000).scope(),
             TemplateScope::Group(70_000)
         );
-        let call = TemplateKey::for_call_id(u64::MAX, VIP, 5060, Protocol::UDP);
-        assert!(call.is_call_id());
-        assert_eq!(call.client_network(), None);
+        let call = TemplateKey::for_group([10, 1, 2, 3], u32::MAX, 70_000).with_call_id(1);
+        assert!(call.has_call_id());
+        assert_eq!(call.scope(), TemplateScope::Group(70_000));
+    }
+
+    #[test]
+    fn call_id_and_client_decide_together_and_without_netmask_the_call_id_alone() {
+        let call = |client, mask, hash| {
+            TemplateKey::for_client(client, mask, VIP, 5060, Protocol::UDP).with_call_id(hash)
+        };
+        let (one, other) = ([198, 51, 100, 7], [198, 51, 100, 8]);
+        assert_ne!(call(one, u32::MAX, u32::MAX), call(other, u32::MAX, u32::MAX));
+        assert_ne!(call(one, u32::MAX, 1), call(one, u32::MAX, 2));
+        assert_eq!(call(one, 0, 1), call(other, 0, 1));
+        let call = call(one, u32::MAX, u32::MAX);
+        assert_eq!(call.client_network(), Ipv4Addr::from(one));
         let service = ServiceKey { address: VIP, port: 5060, protocol: Protocol::UDP };
         assert_eq!(call.scope(), TemplateScope::Service(service));
     }

@@ -89,7 +89,7 @@ impl TemplateTable {
                 let name = bucket.name(way);
                 let index = name.index() as usize;
                 let text = |key: &TemplateKey| {
-                    key.is_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten()
+                    key.has_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten()
                 };
                 let copy = self.entries.get(index)?.copy(text)?;
                 bucket.names(way, name).then_some(copy)

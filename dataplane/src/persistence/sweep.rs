@@ -33,6 +33,11 @@ impl TemplateSweep {
     /// Looks at a bounded number of templates, so that each is looked at every four seconds: ends those whose time is
     /// over, gives a minute more to those that control connections. How many have ended.
     pub fn expire(&mut self, table: &TemplateTable, now: Ticks) -> u32 {
+        self.expire_where(table, now, |_| false)
+    }
+
+    /// The same, and ends those too that control nothing and whose destination slot `is_left` says so of.
+    pub fn expire_where(&mut self, table: &TemplateTable, now: Ticks, is_left: impl Fn(u32) -> bool) -> u32 {
         let elapsed = u64::from(now.since(self.swept));
         if elapsed == 0 && self.due < SWEEP_TICKS {
             return 0;
@@ -50,7 +55,7 @@ impl TemplateSweep {
             if !(start..end).contains(&self.at) {
                 self.at = start;
             }
-            ended += u32::from(table.expire_entry(self.at, now));
+            ended += u32::from(table.expire_entry(self.at, now, &is_left));
             self.at += 1;
         }
         ended

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use super::bucket::{Bucket, Links, NAMES_MAX, Name};
-use super::entry::{CONTROLLED_MAX, Entry, Second};
+use super::entry::{CONTROLLED_MAX, Entry, Released, Second};
 use super::free_list::FreeList;
 use super::key::TemplateKey;
 use super::reader::StoredText;
@@ -156,9 +156,10 @@ impl TemplateTable {
             + size_of_val(&*self.counts)
     }
 
-    /// The hash of a Call-ID, keyed at random: two texts have the same one by accident only, once in 2^64.
-    pub fn hash_call_id(&self, call_id: &[u8]) -> u64 {
-        self.call_id_seed.hash_one(call_id)
+    /// The hash of a Call-ID, keyed at random: two texts have the same one by accident only, once in 2^32. Two dialogues
+    /// of one client that do share a template, and each stays with its real server all the same.
+    pub fn hash_call_id(&self, call_id: &[u8]) -> u32 {
+        self.call_id_seed.hash_one(call_id) as u32
     }
 
     /// The template of `key`, for one more connection: it controls it from now on, and its timer is re-armed. None where
@@ -233,7 +234,12 @@ impl TemplateTable {
     /// A connection that the template controlled is gone. The template stays until its time is over, an invalidated one
     /// goes with its last connection.
     pub fn release(&self, id: TemplateId, now: Ticks) {
-        self.release_entry(id.0, Second::of(now));
+        self.release_after(id, now, now);
+    }
+
+    /// The same of a connection whose time was over at `over`, which was noticed `now`.
+    pub fn release_after(&self, id: TemplateId, over: Ticks, now: Ticks) {
+        self.release_entry(id.0, Second::of(over), Second::of(now));
     }
 
     /// A connection that the template controls is established.
@@ -247,6 +253,7 @@ impl TemplateTable {
     pub fn invalidate(&self, id: TemplateId) {
         let Some(entry) = self.entries.get(id.0 as usize) else { return };
         if entry.invalidate() {
+            self.uncount(entry);
             self.bucket(self.hash(&entry.key())).unlink(id.0);
         }
     }
@@ -256,14 +263,18 @@ impl TemplateTable {
         self.free.touched()
     }
 
-    /// Ends the template at `index` if its time is over; one that controls connections gets a minute more.
-    pub(super) fn expire_entry(&self, index: u32, now: Ticks) -> bool {
+    /// Ends the template at `index` if its time is over, or `is_left` says so of its destination slot; one that still
+    /// controls connections gets a minute more.
+    pub(super) fn expire_entry(&self, index: u32, now: Ticks, is_left: impl Fn(u32) -> bool) -> bool {
         let Some(entry) = self.entries.get(index as usize) else { return false };
         let (control, now) = (entry.control(), Second::of(now));
-        if !control.is_live() || !control.is_over(now) {
+        if !control.is_live() || !(control.is_over(now) || is_left(entry.destination())) {
             return false;
         }
         if control.controlled() > 0 {
+            if !control.is_to_be_postponed(now) {
+                return false;
+            }
             // Who changed it meanwhile has re-armed the timer or postponed it as well.
             entry.change(control, control.postponed(now));
             return false;
@@ -306,7 +317,7 @@ impl TemplateTable {
                     let (id, destination) = (TemplateId(name.index()), entry.destination());
                     return Found::Held(Opened { id, destination, is_new: false });
                 }
-                self.release_entry(name.index(), search.now);
+                self.release_entry(name.index(), search.now, search.now);
                 return Found::Moved;
             }
         }
@@ -316,7 +327,7 @@ impl TemplateTable {
     /// An entry with a template for the key, live but not linked.
     fn prepare(&self, search: &Search, destination: u32, call_id: &[u8]) -> Option<u32> {
         let index = self.free.pop(&self.entries)?;
-        if let Some(text) = self.texts.get(index as usize).filter(|_| search.key.is_call_id()) {
+        if let Some(text) = self.texts.get(index as usize).filter(|_| search.key.has_call_id()) {
             text.write(call_id);
         }
         if let Some(count) = self.counts.get(destination as usize) {
@@ -331,28 +342,32 @@ impl TemplateTable {
         let Some(entry) = self.entries.get(prepared.index as usize) else { return };
         let is_mine = entry.invalidate();
         debug_assert!(is_mine, "nobody finds out what nobody could hold for good");
+        self.uncount(entry);
         bucket.unclaim(prepared.way);
-        self.release_entry(prepared.index, now);
+        self.release_entry(prepared.index, now, now);
     }
 
-    fn release_entry(&self, index: u32, now: Second) {
+    fn release_entry(&self, index: u32, over: Second, now: Second) {
         let Some(entry) = self.entries.get(index as usize) else { return };
-        if entry.release(now) {
-            self.give_back(index, entry);
+        match entry.release(over, now) {
+            Released::Kept => {}
+            Released::Ended => self.dismantle(index, entry),
+            Released::Forgotten => self.free.push(&self.entries, index),
         }
     }
 
     /// Unlinks and frees a template that this thread has ended.
     fn dismantle(&self, index: u32, entry: &Entry) {
         self.bucket(self.hash(&entry.key())).unlink(index);
-        self.give_back(index, entry);
+        self.uncount(entry);
+        self.free.push(&self.entries, index);
     }
 
-    fn give_back(&self, index: u32, entry: &Entry) {
+    /// Its destination has one template less that can be found.
+    fn uncount(&self, entry: &Entry) {
         if let Some(count) = self.counts.get(entry.destination() as usize) {
             count.0.fetch_sub(1, AcqRel);
         }
-        self.free.push(&self.entries, index);
     }
 
     fn search<'a>(&self, key: &'a TemplateKey, now: Ticks, timeout_ticks: u32) -> Search<'a> {

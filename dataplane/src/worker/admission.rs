@@ -28,8 +28,8 @@ impl Admission {
         Admission { credit: u64::MAX, refilled: now, last_stateless: None, random }
     }
 
-    /// Takes one connection from the allowance of `rate` a second; false where it is used up. 0: there is no limit.
-    pub(super) fn take(&mut self, rate: u32, now: Ticks) -> bool {
+    /// Whether an allowance of `rate` a second has one connection more. 0: there is no limit.
+    pub(super) fn allows(&mut self, rate: u32, now: Ticks) -> bool {
         if rate == 0 {
             return true;
         }
@@ -38,9 +38,12 @@ impl Admission {
         let gained = u64::from(now.since(self.refilled)) * rate;
         self.refilled = now;
         self.credit = self.credit.saturating_add(gained).min(most);
-        let is_enough = self.credit >= COST;
-        self.credit -= if is_enough { COST } else { 0 };
-        is_enough
+        self.credit >= COST
+    }
+
+    /// Takes one connection that was allowed from the allowance.
+    pub(super) fn spend(&mut self) {
+        self.credit = self.credit.saturating_sub(COST);
     }
 
     /// A packet is forwarded without state now.
@@ -80,7 +83,14 @@ mod tests {
     use super::*;
 
     fn taken(admission: &mut Admission, rate: u32, now: u32) -> usize {
-        (0..1_000_000).take_while(|_| admission.take(rate, Ticks(now))).count()
+        let mut take = |_: &u32| {
+            let is_allowed = admission.allows(rate, Ticks(now));
+            if is_allowed {
+                admission.spend();
+            }
+            is_allowed
+        };
+        (0..1_000_000).take_while(&mut take).count()
     }
 
     #[test]

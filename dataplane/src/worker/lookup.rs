@@ -40,7 +40,7 @@ pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>)
     }
 }
 
-/// The destination slot of a packet's connection. A packet that neither opens one nor finds its own over nor its real
+/// The destination slot of a packet's connection. A packet that is no first one and neither finds its own over nor its real
 /// server gone does nothing else.
 #[inline(always)]
 fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
@@ -54,7 +54,7 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
     let snapshot = parts.mailbox.current();
     let connection = hit.connection();
     match way_to(snapshot, connection.destination, packet.ip_length) {
-        Ok(destination) if !packet.event.opens() && !connection.expires.is_past(round.now) => {
+        Ok(destination) if !packet.event.is_first() && !connection.expires.is_past(round.now) => {
             let (before, after) = (connection.state, connection.state.after(packet.event));
             hit.update(after, round.now.after(timeouts_of(snapshot, destination.timeouts).ticks(after)));
             if before != after {

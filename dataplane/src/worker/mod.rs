@@ -185,14 +185,20 @@ impl<Q: QueuePair> Worker<Q> {
         let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         if self.admission.is_remembering() {
-            self.admission.forget_after(open::adoption_ticks(snapshot), now);
+            self.admission.forget_after(open::ADOPTION_TICKS_MAX, now);
         }
-        // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections.
+        // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections, and
+        // their templates with them; those that control none go with the templates' sweep.
         let expires_removed = snapshot.options.expire_nodest_conn;
         let is_left = |slot: u32| expires_removed && lookup::is_removed(snapshot, slot);
-        connections.expire_where(now, is_left, |gone| close(gone, now, counts, templates, counters));
+        connections.expire_where(now, is_left, |gone| {
+            if let Some(template) = gone.template.filter(|_| is_left(gone.destination)) {
+                templates.invalidate(TemplateId::from_index(template));
+            }
+            close(gone, now, counts, templates, counters);
+        });
         counters.connections.set(u64::from(connections.len()));
-        self.template_sweep.expire(templates, now);
+        self.template_sweep.expire_where(templates, now, is_left);
     }
 }
 
@@ -208,7 +214,8 @@ fn close(
         counts.close(gone.state.is_active());
     }
     if let Some(template) = gone.template {
-        templates.release(TemplateId::from_index(template), now);
+        let over = if gone.expires.is_past(now) { gone.expires } else { now };
+        templates.release_after(TemplateId::from_index(template), over, now);
     }
     counters.connections_expired.add(1);
 }

@@ -13,11 +13,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
 use crate::clock::{Clock, TICKS_PER_SECOND, Ticks};
-use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
+use crate::connection::{
+    Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, StateTimeouts,
+};
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
-use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
+use crate::snapshot::{
+    Destination, Options, PersistenceScope, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
+};
 use crate::verdict::{DropReason, StatelessReason};
 
 /// Port of FTP's control connections.
@@ -31,11 +35,16 @@ const FTP_PASSIVE_MIN: u16 = 1024;
 /// answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
 const RING_TICKS: u32 = 60 * TICKS_PER_SECOND;
 
-/// For so long after a packet was forwarded without state, packets midway are adopted: as long as a connection may be
-/// silent, counted from when [`Opening::timeout`] may last have cut that short.
-pub(super) fn adoption_ticks(snapshot: &Snapshot) -> u32 {
-    lookup::timeouts_of(snapshot, 0).ticks(ConnectionState::Established).saturating_add(RING_TICKS)
+/// For so long after a packet was forwarded without state, packets midway are adopted: as long as a connection with these
+/// timeouts may be silent, counted from when [`Opening::timeout`] may last have cut that short.
+fn adoption_ticks(timeouts: &StateTimeouts) -> u32 {
+    let [tcp, sctp] =
+        [ConnectionState::Established, ConnectionState::SctpEstablished].map(|state| timeouts.ticks(state));
+    tcp.max(sctp).saturating_add(RING_TICKS)
 }
+
+/// No connection is adopted later: the longest timeout there is, 31 days, and what is added to it.
+pub(super) const ADOPTION_TICKS_MAX: u32 = 31 * 86_400 * TICKS_PER_SECOND + RING_TICKS;
 
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
@@ -49,10 +58,11 @@ pub(super) struct Opening<'a> {
     connections: &'a mut ConnectionTable,
     counts: &'a SharedCounts,
     counters: &'a WorkerCounters,
-    admission: &'a mut Admission,
+    pub(super) admission: &'a mut Admission,
     clock: &'a Clock,
     /// Its first packets were forwarded without state.
     is_adopted: bool,
+    adoption_ticks: u32,
 }
 
 /// The destination slot of the real server that the packet goes to, by a new connection or without any.
@@ -76,7 +86,8 @@ pub(super) fn open<Q: QueuePair>(
         return Err(DropReason::NoConnection);
     }
     let is_midway = key.protocol != Protocol::UDP && !packet.event.is_first();
-    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks(snapshot), now);
+    let adoption_ticks = adoption_ticks(lookup::timeouts_of(snapshot, service.timeouts));
+    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks, now);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
         return Err(DropReason::NoConnection);
     }
@@ -93,6 +104,7 @@ pub(super) fn open<Q: QueuePair>(
         admission: round.admission,
         clock,
         is_adopted,
+        adoption_ticks,
     };
     match &service.persistence {
         Some(persistence) => {
@@ -115,9 +127,16 @@ fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<&Service> {
         return Some(service);
     }
     match of_ftp() {
-        Some(ftp) => ftp.persistence.is_some().then_some(ftp),
+        Some(ftp) => is_persistent_by_itself(ftp).then_some(ftp),
         None => snapshot.has_every_port.then(|| of_port(0)).flatten(),
     }
+}
+
+/// A group is never FTP's service, as a firewall mark's is not.
+fn is_persistent_by_itself(service: &Service) -> bool {
+    service
+        .persistence
+        .is_some_and(|persistence| matches!(persistence.scope, PersistenceScope::Virtual { .. }))
 }
 
 /// Whether such a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`).
@@ -147,28 +166,37 @@ impl Opening<'_> {
         self.service.one_packet && self.packet.key.protocol() == Protocol::UDP
     }
 
-    /// Whether a connection may be made: there is room, and the allowance is not used up.
+    /// Whether a connection may be made: there is room, and the allowance is not used up. For what only ends a connection
+    /// none is made.
     pub(super) fn room(&mut self) -> Result<(), StatelessReason> {
         match self.connections.is_full() {
             true => Err(StatelessReason::TableFull),
-            false if self.is_allowed() => Ok(()),
-            false => Err(StatelessReason::CreationRate),
+            false if self.ends_adopted() || !self.is_allowed() => Err(StatelessReason::CreationRate),
+            false => Ok(()),
         }
     }
 
-    /// Takes from the allowance for what is new.
+    /// Whether the allowance has something left for what is new; only what is made is taken from it.
     pub(super) fn is_allowed(&mut self) -> bool {
-        self.admission.take(self.snapshot.options.creation_rate_per_worker, self.now)
+        self.admission.allows(self.snapshot.options.creation_rate_per_worker, self.now)
+    }
+
+    /// An RST or ABORT of a connection that may have begun without state.
+    fn ends_adopted(&self) -> bool {
+        self.is_adopted && self.packet.event.resets()
     }
 
     /// The destination slot for a new connection.
     pub(super) fn pick(&mut self) -> Result<u32, DropReason> {
         if self.follows_stateless() {
-            return self.slot_of(self.on_ring());
+            let chosen = self.on_ring();
+            // A threshold is not passed by what is new, and not looked at for what goes on.
+            return self.slot_of(chosen.filter(|&index| self.is_adopted || !self.is_overloaded(index)));
         }
         let key = &self.packet.key;
+        // The whole address, whatever the netmask: the template keeps a network together, not the hash.
         let request = scheduler::Request {
-            client: masked_client(self.packet, self.service),
+            client: IpAddr::V4(key.client_address()),
             client_port: key.client_port(),
             vip: IpAddr::V4(key.service().address),
             now_seconds: self.clock.seconds(),
@@ -180,7 +208,7 @@ impl Opening<'_> {
     /// Packets of this connection, or of the same client where it has to stay, may have been forwarded by the ring.
     fn follows_stateless(&self) -> bool {
         let ticks = match &self.service.persistence {
-            Some(_) => adoption_ticks(self.snapshot),
+            Some(_) => self.adoption_ticks,
             None if self.is_one_packet() => 0,
             None => RING_TICKS,
         };
@@ -192,6 +220,11 @@ impl Opening<'_> {
         let stays = self.service.persistence.is_some();
         let port = if stays { 0 } else { self.packet.key.client_port() };
         self.service.ring.pick(&self.service.real_servers, self.ring_client, port)
+    }
+
+    fn is_overloaded(&self, index: usize) -> bool {
+        let real_server = self.service.real_servers.get(index);
+        real_server.is_some_and(|real_server| real_server.has_threshold && real_server.counts.is_overloaded())
     }
 
     fn slot_of(&self, chosen: Option<usize>) -> Result<u32, DropReason> {
@@ -211,8 +244,11 @@ impl Opening<'_> {
             self.templates.release(template, self.now);
         }
         way?;
-        if !is_kept && !self.is_one_packet() {
-            return self.by_ring(StatelessReason::TableFull);
+        match template {
+            _ if is_kept || self.is_one_packet() => {}
+            // Its client stays where it is, all the same.
+            Some(_) => return self.without_state(slot, StatelessReason::TableFull),
+            None => return self.by_ring(StatelessReason::TableFull),
         }
         if let Some(counters) = self.counters.destinations.get(slot as usize) {
             counters.connections.add(1);
@@ -244,6 +280,7 @@ impl Opening<'_> {
         if let Some(template) = template.filter(|_| state.is_established()) {
             self.templates.assure(template);
         }
+        self.admission.spend();
         self.counters.connections_opened.add(1);
         self.counters.adopted.add(u64::from(self.is_adopted));
         true
@@ -270,7 +307,9 @@ impl Opening<'_> {
     /// Forwards the packet and remembers nothing of it.
     pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
-        self.admission.forwarded_without_state(self.now);
+        if !self.ends_adopted() {
+            self.admission.forwarded_without_state(self.now);
+        }
         self.counters.stateless[reason as usize].add(1);
         Ok(slot)
     }

@@ -1,7 +1,7 @@
 //! A service whose clients stay with their real server: the client's template decides before the scheduler does
 //! (`ip_vs_sched_persist`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::lookup;
 use super::open::Opening;
@@ -10,7 +10,7 @@ use crate::packet::ethernet::{self, EthernetHeader};
 use crate::packet::ipv4::Ipv4Header;
 use crate::packet::sip;
 use crate::packet::udp::UdpHeader;
-use crate::persistence::{TemplateKey, TemplateTable};
+use crate::persistence::TemplateKey;
 use crate::port::ChecksumStatus;
 use crate::snapshot::{DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol};
 use crate::verdict::{DropReason, StatelessReason};
@@ -23,10 +23,13 @@ impl Opening<'_> {
             PersistentClient::Address => &[][..],
             PersistentClient::CallId => call_id_of(frame).ok_or(DropReason::BadSip)?,
         };
-        let key = template_key(&self.packet.key, persistence, call_id, self.templates);
+        let mut key = template_key(&self.packet.key, persistence);
         if persistence.client == PersistentClient::CallId {
-            let hash = self.templates.hash_call_id(call_id);
-            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(hash.into()));
+            key = key.with_call_id(self.templates.hash_call_id(call_id));
+            // Two words in the place of one: client and Call-ID decide together. The ring's hash has no secret: every
+            // director sends a dialogue to the same real server.
+            let both = u64::from(fnv1a(call_id)) << 32 | u64::from(key.client_network().to_bits());
+            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(both.into()));
         }
         let is_one_packet = self.is_one_packet();
         let room = if is_one_packet { Ok(()) } else { self.room() };
@@ -48,8 +51,14 @@ impl Opening<'_> {
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
         match self.templates.open(&key, self.now, persistence.timeout_ticks, slot, call_id) {
             // Another worker may have been faster: then the client goes where that one says.
-            Ok(template) => self.connect(template.destination, Some(template.id)),
-            Err(_) => self.by_ring(StatelessReason::TemplateTableFull),
+            Ok(template) => {
+                if is_one_packet && template.is_new {
+                    self.admission.spend();
+                }
+                self.connect(template.destination, Some(template.id))
+            }
+            // One that controls as many connections as can be counted is followed too.
+            Err(_) => self.without_connection(&key, StatelessReason::TemplateTableFull),
         }
     }
 
@@ -72,30 +81,20 @@ impl Opening<'_> {
     }
 }
 
-fn template_key(
-    key: &FlowKey,
-    persistence: &Persistence,
-    call_id: &[u8],
-    templates: &TemplateTable,
-) -> TemplateKey {
+fn template_key(key: &FlowKey, persistence: &Persistence) -> TemplateKey {
     let (client, mask) = (key.client_address().octets(), persistence.netmask);
     let service = key.service();
-    match (persistence.client, persistence.scope) {
-        (PersistentClient::Address, PersistenceScope::Group(number)) => {
-            TemplateKey::for_group(client, mask, number)
-        }
-        (PersistentClient::Address, PersistenceScope::Virtual { port }) => {
+    match persistence.scope {
+        PersistenceScope::Group(number) => TemplateKey::for_group(client, mask, number),
+        PersistenceScope::Virtual { port } => {
             TemplateKey::for_client(client, mask, service.address, port, service.protocol)
         }
-        (PersistentClient::CallId, scope) => {
-            let (address, port, protocol) = match scope {
-                PersistenceScope::Virtual { port } => (service.address, port, service.protocol),
-                // No service has protocol 0.
-                PersistenceScope::Group(number) => (Ipv4Addr::from_bits(number), 0, Protocol(0)),
-            };
-            TemplateKey::for_call_id(templates.hash_call_id(call_id), address, port, protocol)
-        }
     }
+}
+
+/// FNV-1a, 32 bits.
+fn fnv1a(text: &[u8]) -> u32 {
+    text.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// The Call-ID in a frame that was parsed; none in one that is not UDP.

@@ -25,11 +25,14 @@ pub(super) fn judge<Q: QueuePair>(
     let is_removed = way.err() == Some(DropReason::RealServerRemoved);
     let is_over = connection.expires.is_past(round.now)
         || is_removed && (packet.event.opens() || snapshot.options.expire_nodest_conn)
-        || packet.event.opens() && is_left_by_new_ones(&connection, snapshot);
+        || packet.event.is_first() && is_left_by_new_ones(&connection, snapshot);
     if is_over {
         let gone = parts.connections.remove(id);
+        // Its real server still has it while the packet is scheduled (`ip_vs_conn_expire_now` only sets its timer).
+        let opened = open::open(packet, index, round);
+        let parts = &*round.parts;
         close(&gone, round.now, &parts.counts, &parts.templates, &parts.counters);
-        return open::open(packet, index, round);
+        return opened;
     }
     let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
     let after = connection.state.after(packet.event);
@@ -41,16 +44,12 @@ pub(super) fn judge<Q: QueuePair>(
     Ok(connection.destination)
 }
 
-/// A SYN or INIT on this connection's tuple is scheduled anew. Never where a template keeps the client (IPVS:
-/// "controlled").
+/// A SYN or INIT on this connection's tuple ends it; one that is no RST is scheduled anew. A connection that is over is
+/// left only where no template keeps the client (IPVS: "controlled"), one to a quiesced real server always.
 fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
-    let is_quiesced = || {
-        snapshot
-            .destinations
-            .get(connection.destination as usize)
-            .is_some_and(|destination| destination.is_quiesced)
-    };
+    let destination = snapshot.destinations.get(connection.destination as usize);
+    let is_quiesced = destination.is_some_and(|destination| destination.is_quiesced);
     let options = &snapshot.options;
-    connection.template.is_none()
-        && (connection.state.is_over(options.conn_reuse_mode) || options.expire_nodest_conn && is_quiesced())
+    options.expire_nodest_conn && is_quiesced
+        || connection.template.is_none() && connection.state.is_over(options.conn_reuse_mode)
 }

@@ -1,3 +1,5 @@
+//! Changes in words, refused ones, batches.
+
 use std::net::Ipv4Addr;
 
 use ctl::config::{Drain, Protocol, RealServerConfig};

@@ -1,3 +1,5 @@
+//! Listings over tables made by hand, and one of a million while it is written.
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
@@ -147,7 +149,8 @@ fn templates_are_listed_for_themselves_and_with_connections() {
     let one = open(&TemplateKey::for_client([0, 0, 0, 7], u32::MAX, VIP, 80, Wire::TCP), 0, b"");
     open(&TemplateKey::for_group([0, 0, 0, 8], u32::MAX, 5), 1, b"");
     let hash = templates.hash_call_id(b"a@b");
-    open(&TemplateKey::for_call_id(hash, VIP, 5060, Wire::UDP), 1, b"a@b");
+    let of_client = TemplateKey::for_client([0, 0, 0, 6], u32::MAX, VIP, 5060, Wire::UDP);
+    open(&of_client.with_call_id(hash), 1, b"a@b");
     templates.assure(one);
     let of_kind = |kind| listed(&[&first], &templates, &ConnectionsQuery { kind, ..query() });
     assert_eq!((of_kind(EntryKind::Connections).matching, of_kind(EntryKind::All).matching), (2, 5));
@@ -158,6 +161,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
     assert_eq!((&*group.state, group.protocol), ("NONE", None));
     assert_eq!(group.virtual_address, Ipv4Addr::new(0, 0, 0, 5), "the mark, as IPVS has it");
     assert_eq!((call.engine_data.as_deref(), call.virtual_port), (Some("a@b"), 5060));
+    assert_eq!(call.client_address, Ipv4Addr::new(0, 0, 0, 6));
     let assured = ConnectionsQuery { kind: EntryKind::All, state: Some("ASSURED".to_owned()), ..query() };
     assert_eq!(clients(&listed(&[&first], &templates, &assured)), [7]);
 }

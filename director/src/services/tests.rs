@@ -1,3 +1,5 @@
+//! What is compiled of configurations, and what is kept over their changes.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

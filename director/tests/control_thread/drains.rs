@@ -121,3 +121,41 @@ fn deadline_that_passed_while_nobody_ran_is_kept_at_the_start() {
     assert_eq!(real_server(&rig).unwrap().drain_seconds_left, Some(0));
     rig.run_without_workers(async |rig| until("removed", || real_server(rig).is_none()).await);
 }
+
+/// A client that persistence keeps on the real server, none of whose connections is left.
+async fn leave_a_template(rig: &Rig) {
+    let persistence = r#""persistence":{"timeout_seconds":600}"#;
+    rig.change("set-vip", &format!(r#"{{{SERVICE},{persistence}}}"#)).await;
+    connect(rig).await;
+    assert_eq!(real_server(rig).unwrap().persistent_connections, 1);
+    let templates = rig.command("connections", r#"{"kind":"templates"}"#).await.unwrap().answer;
+    let Answer::Connections(templates) = templates else { panic!("{templates:?}") };
+    let row = &templates.connections[0];
+    assert_eq!((templates.matching, &*row.state, row.real_server.to_string()), (1, "NONE", RIP.to_owned()));
+    rig.clock.advance_seconds(64);
+    until("no connection", || rig.control.borrow().status().connections == 0).await;
+}
+
+#[test]
+fn persistent_clients_hold_a_drain_only_where_they_are_kept() {
+    Rig::new(CONFIG, 2).run(async |rig| {
+        leave_a_template(rig).await;
+        let keep =
+            format!(r#"{{{SERVICE},"address":"{RIP}","timeout_seconds":3600,"keep_persistent":true}}"#);
+        rig.change("drain-rs", &keep).await;
+        a_moment().await;
+        assert!(real_server(rig).is_some());
+        rig.clock.advance_seconds(700);
+        until("removed", || real_server(rig).is_none()).await;
+    });
+    Rig::new(CONFIG, 2).run(async |rig| {
+        leave_a_template(rig).await;
+        drain(rig, 3600).await;
+        until("removed", || real_server(rig).is_none()).await;
+        let removed = || rig.control.borrow().status().templates;
+        assert_eq!(removed(), 1, "it holds the slot, so that the same real server comes back to its client");
+        let back = r#"{"address":"10.0.0.12","mac":"02:00:00:00:00:12"}"#;
+        rig.change("add-rs", &format!(r#"{{{SERVICE},"real_server":{back}}}"#)).await;
+        assert_eq!(real_server(rig).unwrap().persistent_connections, 1);
+    });
+}

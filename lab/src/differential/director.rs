@@ -15,7 +15,7 @@ use super::wire::{
     ArpResponder, BARRIER_REAL_SERVER, BARRIER_SERVICE, DIRECTOR_MAC, REAL_SERVERS, Wire, address_of,
     mac_text,
 };
-use crate::director::{DirectorProcess, configuration, port};
+use crate::director::{DirectorProcess, allowed_cpus, configuration, port};
 use crate::host::Host;
 use crate::network::Network;
 use crate::topology::PortDriver;
@@ -28,12 +28,11 @@ const TIMEOUTS: &str = "--set 900 120 300";
 
 /// The daemon as a director.
 pub struct Director {
-    // Order matters: the process ends before its network.
     process: DirectorProcess,
     wire: Wire,
     _arp: ArpResponder,
     host: Host,
-    _network: Network,
+    place: usize,
     scenario: Scenario,
     /// VIPs' networks and marks that this process has seen.
     seen: BTreeSet<String>,
@@ -76,20 +75,20 @@ impl Scenario {
 }
 
 impl Director {
-    /// Starts the daemon on a cable of its own.
-    pub fn start() -> Result<Director> {
-        let network = Network::new()?;
-        let (far_end, host) = (network.add_host("far-end")?, network.add_host("director")?);
+    /// Starts the daemon on a cable of its own in `network`, which must outlive it; `place` tells apart those that run at the
+    /// same time, so that their workers have CPUs of their own where there are two.
+    pub fn start(network: &Network, place: usize) -> Result<Director> {
+        let far_end = network.add_host(&format!("far-end-{place}"))?;
+        let host = network.add_host(&format!("director-{place}"))?;
         network.add_cable((&host, "eth0"), (&far_end, "to-director"))?;
         host.ip(&format!("link set eth0 address {}", mac_text(DIRECTOR_MAC)))?;
         // The port's address is not the kernel's.
         host.ip("link set eth0 arp off")?;
         let arp = ArpResponder::start(&far_end, "to-director")?;
         let wire = Wire::open(&far_end, "to-director")?;
-        let process = start_process(&host)?;
+        let process = start_process(&host, place)?;
         let (scenario, seen) = (Scenario::default(), BTreeSet::new());
-        let mut director =
-            Director { process, wire, _arp: arp, host, _network: network, scenario, seen, scenarios: 0 };
+        let mut director = Director { process, wire, _arp: arp, host, place, scenario, seen, scenarios: 0 };
         director.make_barrier()?;
         Ok(director)
     }
@@ -102,7 +101,7 @@ impl Director {
     /// Starts the process afresh: no scenario may be running.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill_in_place()?;
-        self.process = start_process(&self.host)?;
+        self.process = start_process(&self.host, self.place)?;
         self.seen.clear();
         self.scenarios = 0;
         self.make_barrier()
@@ -162,9 +161,13 @@ impl Director {
         let Some(members) = self.scenario.members.get(&mark) else { return Ok(()) };
         let show = self.process.ctl_json(&["show"])?;
         let group = group_of(&show, mark).with_context(|| format!("no group for mark {mark}: {show}"))?;
-        for member in members {
-            self.request("add-member", &json!({ "group": group, "member": member }))?;
-        }
+        members.iter().try_for_each(|member| self.add_member_to(&group, member))
+    }
+
+    /// A VIP:port that is another's stays that one's: what becomes of its frames shows it.
+    fn add_member_to(&self, group: &str, member: &Value) -> Result<()> {
+        let answer = self.ask("add-member", &json!({ "group": group, "member": member }))?;
+        ensure!(answer["error"]["code"] == json!("exists") || answer.get("error").is_none(), "{answer}");
         Ok(())
     }
 
@@ -181,15 +184,22 @@ impl Director {
     }
 
     fn request(&self, verb: &str, arguments: &Value) -> Result<()> {
-        let line = json!({ "version": ctl::protocol::VERSION, "verb": verb, "arguments": arguments });
-        let answer = self.process.request(&line.to_string())?;
-        ensure!(answer.get("error").is_none(), "{line}: {answer}");
+        let answer = self.ask(verb, arguments)?;
+        ensure!(answer.get("error").is_none(), "{verb} {arguments}: {answer}");
         Ok(())
+    }
+
+    fn ask(&self, verb: &str, arguments: &Value) -> Result<Value> {
+        let line = json!({ "version": ctl::protocol::VERSION, "verb": verb, "arguments": arguments });
+        self.process.request(&line.to_string())
     }
 }
 
-fn start_process(host: &Host) -> Result<DirectorProcess> {
+fn start_process(host: &Host, place: usize) -> Result<DirectorProcess> {
     let mut config = configuration(host, 1);
+    let cpus = allowed_cpus();
+    config.director.worker_cpus = cpus.iter().rev().copied().cycle().skip(place).take(1).collect();
+    config.director.control_cpus = cpus.iter().copied().cycle().skip(place).take(1).collect();
     let device = PortDriver::AfPacket.device(0, "eth0", 1);
     config.ports.push(port("lan", &device, address_of(DIRECTOR_MAC[5]), 24)?);
     DirectorProcess::start(host, &config)
@@ -232,7 +242,7 @@ impl Subject for Director {
         let member = json!({ "protocol": protocol, "address": vip, "port": port });
         self.scenario.members.entry(mark).or_default().push(member.clone());
         if let Some(group) = group_of(&self.process.ctl_json(&["show"])?, mark) {
-            self.request("add-member", &json!({ "group": group, "member": member }))?;
+            self.add_member_to(&group, &member)?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Scenarios from seeds: the same seed gives the same text for ever, so the random numbers are made here.
 //!
 //! What a generated scenario keeps clear of, so that it shows nothing that is stated already (docs/DEVIATIONS.md): a SYN on a
-//! tuple whose RS was removed, edits that change no weight, and RSs of `mh` added in another than the descending order.
+//! tuple whose RS was removed, edits that change no weight, RSs of `mh` added in another than the descending order, thresholds
+//! under `lblc`, and RSs of `lblcr` that come back.
 //! It never waits, and so never has to say when.
 
 use std::fmt::Write;
@@ -106,6 +107,8 @@ struct Generator {
     real_servers: Vec<RealServer>,
     tuples: Vec<Tuple>,
     removals: u32,
+    /// Octets of RSs that were removed.
+    removed: Vec<u8>,
     next_port: u16,
 }
 
@@ -123,12 +126,13 @@ impl Generator {
             service: String::new(),
             options: String::new(),
             destinations: Vec::new(),
-            has_thresholds: random.percent(35),
+            has_thresholds: random.percent(35) && scheduler != "lblc",
             is_edited: random.percent(20),
             clients: *random.pick(&[2, 5, 20, 200]),
             real_servers: Vec::new(),
             tuples: Vec::new(),
             removals: 0,
+            removed: Vec::new(),
             next_port: 20_000 + (random.below(1000) * 16) as u16,
             random,
         };
@@ -329,6 +333,9 @@ impl Generator {
             // From above, so that there is room below.
             free = free.split_off(free.len().saturating_sub(3));
         }
+        if self.scheduler == "lblcr" {
+            free.retain(|octet| !self.removed.contains(octet));
+        }
         if free.is_empty() || self.real_servers.len() >= 6 {
             return self.edit_real_server();
         }
@@ -347,6 +354,7 @@ impl Generator {
         let place = self.random.below(self.real_servers.len());
         let server = self.real_servers.remove(place);
         self.removals += 1;
+        self.removed.push(server.octet);
         let command = format!("ipvsadm -d {} -r 10.0.0.{}", self.service, server.octet);
         self.line(&command);
     }

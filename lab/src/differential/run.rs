@@ -1,14 +1,19 @@
 //! A scenario through either of the two directors, into a transcript, step by step: who runs several of them need not sleep
 //! while one waits.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::frame::Frame;
+use super::frame::{Frame, Payload};
 use super::scenario::{Answer, Step, Transcript};
 use super::wire::Wire;
+
+/// How long the kernel may have a connection that another one has replaced: it sets its timer to now, and timers are
+/// looked at once a tick (at most 10 ms).
+const REPLACED: Duration = Duration::from_millis(20);
 
 /// What a scenario runs through.
 pub trait Subject {
@@ -45,12 +50,14 @@ pub struct Run {
     /// What came of the steps so far.
     pub transcript: Transcript,
     state: State,
+    /// Tuples that frames came from and went to.
+    tuples: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
 }
 
 impl Run {
     /// A scenario before its first step.
     pub fn new(steps: Vec<Step>) -> Run {
-        Run { steps, transcript: Transcript::default(), state: State::Ready }
+        Run { steps, transcript: Transcript::default(), state: State::Ready, tuples: BTreeSet::new() }
     }
 
     /// Where it is.
@@ -78,9 +85,17 @@ impl Run {
             self.state = State::Over;
             return Ok(());
         };
-        let together = rest.iter().take_while(|step| are_together(first, step)).count().max(1);
+        let mut together = rest.iter().take_while(|step| are_together(first, step)).count().max(1);
+        // What comes after a frame that replaces a connection must find the old one gone.
+        let tuples = &mut self.tuples;
+        let replacing =
+            rest[..together].iter().position(|step| frame(step).is_some_and(|frame| replaces(frame, tuples)));
+        together = replacing.map_or(together, |place| place + 1);
         let now = &rest[..together];
         let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
+        if replacing.is_some() {
+            subject.settle(REPLACED);
+        }
         self.state = match first {
             Step::Wait(time) => State::WaitsUntil(Instant::now() + *time),
             _ => State::Ready,
@@ -97,6 +112,18 @@ impl Run {
         }
         Ok(self.transcript)
     }
+}
+
+/// Whether this frame may open a connection where one is, and so end it. Keeps its tuple.
+fn replaces(frame: &Frame, tuples: &mut BTreeSet<(SocketAddrV4, SocketAddrV4)>) -> bool {
+    const SYN: u8 = 2;
+    const INIT: u8 = 1;
+    let is_first = match &frame.payload {
+        Payload::Tcp(flags) => flags & SYN != 0,
+        Payload::Sctp(chunks) => chunks.first() == Some(&INIT),
+        Payload::Udp | Payload::Sip(_) => false,
+    };
+    !tuples.insert((frame.source, frame.destination)) && is_first
 }
 
 fn are_together(first: &Step, other: &Step) -> bool {
