@@ -16,6 +16,7 @@
 //! | [`director`] | the daemon under test and what is asked of it |
 //! | [`client`] | requests over HTTP and UDP, ARP |
 //! | [`differential`] | the same frames through the kernel and through the director |
+//! | [`flood`] | SYNs of as many clients |
 //! | [`capture`] | proof of what passed an interface |
 //! | [`process`] | processes that end with their owner |
 //! | [`wait`] | waiting with a deadline |
@@ -26,6 +27,7 @@ pub mod capture;
 pub mod client;
 pub mod differential;
 pub mod director;
+pub mod flood;
 pub mod host;
 pub mod network;
 pub mod process;
@@ -36,6 +38,7 @@ pub mod wait;
 
 pub use capture::{Capture, Recording};
 pub use director::DirectorProcess;
+pub use flood::Flood;
 pub use host::Host;
 pub use network::Network;
 pub use process::Process;

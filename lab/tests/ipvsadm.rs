@@ -161,8 +161,8 @@ fn misuse_has_ipvsadms_texts_and_codes_and_changes_nothing() -> Result<()> {
         ("-a -t 192.0.2.10:80 -r 10.0.0.12 -y 5", 255, ""),
         ("-A -t 192.0.2.300:80", 2, "illegal virtual server address[:port] specified"),
         ("-A -t 192.0.2.10:81 -o", 2, "One-Packet Scheduling is only for UDP virtual services"),
-        ("-A -L", 2, "multiple commands specified"),
-        ("-a -t 192.0.2.10:80", 2, "No 'real-server' option"),
+        ("-A -L", 2, "invalid option `-L'"),
+        ("-a -t 192.0.2.10:80", 2, "You need to supply the 'real-server' option"),
         ("-L -t 192.0.2.99:80", 1, "No such service"),
         ("--frobnicate", 255, ""),
     ] {

@@ -208,7 +208,7 @@ fn arp_answer(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A packet socket on one interface, of all protocols.
-fn open(host: &Host, interface: &str) -> Result<OwnedFd> {
+pub(crate) fn open(host: &Host, interface: &str) -> Result<OwnedFd> {
     host.enter(|| -> Result<OwnedFd> {
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)

@@ -9,14 +9,14 @@ use ctl::protocol::{AddRs, Command, DrainRs, MacSource, OneRealServer, SetRs};
 use ctl::validate::{THRESHOLD, TIMEOUT_SECONDS};
 
 use super::services::ServiceArguments;
-use super::values::{number, seconds};
+use super::values::{number, rip, seconds};
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct RealServerArguments {
     #[command(flatten)]
     service: ServiceArguments,
     /// Address of the real server (RIP)
-    #[arg(value_name = "RIP")]
+    #[arg(value_name = "RIP", value_parser = rip)]
     address: Ipv4Addr,
 }
 

@@ -14,8 +14,8 @@ use ctl::validate::{FWMARK, SLOW_START_SECONDS, TIMEOUT_SECONDS};
 use scheduler::Algorithm;
 
 use super::values::{
-    PROTOCOLS, StateTimeout, engine, flags_named, member, number, protocol, protocol_named, scheduler,
-    scheduler_flag, seconds, timeouts, vip_and_port,
+    PROTOCOLS, StateTimeout, engine, flags_named, member, netmask, number, protocol, protocol_named,
+    scheduler, scheduler_flag, seconds, timeouts, vip_and_port,
 };
 
 /// A service: `tcp 192.0.2.10:80` or `group web`.
@@ -166,7 +166,7 @@ struct ServiceOptions {
     )]
     persistent: Option<u32>,
     /// Clients that are one under this mask stay together, such as 255.255.255.0
-    #[arg(long, value_name = "MASK", requires = "persistent")]
+    #[arg(long, value_name = "MASK", requires = "persistent", value_parser = netmask)]
     netmask: Option<Ipv4Addr>,
     /// What a client is known by, instead of its address: sip is SIP's Call-ID, over UDP
     #[arg(long, value_name = "ENGINE", requires = "persistent", value_parser = engine())]

@@ -173,6 +173,10 @@ fn arguments_out_of_range_or_half_are_refused_with_the_reason() {
         ("add-vip dccp 192.0.2.10:80", "tcp, udp, sctp"),
         ("add-vip group web", "tcp, udp, sctp"),
         ("add-vip tcp 192.0.2.10", "a VIP and a port are wanted"),
+        ("add-vip tcp 192.0.2.10:80 --persistent --netmask /24", "write 255.255.255.0"),
+        ("add-vip tcp 192.0.2.10:80 --persistent --netmask 33", "a mask is wanted"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11:80", "leave the port out, write 10.0.0.11"),
+        ("add-rs tcp 192.0.2.10:80 rs1", "an IPv4 address is wanted"),
         (
             "add-vip tcp 192.0.2.10:65536",
             "port 65536 is over 65535: give a port from 1 to 65535; a persistent",

@@ -176,6 +176,28 @@ pub(super) fn member(text: &str) -> Result<VirtualAddress, String> {
     Ok(VirtualAddress { protocol, address: *vip.ip(), port: vip.port() })
 }
 
+/// `10.0.0.11`: a port is what other tools take here.
+pub(super) fn rip(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| match text.split_once(':') {
+        Some((rip, _)) if rip.parse::<Ipv4Addr>().is_ok() => {
+            format!("a real server receives on the service's own port: leave the port out, write {rip}")
+        }
+        _ => "an IPv4 address is wanted, such as 10.0.0.11".to_owned(),
+    })
+}
+
+/// `255.255.255.0`
+pub(super) fn netmask(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| {
+        let length = text.strip_prefix('/').unwrap_or(text).parse::<u8>().ok();
+        let mask = length.and_then(|length| Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok());
+        match mask {
+            Some(network) => format!("a mask is wanted, not a prefix length: write {}", network.netmask()),
+            None => "a mask is wanted, such as 255.255.255.0".to_owned(),
+        }
+    })
+}
+
 /// `198.51.100.7` or `198.51.100.0/24`
 pub(super) fn network(text: &str) -> Result<Ipv4Net, String> {
     let host = text.parse::<Ipv4Addr>().map(Ipv4Net::from);
