@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,8 +14,10 @@ use lab::Network;
 use lab::differential::collection;
 use lab::differential::comparison::{Deviations, differences};
 use lab::differential::director::{Director, Scenario};
-use lab::differential::run::{Run, State};
+use lab::differential::frame::{Frame, Payload};
+use lab::differential::run::{Run, State, Subject};
 use lab::differential::scenario::{Step, Transcript};
+use lab::differential::wire::address_of;
 
 /// Scenarios that may wait at the same time.
 const WAITING_MAX: usize = 16;
@@ -172,6 +175,46 @@ fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
         "stated deviations that are none any more:\n{}",
         stale.join("\n")
     );
+    Ok(())
+}
+
+/// Connections that `twos` is tried with.
+const LOTS: u16 = 8000;
+
+/// Shares of [`LOTS`] UDP packets, each of another client's port, among RSs of the weights 1, 2, 3, 4.
+fn shares_by_twos(director: &mut Director, vip: Ipv4Addr, options: &str) -> Result<[f64; 4]> {
+    let service = SocketAddrV4::new(vip, 53);
+    director.ipvsadm(&[&format!("-A -u {service} -s twos {options}")])?;
+    for weight in 1..=4 {
+        director.ipvsadm(&[&format!("-a -u {service} -r {} -w {weight}", address_of(10 + weight))])?;
+    }
+    let client = |port| SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), port);
+    let frames: Vec<Frame> =
+        (0..LOTS).map(|lot| Frame::new(client(20_000 + lot), service, Payload::Udp)).collect();
+    let outcomes = director.wire().send(&frames.iter().collect::<Vec<_>>())?;
+    let share = |octet: u8| {
+        outcomes.iter().filter(|&&to| to == Some(address_of(octet))).count() as f64 / f64::from(LOTS)
+    };
+    Ok([11, 12, 13, 14].map(share))
+}
+
+#[test]
+fn twos_shares_of_many_connections_are_those_of_the_weights() -> Result<()> {
+    let network = Network::new()?;
+    let mut director = Director::start(&network, 0)?;
+    // Without connections nobody is loaded, and the first lot decides. Of the lots 0 to 10, as IPVS draws them, the RS that
+    // was added last has one more. Five standard deviations.
+    let by_lot = shares_by_twos(&mut director, Ipv4Addr::new(192, 0, 2, 10), "-o")?;
+    for (share, lots) in by_lot.into_iter().zip([1.0, 2.0, 3.0, 5.0]) {
+        let ideal: f64 = lots / 11.0;
+        let allowed = 5.0 * (ideal * (1.0 - ideal) / f64::from(LOTS)).sqrt();
+        ensure!((share - ideal).abs() <= allowed, "one-packet: {by_lot:?}");
+    }
+    // With them the second lot corrects the first: chance has no part in it any more.
+    let by_load = shares_by_twos(&mut director, Ipv4Addr::new(192, 0, 2, 11), "")?;
+    for (share, weight) in by_load.into_iter().zip([1.0, 2.0, 3.0, 4.0]) {
+        ensure!((share - weight / 10.0).abs() <= 0.005, "with connections: {by_load:?}");
+    }
     Ok(())
 }
 

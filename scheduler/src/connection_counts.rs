@@ -67,8 +67,7 @@ impl Thresholds {
 
     /// The counts with the flag that they call for; between the thresholds it stays as it is.
     ///
-    /// As IPVS from 7.x on does at every open, close and edit. (6.12 evaluates an edit only by comparing the new upper
-    /// threshold with the old.)
+    /// As IPVS does at every open, close and edit.
     fn judge(self, packed: u64) -> u64 {
         let total = unpack(packed).total();
         let cleared_below = if self.lower > 0 { self.lower } else { self.upper - self.upper / 4 };
