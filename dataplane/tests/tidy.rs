@@ -53,6 +53,8 @@ fn is_hot(name: &str) -> bool {
     .chain(&[
         "packet/tcp.rs",
         "packet/udp.rs",
+        "packet/sctp.rs",
+        "packet/sip.rs",
         "packet/checksum.rs",
         "clock.rs",
         "dpdk/mbuf.rs",
@@ -64,9 +66,27 @@ fn is_hot(name: &str) -> bool {
         "snapshot.rs",
     ])
     .any(|hot| name.starts_with(&format!("dataplane/src/{hot}")))
-        || ["rr", "wrr", "lc", "wlc", "connection_counts"]
-            .iter()
-            .any(|hot| name == format!("scheduler/src/{hot}.rs"))
+        || [
+            "rr",
+            "wrr",
+            "lc",
+            "wlc",
+            "sed",
+            "nq",
+            "fo",
+            "ovf",
+            "twos",
+            "dh",
+            "sh",
+            "mh",
+            "lblc",
+            "lblcr",
+            "ramp",
+            "hash",
+            "connection_counts",
+        ]
+        .iter()
+        .any(|hot| name == format!("scheduler/src/{hot}.rs"))
 }
 
 #[test]
