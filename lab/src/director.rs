@@ -346,7 +346,7 @@ mod tests {
         };
         let worker = serde_json::json!({ "worker": 0, "cpu": 1, "control_frames_sent": 1, "connections": 1,
             "connection_capacity": 8, "generation": 1, "received": received, "forwarded": forwarded, "punted": 2,
-            "drops": totals.drops });
+            "stateless": {}, "drops": totals.drops });
         let port = serde_json::json!({ "port": "lan", "link_is_up": true, "rx_packets": from_ports, "rx_bytes": 0,
             "tx_packets": 0, "tx_bytes": 0, "rx_missed": 0, "rx_errors": 0, "rx_no_mbuf": 0, "tx_errors": 0 });
         let (worker, port) = (serde_json::from_value(worker).unwrap(), serde_json::from_value(port).unwrap());

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddrV4;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ctl::config::Protocol;
@@ -11,13 +11,14 @@ use lab::client::{self, Connection, Traffic};
 use lab::differential::wire;
 use lab::real_server::SLOW_BYTES;
 use lab::{DirectorProcess, Flood, Lab, VIP, director, wait};
+use nix::sys::signal::Signal;
 use scheduler::Algorithm;
 
 /// Connections that a worker may open in a second while the flood lasts.
-const CREATION_RATE: &str = "1000";
+const CREATION_RATE: u64 = 1000;
 
 /// SYNs of a flood.
-const SYNS: u64 = 60_000;
+const SYNS: u64 = 30_000;
 
 /// The pause of a flood of some 30,000 SYNs a second.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -28,6 +29,16 @@ const GROWTH_KIB_MAX: u64 = 4 << 10;
 fn wait_until_sent(flood: &Flood, count: u64) -> Result<()> {
     wait::until(&format!("{count} SYNs"), Duration::from_secs(20), || {
         Ok((flood.sent() >= count).then_some(()))
+    })
+}
+
+/// Waits until the workers have taken all that is in the queues: with little of a CPU that takes seconds.
+fn wait_until_quiet(director: &DirectorProcess) -> Result<()> {
+    let mut before = None;
+    wait::until("the end of the queues", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(300));
+        let received = director.stats()?.totals.received;
+        Ok((before.replace(received) == Some(received)).then_some(()))
     })
 }
 
@@ -62,7 +73,7 @@ fn withstands_a_flood(workers: u16, pause: Duration, queue: &str) -> Result<()> 
     let mut config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Rr, &[1, 1, 1])?;
     config.ports[0].device.push_str(queue);
     let director = lab.start_director(&config)?;
-    director.ctl(&["set-options", "--creation-rate", CREATION_RATE])?;
+    director.ctl(&["set-options", "--creation-rate", &CREATION_RATE.to_string()])?;
     let mut idle = Connection::open(&lab.client, VIP, 80)?;
     let home = idle.get("/")?;
     client::get_many(&lab.client, VIP, 80, 20)?;
@@ -72,6 +83,7 @@ fn withstands_a_flood(workers: u16, pause: Duration, queue: &str) -> Result<()> 
     let download = std::thread::spawn(move || download.get("/slow"));
 
     let service = SocketAddrV4::new(VIP, 80);
+    let start = Instant::now();
     let flood = Flood::start(&lab.client, wire::mac_of(1), service, SYNS, pause)?;
     wait_until_sent(&flood, SYNS / 2)?;
     let mut during = Connection::open(&lab.client, VIP, 80)?;
@@ -82,13 +94,19 @@ fn withstands_a_flood(workers: u16, pause: Duration, queue: &str) -> Result<()> 
     wait_until_sent(&flood, SYNS)?;
     let sent = flood.stop()?;
 
+    wait_until_quiet(&director)?;
     let totals = director.assert_conservation()?;
     println!("{sent} SYNs were sent; {totals:?}");
     ensure!(stateless(&director, "creation_rate")? > 0, "none of {sent} SYNs was over the rate");
     let grown = resident_kib(&director)?.saturating_sub(memory);
     ensure!(grown <= GROWTH_KIB_MAX, "the daemon has grown by {grown} KiB");
+    // The allowance of all that time, an eighth of a second's at its beginning, and those of before.
+    let seconds = start.elapsed().as_secs() + 2;
     let connections = director.status()?.connections;
-    ensure!(connections < sent / 2, "{connections} connections are kept of {sent} SYNs");
+    ensure!(
+        connections <= u64::from(workers) * CREATION_RATE * seconds,
+        "{connections} are kept after {seconds} s"
+    );
 
     // After it: all that was there is there, and what comes is served.
     client::get_many(&lab.client, VIP, 80, 60).context("requests after the flood")?;
@@ -107,13 +125,17 @@ fn withstands_a_flood(workers: u16, pause: Duration, queue: &str) -> Result<()> 
     ensure!(download.len() == SLOW_BYTES, "{} bytes were downloaded", download.len());
     ensure!(download.bytes().all(|byte| byte == b'.'), "the download is not what was sent");
     println!("adopted: {}", adopted(&director)?);
-    director.finish()
+    // How long it takes to give back such queues is not what this test is about.
+    director.assert_conservation()?;
+    let (_, status) = director.stop(Signal::SIGTERM)?;
+    ensure!(status.success(), "dr-director ended with {status}");
+    Ok(())
 }
 
 #[test]
 fn flood_as_fast_as_it_goes_disturbs_no_established_connection_and_new_ones_are_served() -> Result<()> {
     // The queue holds all of it: what is lost before the director is not what this test is about.
-    withstands_a_flood(1, Duration::ZERO, ",framecnt=65536")
+    withstands_a_flood(1, Duration::ZERO, ",framecnt=32768")
 }
 
 #[test]
@@ -123,7 +145,7 @@ fn flood_over_two_workers_disturbs_no_established_connection_and_new_ones_are_se
         return Ok(());
     }
     // The driver has the kernel hand what finds a queue full to the other one (PACKET_FANOUT_FLAG_ROLLOVER), whose
-    // worker does not know the connection: these queues hold half a second of the flood.
+    // worker does not know the connection: these queues hold all of the flood.
     withstands_a_flood(2, PAUSE, ",framecnt=16384")
 }
 
