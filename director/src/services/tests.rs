@@ -296,6 +296,21 @@ fn hash_ring_is_kept_while_real_servers_and_weights_are_the_same() {
 }
 
 #[test]
+fn hash_ring_of_reordered_real_servers_leaves_clients_where_they_are() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12, 13");
+    let client = |number| IpAddr::from([198, 51, 100, number]);
+    let picks = |snapshot: &Snapshot| -> Vec<IpAddr> {
+        let service = compiled(snapshot, snapshot::Protocol::TCP, 80);
+        let pick = |number| service.ring.pick(&service.real_servers, client(number), 5000).unwrap();
+        (0..100).map(|number| service.real_servers[pick(number)].address).collect()
+    };
+    let before = picks(&rig.snapshot());
+    for order in ["13, 11, 12", "12, 13, 11"] {
+        assert_eq!(picks(&rig.change(&format!("tcp 80 rr: {order}")).unwrap()), before, "{order}");
+    }
+}
+
+#[test]
 fn settings_of_a_scheduler_change_without_its_cursor() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
     let before = rig.snapshot();
