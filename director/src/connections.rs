@@ -5,11 +5,12 @@
 //! tables' size. At most [`AT_ONCE`] run; others wait.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl::config::{GroupName, Protocol, ServiceId};
+use ctl::config::{GroupName, Protocol, ServiceConfig, ServiceId};
 use ctl::protocol::{
     CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionOrder, ConnectionView, Connections, ConnectionsQuery,
     EntryKind, ErrorCode, ErrorReply,
@@ -105,6 +106,8 @@ struct Listing {
     clock: Clock,
     filter: Filter,
     owners: Vec<Option<Owner>>,
+    /// The fwmarks of the groups that have one.
+    marks: HashMap<GroupName, u32>,
     sort: ConnectionOrder,
     descending: bool,
     offset: usize,
@@ -160,6 +163,7 @@ impl Listing {
             clock: control.clock.clone(),
             filter: Filter::new(query, &owners),
             owners,
+            marks: marks(services.configured()),
             sort: query.sort,
             descending: query.descending,
             offset: query.offset as usize,
@@ -220,7 +224,8 @@ impl Listing {
             state: connection.state.name(),
             template: None,
         };
-        self.ordered(row)
+        let service_order = service_order(row.protocol, service.address.to_bits(), service.port);
+        self.ordered(row, service_order)
     }
 
     fn read_templates(&self, see: &mut impl FnMut(Row)) {
@@ -245,10 +250,12 @@ impl Listing {
             _ => None,
         };
         let engine_data = call_id.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
-        let (vip, virtual_port, protocol) = match template.key.scope() {
-            TemplateScope::Service(key) => (key.address, key.port, protocol(key.protocol)),
-            // As IPVS lists them: the mark in the VIP's place.
-            TemplateScope::Group(number) => (Ipv4Addr::from_bits(number), 0, None),
+        let (vip, number, virtual_port, protocol) = match template.key.scope() {
+            TemplateScope::Service(key) => {
+                (key.address, key.address.to_bits(), key.port, protocol(key.protocol))
+            }
+            // As IPVS lists them: the mark in the VIP's place. The number keeps groups without one apart.
+            TemplateScope::Group(number) => (self.mark_of(group), number, 0, None),
         };
         let row = Row {
             order: 0,
@@ -264,7 +271,13 @@ impl Listing {
             state: state_of(template),
             template: Some(Box::new(TemplateFacts { group, engine_data })),
         };
-        self.ordered(row)
+        self.ordered(row, service_order(protocol, number, virtual_port))
+    }
+
+    /// The group's mark as an address; 0.0.0.0 where it has none.
+    fn mark_of(&self, group: Option<GroupName>) -> Ipv4Addr {
+        let mark = group.and_then(|name| self.marks.get(&name).copied());
+        Ipv4Addr::from_bits(mark.unwrap_or_default())
     }
 
     fn view(&self, row: Row) -> ConnectionView {
@@ -292,19 +305,30 @@ impl Listing {
         owner.map_or(Ipv4Addr::UNSPECIFIED, |owner| owner.address)
     }
 
-    fn ordered(&self, row: Row) -> Row {
+    fn ordered(&self, row: Row, service_order: u64) -> Row {
         let order = match self.sort {
             ConnectionOrder::Client => 0,
-            ConnectionOrder::Service => {
-                let protocol = row.protocol.map_or(0, |protocol| 1 + protocol as u64);
-                protocol << 48 | u64::from(row.vip.to_bits()) << 16 | u64::from(row.virtual_port)
-            }
+            ConnectionOrder::Service => service_order,
             ConnectionOrder::RealServer => u64::from(self.real_server(row.slot).to_bits()),
             ConnectionOrder::State => first_bytes(row.state),
             ConnectionOrder::Expires => u64::from(row.expires_ticks),
         };
         Row { order, ..row }
     }
+}
+
+fn marks(services: &[ServiceConfig]) -> HashMap<GroupName, u32> {
+    let mark = |service: &ServiceConfig| match service.id {
+        ServiceId::Group(name) => Some((name, service.fwmark?)),
+        ServiceId::Virtual(_) => None,
+    };
+    services.iter().filter_map(mark).collect()
+}
+
+/// Groups come first; `number` is the VIP or the group's number.
+fn service_order(protocol: Option<Protocol>, number: u32, virtual_port: u16) -> u64 {
+    let protocol = protocol.map_or(0, |protocol| 1 + protocol as u64);
+    protocol << 48 | u64::from(number) << 16 | u64::from(virtual_port)
 }
 
 /// Names of states differ within their first eight letters, or sort by them well enough.

@@ -1,14 +1,16 @@
 //! Commands as edits of what runs, on a draft of it.
 //!
 //! Pure. The draft knows what exists and what not; whether the outcome is valid is `changes.rs`'s to ask. Places are
-//! looked up by hash, so that a batch of tens of thousands of commands takes milliseconds.
+//! looked up by hash, so that a batch of tens of thousands of commands takes milliseconds. A MAC, which all services of a
+//! host get, is noted and written at the end: some hosts are in every service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use ctl::config::{
     ConnectionsConfig, Drain, GroupName, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
 };
+use ctl::mac::MacAddress;
 use ctl::protocol::{
     Command, DrainRs, ErrorCode, ErrorReply, MacSource, PersistenceChange, SetOptions, SetRs, SetVip,
 };
@@ -29,6 +31,16 @@ pub struct Draft {
     /// In their order; none where removed.
     services: Vec<Option<ServiceDraft>>,
     places: HashMap<ServiceId, usize>,
+    macs: HashMap<Ipv4Addr, HostMac>,
+}
+
+/// The MAC that a host was given last.
+#[derive(Debug)]
+struct HostMac {
+    /// None: ARP's.
+    mac: Option<MacAddress>,
+    /// Places of the services that got the host afterwards, and with it a MAC of their own.
+    later: HashSet<usize>,
 }
 
 /// A service being edited. Its real servers are in `config` until one of them is touched, then in `opened`.
@@ -53,6 +65,7 @@ impl Draft {
             connections: running.connections.clone(),
             services: services.clone().map(|service| Some(ServiceDraft::new(service.clone()))).collect(),
             places: services.enumerate().map(|(place, service)| (service.id, place)).collect(),
+            macs: HashMap::new(),
         }
     }
 
@@ -73,6 +86,7 @@ impl Draft {
             Command::Clear => {
                 self.services.clear();
                 self.places.clear();
+                self.macs.clear();
                 Ok(())
             }
             Command::SetOptions(set) => {
@@ -93,13 +107,24 @@ impl Draft {
 
     /// The outcome.
     pub fn finish(self) -> Settings {
-        let services = self.services.into_iter().flatten().map(ServiceDraft::close);
-        Settings { connections: self.connections, services: services.collect() }
+        let Draft { connections, services, macs, .. } = self;
+        let closed = services.into_iter().enumerate().filter_map(|(place, service)| {
+            let mut config = service?.close();
+            if !macs.is_empty() {
+                set_macs(&mut config, place, &macs);
+            }
+            Some(config)
+        });
+        Settings { connections, services: closed.collect() }
+    }
+
+    fn place(&self, id: ServiceId) -> Result<usize, ErrorReply> {
+        self.places.get(&id).copied().ok_or_else(|| no_service(id))
     }
 
     fn service(&mut self, id: ServiceId) -> Result<&mut ServiceDraft, ErrorReply> {
-        let place = self.places.get(&id).ok_or_else(|| no_service(id))?;
-        self.services[*place].as_mut().ok_or_else(|| no_service(id))
+        let place = self.place(id)?;
+        self.services[place].as_mut().ok_or_else(|| no_service(id))
     }
 
     fn add_service(&mut self, new: &ServiceConfig) -> Result<(), ErrorReply> {
@@ -107,7 +132,9 @@ impl Draft {
             return Err(ErrorReply::new(ErrorCode::Exists, format!("virtual service {} exists", new.id))
                 .with_help("change it with `dr-ctl set-vip`, or its real servers with `dr-ctl add-rs`"));
         }
-        self.places.insert(new.id, self.services.len());
+        let place = self.services.len();
+        self.places.insert(new.id, place);
+        new.real_servers.iter().for_each(|real_server| self.keep_mac(place, real_server.address));
         self.services.push(Some(ServiceDraft::new(new.clone())));
         Ok(())
     }
@@ -152,6 +179,7 @@ impl Draft {
         }
         real_servers.places.insert(new.address, place);
         real_servers.entries.push(Some(new.clone()));
+        self.keep_mac(self.place(id)?, new.address);
         Ok(())
     }
 
@@ -182,14 +210,13 @@ impl Draft {
             MacSource::Arp => None,
             MacSource::Static(mac) => Some(mac),
         };
-        for service in self.services.iter_mut().flatten() {
-            let found = match &mut service.opened {
-                Some(opened) => opened.find(address),
-                None => service.config.real_servers.iter_mut().find(|known| known.address == address),
-            };
-            if let Some(real_server) = found {
-                real_server.mac = mac;
-            }
+        self.macs.insert(address, HostMac { mac, later: HashSet::new() });
+    }
+
+    /// The service got the host just now: a MAC that was set before is not for it.
+    fn keep_mac(&mut self, place: usize, address: Ipv4Addr) {
+        if let Some(set) = self.macs.get_mut(&address) {
+            set.later.insert(place);
         }
     }
 
@@ -235,6 +262,14 @@ impl ServiceDraft {
 impl RealServers {
     fn find(&mut self, address: Ipv4Addr) -> Option<&mut RealServerConfig> {
         self.entries[*self.places.get(&address)?].as_mut()
+    }
+}
+
+fn set_macs(service: &mut ServiceConfig, place: usize, macs: &HashMap<Ipv4Addr, HostMac>) {
+    for real_server in &mut service.real_servers {
+        if let Some(set) = macs.get(&real_server.address).filter(|set| !set.later.contains(&place)) {
+            real_server.mac = set.mac;
+        }
     }
 }
 

@@ -158,7 +158,6 @@ impl Services {
     /// [`Services::compile`] has run and [`Services::snapshot`] is published.
     pub fn adopt(&mut self, candidate: Settings, generation: u64, now_seconds: u32) {
         self.let_go(&candidate.services, generation);
-        self.numbers.reserve(&candidate.services);
         for service in &candidate.services {
             self.take_on(service, now_seconds);
         }
@@ -197,7 +196,7 @@ impl Services {
         });
         running.group = match service.id {
             ServiceId::Virtual(_) => None,
-            ServiceId::Group(name) => Some(self.numbers.of(name, service.fwmark)),
+            ServiceId::Group(name) => Some(self.numbers.of(name)),
         };
         for real_server in &service.real_servers {
             let address = real_server.address;

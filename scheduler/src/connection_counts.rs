@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use crossbeam::utils::CachePadded;
 
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::AtomicU64;
 
 /// The RS has reached its upper threshold and not yet left its lower one (IPVS: `IP_VS_DEST_F_OVERLOAD`).
 const OVERLOADED: u64 = 1 << 63;
@@ -41,7 +41,6 @@ struct Line {
     packed: AtomicU64,
     /// Upper threshold in the high half, lower in the low half; 0: none.
     thresholds: AtomicU64,
-    templates: AtomicU32,
 }
 
 /// Thresholds of one RS (`ipvsadm -x -y`), in connections of both kinds together; 0: none.
@@ -92,11 +91,7 @@ impl ConnectionCounts {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         ConnectionCounts {
-            line: CachePadded::new(Line {
-                packed: AtomicU64::new(0),
-                thresholds: AtomicU64::new(0),
-                templates: AtomicU32::new(0),
-            }),
+            line: CachePadded::new(Line { packed: AtomicU64::new(0), thresholds: AtomicU64::new(0) }),
         }
     }
 
@@ -156,23 +151,6 @@ impl ConnectionCounts {
     pub fn set_thresholds(&self, thresholds: Thresholds) {
         self.line.thresholds.store(thresholds.pack(), Relaxed);
         self.exchange(0, thresholds);
-    }
-
-    /// A new persistence template; it counts towards no threshold (`PersistConn` of `ipvsadm -Ln --persistent-conn`).
-    #[inline]
-    pub fn open_template(&self) {
-        self.line.templates.fetch_add(1, Relaxed);
-    }
-
-    /// A persistence template is gone.
-    #[inline]
-    pub fn close_template(&self) {
-        self.line.templates.fetch_sub(1, Relaxed);
-    }
-
-    /// Persistence templates that lead to this RS.
-    pub fn templates(&self) -> u32 {
-        self.line.templates.load(Relaxed)
     }
 
     /// Adds `difference`, a two's complement, and sets the flag accordingly.
@@ -384,15 +362,5 @@ mod tests {
         counts.set_thresholds(Thresholds { upper: max, lower: 1 });
         assert!(counts.is_overloaded());
         assert_eq!(counts.load(), Counts { active: max, inactive: max });
-    }
-
-    #[test]
-    fn templates_count_towards_nothing_else() {
-        let counts = with_thresholds(1, 0);
-        counts.open_template();
-        counts.open_template();
-        assert!(!counts.is_overloaded());
-        counts.close_template();
-        assert_eq!((counts.templates(), counts.load()), (1, Counts::default()));
     }
 }

@@ -5,6 +5,7 @@
 //! Built by the control thread, read by workers; immutable.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::RealServer;
 use crate::hash::fold;
@@ -23,15 +24,15 @@ const PROBES: u32 = 16;
 /// slots. At least 100 slots an RS up to 1310 RSs; at most 251 slots for two, 509 for five.
 #[derive(Debug)]
 pub struct HashRing {
-    /// Places in `members`.
-    slots: Slots,
+    /// Places in `members`. All versions of a list have the same while its RSs and their weights stay.
+    slots: Arc<Slots>,
     /// Ascending by address and port.
     members: Box<[Member]>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Member {
-    /// Where it was in the list that the ring was made for.
+    /// Where it is in the list that the ring was made for.
     index: u32,
     id: u32,
     address: IpAddr,
@@ -43,15 +44,28 @@ impl HashRing {
     /// The ring of these RSs. Control thread: allocates.
     pub fn new(list: &[RealServer]) -> Self {
         let order = ascending(list);
-        let least_slots = (list.len() as u32).saturating_mul(SLOTS_EACH).min(SLOTS_MAX);
-        HashRing { slots: Slots::new(list, &order, least_slots), members: members(list) }
+        HashRing { slots: slots(list, &order), members: members(list, &order) }
+    }
+
+    /// The ring of the next version of its list; this one where nothing has changed for it. With the same RSs and weights
+    /// (those over 0 that they have or last had) in another order it shares the table. Control thread: allocates.
+    pub fn next_version(self: &Arc<Self>, list: &[RealServer]) -> Arc<Self> {
+        let order = ascending(list);
+        let members = members(list, &order);
+        if self.members == members {
+            return self.clone();
+        }
+        let is_same = self.members.len() == members.len()
+            && self.members.iter().zip(&members).all(|(old, new)| old.has_slots_of(new));
+        let slots = if is_same { self.slots.clone() } else { slots(list, &order) };
+        Arc::new(HashRing { slots, members })
     }
 
     /// Index into `list` of the RS for this client; `None` when no RS takes connections.
     ///
     /// An RS that takes none (weight 0, unavailable) is passed over by further probes, at most 16, and then along the
-    /// list. One over its threshold is passed over too, unless there are only such. `list` is one that
-    /// [`HashRing::is_for`] holds of; any other ends in no panic.
+    /// list. One over its threshold is passed over too, unless there are only such. `list` is the one that the ring was
+    /// made for; any other ends in no panic.
     #[inline]
     pub fn pick(&self, list: &[RealServer], client: IpAddr, client_port: u16) -> Option<usize> {
         let client = fold(client);
@@ -81,26 +95,29 @@ impl HashRing {
         index.or(overloaded)
     }
 
-    /// Whether the ring is that of `list` too: the same RSs with the same weights (those over 0 that they have or last
-    /// had), in whichever order. Then the next version may share it.
-    pub fn is_for(&self, list: &[RealServer]) -> bool {
-        let is_same = |(a, b): (&Member, &Member)| *a == Member { index: a.index, ..b.clone() };
-        self.members.len() == list.len() && self.members.iter().zip(&members(list)).all(is_same)
-    }
-
-    /// Where the member is in `list`: mostly where it was.
+    /// Where the member is in `list`; `None` where that is not the ring's.
     #[inline]
     fn index_in(&self, list: &[RealServer], place: u32) -> Option<usize> {
         let member = self.members.get(place as usize)?;
-        match list.get(member.index as usize) {
-            Some(real_server) if real_server.id == member.id => Some(member.index as usize),
-            _ => list.iter().position(|real_server| real_server.id == member.id),
-        }
+        let index = member.index as usize;
+        list.get(index).filter(|real_server| real_server.id == member.id).map(|_| index)
     }
 }
 
-fn members(list: &[RealServer]) -> Box<[Member]> {
-    let member = |index: u32| {
+impl Member {
+    /// All that decides which slots it has among given others.
+    fn has_slots_of(&self, other: &Member) -> bool {
+        (self.address, self.port, self.weight) == (other.address, other.port, other.weight)
+    }
+}
+
+fn slots(list: &[RealServer], order: &[u32]) -> Arc<Slots> {
+    let least_slots = (list.len() as u32).saturating_mul(SLOTS_EACH).min(SLOTS_MAX);
+    Arc::new(Slots::new(list, order, least_slots))
+}
+
+fn members(list: &[RealServer], order: &[u32]) -> Box<[Member]> {
+    let member = |&index: &u32| {
         let real_server = &list[index as usize];
         Member {
             index,
@@ -110,7 +127,7 @@ fn members(list: &[RealServer]) -> Box<[Member]> {
             weight: real_server.table_weight(),
         }
     };
-    ascending(list).into_iter().map(member).collect()
+    order.iter().map(member).collect()
 }
 
 #[cfg(test)]
@@ -141,28 +158,46 @@ mod tests {
     #[test]
     fn hash_ring_does_not_depend_on_the_order_of_the_list() {
         let list = real_servers(&[1, 2, 3, 4]);
-        let ring = HashRing::new(&list);
+        let ring = Arc::new(HashRing::new(&list));
         let mut reversed = list.clone();
         reversed.reverse();
         assert_eq!(ids(&HashRing::new(&reversed), &reversed), ids(&ring, &list));
-        assert!(ring.is_for(&reversed));
-        assert_eq!(ids(&ring, &reversed), ids(&ring, &list), "made for one order, asked with the other");
+        assert_eq!(ids(&ring.next_version(&reversed), &reversed), ids(&ring, &list));
     }
 
     #[test]
-    fn hash_ring_is_for_the_same_members_and_weights_only() {
+    fn hash_ring_of_a_reordered_list_shares_the_table_and_knows_where_everybody_is() {
+        let list = real_servers(&[1, 2, 3, 4]);
+        let ring = Arc::new(HashRing::new(&list));
+        let mut reordered = list.clone();
+        reordered.rotate_left(1);
+        reordered[0].id = 77;
+        let next = ring.next_version(&reordered);
+        assert!(Arc::ptr_eq(&ring.slots, &next.slots));
+        for place in 0..4 {
+            let (old, new) =
+                (ring.index_in(&list, place).unwrap(), next.index_in(&reordered, place).unwrap());
+            assert_eq!(list[old].address, reordered[new].address);
+        }
+    }
+
+    #[test]
+    fn hash_ring_is_shared_by_the_same_members_and_weights_only() {
         let list = real_servers(&[1, 2, 3]);
-        let ring = HashRing::new(&list);
+        let ring = Arc::new(HashRing::new(&list));
+        let is_shared = |list: &[RealServer]| Arc::ptr_eq(&ring.slots, &ring.next_version(list).slots);
         let mut drained = list.clone();
         drained[1].weight = 0;
         drained[2].available = false;
-        assert!(ring.is_for(&list) && ring.is_for(&drained));
+        assert!(is_shared(&list) && is_shared(&drained));
+        assert!(Arc::ptr_eq(&ring, &ring.next_version(&drained)), "everybody is where it was");
         let mut heavier = list.clone();
         heavier[0].weight = 9;
         let mut replaced = list.clone();
         replaced[0].address = client(1);
         for other in [&list[1..], &heavier, &replaced, &[]] {
-            assert!(!ring.is_for(other));
+            assert!(!is_shared(other));
+            assert_eq!(ids(&ring.next_version(other), other), ids(&HashRing::new(other), other));
         }
     }
 

@@ -237,7 +237,7 @@ pub struct ConnectionView {
     pub client_address: Ipv4Addr,
     /// Client's port.
     pub client_port: u16,
-    /// VIP.
+    /// VIP; for a template of a group its fwmark in an address's form, 0.0.0.0 where it has none.
     pub virtual_address: Ipv4Addr,
     /// VIP's port.
     pub virtual_port: u16,

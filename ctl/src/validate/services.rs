@@ -24,12 +24,7 @@ pub(super) fn check_all(
     let connected = Connected::new(ports);
     let networks = connected.describe();
     let mut problems = check_capacities(director, services);
-    let mut vips = HashMap::with_capacity(services.len());
-    for service in services {
-        for vip in service.addresses() {
-            vips.entry(vip.address).or_insert_with(|| service.id());
-        }
-    }
+    let vips = vips(services);
     let rules =
         Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
 
@@ -107,11 +102,10 @@ pub(super) fn check_new_service(
     let connected = Connected::new(ports);
     let networks = connected.describe();
     let mut problems = check_capacities(director, running.iter().chain([new]));
-    let vip = |address| {
-        let own = serves(new, address).then(|| new.id());
-        own.or_else(|| vip_of(running, address))
-    };
-    Rules { connected: &connected, networks: &networks, vip }.check_service("", new, &mut problems);
+    let vips = vips([new].into_iter().chain(running));
+    let rules =
+        Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
+    rules.check_service("", new, &mut problems);
     let mut first_at = HashMap::new();
     for (prefix, address) in service::addresses("", new) {
         problems.extend(check_address_is_free(&prefix, address, running));
@@ -237,12 +231,21 @@ pub(super) fn check_new_real_server(
     problems
 }
 
-fn vip_of(services: &[ServiceConfig], address: Ipv4Addr) -> Option<ServiceId> {
-    services.iter().find(|service| serves(service, address)).map(ServiceConfig::id)
+/// The first service that has each VIP: for more than a few questions.
+fn vips<'a>(services: impl IntoIterator<Item = &'a ServiceConfig>) -> HashMap<Ipv4Addr, ServiceId> {
+    let mut vips = HashMap::new();
+    for service in services {
+        for vip in service.addresses() {
+            vips.entry(vip.address).or_insert_with(|| service.id());
+        }
+    }
+    vips
 }
 
-fn serves(service: &ServiceConfig, vip: Ipv4Addr) -> bool {
-    service.addresses().any(|address| address.address == vip)
+/// The first service that has this VIP.
+fn vip_of(services: &[ServiceConfig], address: Ipv4Addr) -> Option<ServiceId> {
+    let serves = |service: &&ServiceConfig| service.addresses().any(|vip| vip.address == address);
+    services.iter().find(serves).map(ServiceConfig::id)
 }
 
 fn count_real_servers<'a>(services: impl IntoIterator<Item = &'a ServiceConfig>) -> usize {

@@ -373,3 +373,64 @@ fn batch_of_thousands_of_real_servers_is_quick() {
     assert_eq!(error.index, Some(15_000));
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
+
+fn set_mac(service: ServiceId, address: Ipv4Addr, mac: &str) -> Command {
+    Command::SetRs(SetRs { mac: Some(mac.parse().unwrap()), ..SetRs::new(service, address) })
+}
+
+#[test]
+fn batch_gives_a_mac_to_every_service_of_the_host_and_not_to_those_that_get_it_later() {
+    const OLD: &str = "02:00:00:00:00:0a";
+    const NEW: &str = "02:00:00:00:00:0b";
+    let config = config(FILE);
+    let host = address("10.0.0.11");
+    let [web, dns] = [config.services[0].id(), config.services[1].id()];
+    let add = |service, mac: Option<&str>| {
+        let mac = mac.map(|mac| mac.parse().unwrap());
+        Command::AddRs(AddRs { service, real_server: RealServerConfig { mac, ..real_server("10.0.0.11") } })
+    };
+    let remove = |service| Command::DelRs(OneRealServer { service, address: host });
+    let macs = |commands: Vec<Command>| {
+        let settings = made(&config, &settings(&config), &Command::Batch(Batch { commands }))?;
+        let of = |service: &ServiceConfig| {
+            let found = service.real_servers.iter().find(|known| known.address == host)?;
+            Some(found.mac.map_or("arp".to_owned(), |mac| mac.to_string()))
+        };
+        Ok::<_, ErrorReply>([of(&settings.services[0]), of(&settings.services[1])])
+    };
+    let some = |mac: &str| Some(mac.to_owned());
+    let both = macs(vec![add(dns, None), set_mac(web, host, OLD), set_mac(web, host, NEW)]);
+    assert_eq!(both.unwrap(), [some(NEW), some(NEW)]);
+    let later = macs(vec![set_mac(web, host, OLD), add(dns, None)]);
+    assert_eq!(later.unwrap(), [some(OLD), some("arp")]);
+    let again = macs(vec![add(dns, Some(OLD)), set_mac(web, host, NEW), remove(dns), add(dns, None)]);
+    assert_eq!(again.unwrap(), [some(NEW), some("arp")]);
+    let after_all = macs(vec![set_mac(web, host, OLD), add(dns, None), set_mac(dns, host, NEW)]);
+    assert_eq!(after_all.unwrap(), [some(NEW), some(NEW)]);
+    let taken_back = macs(vec![set_mac(web, host, OLD), set_mac(web, host, "arp"), remove(web)]);
+    assert_eq!(taken_back.unwrap(), [None, None]);
+    let another = macs(vec![set_mac(web, host, OLD), add(dns, Some(NEW))]).unwrap_err();
+    assert_eq!((another.index, another.code), (Some(1), ErrorCode::Invalid));
+}
+
+/// A search of every service for each of them would take minutes.
+#[test]
+fn batch_that_sets_the_macs_of_thousands_of_real_servers_is_quick() {
+    let mut config = config(FILE);
+    let hosts = [address("10.0.0.11"), address("10.0.0.12")];
+    config.services = (1..=20_000)
+        .map(|port| ServiceConfig {
+            real_servers: vec![real_server("10.0.0.11"), real_server("10.0.0.12")],
+            ..ServiceConfig::new(ServiceId::new(Protocol::Tcp, address("192.0.2.10"), port))
+        })
+        .collect();
+    let pairs = config.services.iter().flat_map(|service| hosts.map(|host| (service.id(), host)));
+    let set = |(service, host)| set_mac(service, host, "02:00:00:00:00:0b");
+    let commands: Vec<Command> = pairs.map(set).collect();
+    let begun = std::time::Instant::now();
+    let mut draft = Draft::new(&settings(&config));
+    commands.iter().for_each(|command| draft.edit(command, 0).unwrap());
+    let mut real_servers = draft.finish().services.into_iter().flat_map(|service| service.real_servers);
+    assert!(real_servers.all(|known| known.mac.is_some()));
+    assert!(begun.elapsed().as_secs() < 3, "{:?}", begun.elapsed());
+}

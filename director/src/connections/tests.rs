@@ -52,14 +52,26 @@ fn insert(
     table.insert(connection, table.hash(&key)).unwrap();
 }
 
-/// Slot 0 is 10.0.0.12's, slot 1 10.0.0.11's. It is second 10.
+/// A real server of a group.
+fn of_group(name: &str, host: u8) -> Owner {
+    Owner { service: ServiceId::Group(name.parse().unwrap()), ..owner(host) }
+}
+
+/// The group `marked` has the mark 5.
+fn test_marks() -> HashMap<GroupName, u32> {
+    let group = |name, fwmark| ServiceConfig { fwmark, ..ServiceConfig::new(of_group(name, 1).service) };
+    marks(&[group("marked", Some(5)), group("unmarked", None)])
+}
+
+/// Slot 0 is 10.0.0.12's, slot 1 10.0.0.11's; 2 and 3 are of the groups `marked` and `unmarked`. It is second 10.
 fn listed(
     tables: &[&ConnectionTable],
     templates: &Arc<TemplateTable>,
     query: &ConnectionsQuery,
 ) -> Connections {
     check(query).unwrap();
-    let owners = vec![Some(owner(12)), Some(owner(11)), None];
+    let owners =
+        vec![Some(owner(12)), Some(owner(11)), Some(of_group("marked", 13)), Some(of_group("unmarked", 14))];
     let (clock, hand) = Clock::manual();
     hand.advance_seconds(10);
     let listing = Listing {
@@ -67,6 +79,7 @@ fn listed(
         clock,
         filter: Filter::new(query, &owners),
         owners,
+        marks: test_marks(),
         sort: query.sort,
         descending: query.descending,
         offset: query.offset as usize,
@@ -147,7 +160,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
         templates.open(key, Ticks(0), 100 * TICKS_PER_SECOND, slot, call_id).unwrap().id
     };
     let one = open(&TemplateKey::for_client([0, 0, 0, 7], u32::MAX, VIP, 80, Wire::TCP), 0, b"");
-    open(&TemplateKey::for_group([0, 0, 0, 8], u32::MAX, 5), 1, b"");
+    open(&TemplateKey::for_group([0, 0, 0, 8], u32::MAX, 70), 2, b"");
     let hash = templates.hash_call_id(b"a@b");
     let of_client = TemplateKey::for_client([0, 0, 0, 6], u32::MAX, VIP, 5060, Wire::UDP);
     open(&of_client.with_call_id(hash), 1, b"a@b");
@@ -164,6 +177,22 @@ fn templates_are_listed_for_themselves_and_with_connections() {
     assert_eq!(call.client_address, Ipv4Addr::new(0, 0, 0, 6));
     let assured = ConnectionsQuery { kind: EntryKind::All, state: Some("ASSURED".to_owned()), ..query() };
     assert_eq!(clients(&listed(&[&first], &templates, &assured)), [7]);
+}
+
+#[test]
+fn templates_of_groups_without_a_mark_have_no_vip_and_stay_apart_by_service() {
+    let templates = templates();
+    for (client, group, slot) in [(1, 70, 2), (2, 71, 3), (3, 70, 2), (4, 71, 3)] {
+        let key = TemplateKey::for_group([0, 0, 0, client], u32::MAX, group);
+        templates.open(&key, Ticks(0), 100 * TICKS_PER_SECOND, slot, b"").unwrap();
+    }
+    let sort = ConnectionOrder::Service;
+    let all = listed(&[], &templates, &ConnectionsQuery { kind: EntryKind::Templates, sort, ..query() });
+    assert_eq!(clients(&all), [1, 3, 2, 4]);
+    let said = |row: &ConnectionView| (row.group.unwrap().to_string(), row.virtual_address.to_bits());
+    let said: Vec<_> = all.connections.iter().map(said).collect();
+    let (marked, unmarked) = (("marked".to_owned(), 5), ("unmarked".to_owned(), 0));
+    assert_eq!(said, [marked.clone(), marked, unmarked.clone(), unmarked]);
 }
 
 #[test]
@@ -227,6 +256,7 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
                 clock: Clock::manual().0,
                 filter: Filter::new(&query, &owners),
                 owners: owners.clone(),
+                marks: test_marks(),
                 sort: query.sort,
                 descending: false,
                 offset: offset as usize,

@@ -136,8 +136,9 @@ fn compile(
         _ => Scheduler::new(config, &real_servers),
     };
     let ring = match old {
-        Some(old) if is_same_list || old.ring.is_for(&real_servers) => old.ring.clone(),
-        _ => Arc::new(HashRing::new(&real_servers)),
+        Some(old) if is_same_list => old.ring.clone(),
+        Some(old) => old.ring.next_version(&real_servers),
+        None => Arc::new(HashRing::new(&real_servers)),
     };
     let one_packet = service.one_packet;
     running.compiled =

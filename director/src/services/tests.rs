@@ -296,6 +296,21 @@ fn hash_ring_is_kept_while_real_servers_and_weights_are_the_same() {
 }
 
 #[test]
+fn hash_ring_of_reordered_real_servers_leaves_clients_where_they_are() {
+    let mut rig = Rig::new("tcp 80 rr: 11, 12, 13");
+    let client = |number| IpAddr::from([198, 51, 100, number]);
+    let picks = |snapshot: &Snapshot| -> Vec<IpAddr> {
+        let service = compiled(snapshot, snapshot::Protocol::TCP, 80);
+        let pick = |number| service.ring.pick(&service.real_servers, client(number), 5000).unwrap();
+        (0..100).map(|number| service.real_servers[pick(number)].address).collect()
+    };
+    let before = picks(&rig.snapshot());
+    for order in ["13, 11, 12", "12, 13, 11"] {
+        assert_eq!(picks(&rig.change(&format!("tcp 80 rr: {order}")).unwrap()), before, "{order}");
+    }
+}
+
+#[test]
 fn settings_of_a_scheduler_change_without_its_cursor() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
     let before = rig.snapshot();
@@ -334,10 +349,10 @@ fn group_is_one_service_at_each_of_its_addresses() {
     assert!(snapshot.has_every_port && !snapshot.has_ftp);
     let persistence = web.persistence.unwrap();
     assert_eq!((persistence.timeout_ticks, persistence.netmask), (60 * TICKS_PER_SECOND, 0xffff_ff00));
-    assert_eq!(persistence.scope, PersistenceScope::Group(0x8000_0000));
+    assert_eq!(persistence.scope, PersistenceScope::Group(0));
     assert_eq!(web.real_servers[0].port, 0);
     let marked = compiled(&snapshot, snapshot::Protocol::TCP, 81);
-    assert_eq!(marked.persistence.unwrap().scope, PersistenceScope::Group(7));
+    assert_eq!(marked.persistence.unwrap().scope, PersistenceScope::Group(1), "not its mark");
     for vip in ["192.0.2.10", "192.0.2.11"] {
         assert_eq!(snapshot.addresses[&vip.parse::<Ipv4Addr>().unwrap()], AddressRole::Vip);
     }
@@ -347,12 +362,37 @@ fn group_is_one_service_at_each_of_its_addresses() {
     let again = rig.adopt(Settings { services: services.clone(), ..Settings::default() }).unwrap();
     let scope =
         |snapshot: &Snapshot| compiled(snapshot, snapshot::Protocol::TCP, 80).persistence.unwrap().scope;
-    assert_eq!(scope(&again), PersistenceScope::Group(0x8000_0000), "its templates are left");
+    assert_eq!(scope(&again), PersistenceScope::Group(0), "its templates are left");
     close_template(&rig.templates, template);
     rig.change("").unwrap();
     rig.services.collect(rig.generation);
     let anew = rig.adopt(Settings { services, ..Settings::default() }).unwrap();
-    assert_eq!(scope(&anew), PersistenceScope::Group(0x8000_0001), "nothing of it was left");
+    assert_eq!(scope(&anew), PersistenceScope::Group(3), "nothing of it was left");
+}
+
+/// Clients of a group stay with its real servers, whoever has the mark.
+#[test]
+fn mark_that_is_set_moved_or_taken_back_changes_no_groups_templates() {
+    let mut rig = Rig::new("");
+    let persistence = Persistence { timeout_seconds: 60, netmask: Persistence::NETMASK, engine: None };
+    let mut services = parse("tcp 80 rr: 11; tcp 81 rr: 12");
+    for (service, name) in services.iter_mut().zip(["a", "b"]) {
+        service.members = service.addresses().collect();
+        service.id = ServiceId::Group(name.parse().unwrap());
+        service.persistence = Some(persistence);
+    }
+    let mut scopes = |marks: [Option<u32>; 2]| {
+        services.iter_mut().zip(marks).for_each(|(service, mark)| service.fwmark = mark);
+        let settings = Settings { services: services.clone(), ..Settings::default() };
+        let snapshot = rig.adopt(settings).unwrap();
+        let scope = |port| compiled(&snapshot, snapshot::Protocol::TCP, port).persistence.unwrap().scope;
+        [scope(80), scope(81)]
+    };
+    let first = scopes([Some(7), None]);
+    assert_ne!(first[0], first[1]);
+    for marks in [[None, Some(7)], [Some(8), Some(7)], [Some(1), Some(0x8000_0000)], [None, None]] {
+        assert_eq!(scopes(marks), first, "{marks:?}");
+    }
 }
 
 #[test]

@@ -311,6 +311,32 @@ fn a_new_group_is_judged_against_what_runs() {
     );
 }
 
+/// A search of every service for each real server would take twenty seconds.
+#[test]
+fn a_new_service_of_thousands_of_real_servers_is_judged_quickly() {
+    let Config { mut director, services, .. } = good();
+    (director.service_capacity, director.real_server_capacity) = (100_000, 200_000);
+    let service =
+        |port| ServiceConfig::new(ServiceId::new(Protocol::Tcp, "192.0.2.20".parse().unwrap(), port));
+    let running: Vec<ServiceConfig> = (1..=60_000).map(service).chain(services).collect();
+    let mut new = ServiceConfig::new(ServiceId::new(Protocol::Tcp, "192.0.2.30".parse().unwrap(), 80));
+    let real_server = |number: u32| RealServerConfig {
+        address: Ipv4Addr::from_bits(0x0a01_0000 + number),
+        ..running[60_000].real_servers[0].clone()
+    };
+    new.real_servers = (0..100_000).map(real_server).collect();
+    new.real_servers[7].address = "192.0.2.30".parse().unwrap();
+    new.real_servers[8].address = "192.0.2.20".parse().unwrap();
+    let begun = std::time::Instant::now();
+    let problems = texts(validate_new_service(&director, &[], &running, &new));
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    let expected = [
+        "real_servers[7].address: 192.0.2.30 is the VIP of tcp 192.0.2.30:80",
+        "real_servers[8].address: 192.0.2.20 is the VIP of tcp 192.0.2.20:1",
+    ];
+    assert_eq!(problems, expected.map(|text| (ErrorCode::Invalid, text.to_owned())));
+}
+
 #[test]
 fn a_new_member_is_judged_with_places_of_its_own() {
     let Config { director, ports, services, .. } = with_group();
