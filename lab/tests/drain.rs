@@ -248,6 +248,8 @@ fn deadline_is_saved_and_a_restart_carries_it_out() -> Result<()> {
 #[test]
 fn deadline_that_passed_while_the_daemon_was_down_is_carried_out_at_its_start() -> Result<()> {
     let (lab, director) = started(&[])?;
+    // Without a connection the drain could be over before it is saved.
+    let _kept = connect(&lab)?;
     drain(&director, &["--timeout", "300s", "--keep-persistent"])?;
     let file = lab.director.directory().join("saved.toml");
     director.ctl(&["save", file.to_str().context("not a path")?])?;

@@ -45,8 +45,8 @@ const BARRIER_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113
 /// Frames that go in before their outcome is awaited. Less than any queue on the way.
 const BATCH: usize = 32;
 
-/// How long a barrier may take.
-const BARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a barrier may take: several seconds where the director's worker is off its CPU.
+const BARRIER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a barrier may take before another one is sent, while the director is not known to forward.
 const BARRIER_RETRY: Duration = Duration::from_millis(200);
