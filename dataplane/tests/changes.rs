@@ -270,7 +270,7 @@ impl Model {
         let is_full = self.rig.connections().len() as u32 + 1 >= CAPACITY;
         let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
         // An RST that may belong to a connection without state makes none.
-        let may_be_reset = before.is_none() && is_adoptable && !sent.is_first;
+        let may_be_reset = is_adoptable && !sent.is_first;
         let may_be_stateless =
             options.creation_rate_per_worker > 0 || is_full || sent.flow.3 == HTTPS || may_be_reset;
         assert!(!was_stateless || may_be_stateless);
