@@ -45,6 +45,10 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["flows", "rounds", "seconds", "warm_up", "publish", "assert"])]
     quick: bool,
 
+    /// What a listing of connections costs the worker, instead: the director alone, without one and with one all the time.
+    #[arg(long, conflicts_with_all = ["publish", "assert", "json", "write_traffic"])]
+    pub(crate) listing: bool,
+
     /// Exit code 1 where the ratio is below its bar.
     #[arg(long)]
     pub(crate) assert: bool,

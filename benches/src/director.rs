@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Director {
     process: Process,
     client: Client,
+    socket: PathBuf,
     /// Version of DPDK, as it says.
     pub(crate) dpdk: String,
 }
@@ -60,7 +61,12 @@ impl Director {
             status.ports
         );
         ensure!(status.real_servers_up == u32::from(REAL_SERVERS), "not every real server is up: {status:?}");
-        Ok(Director { process, client, dpdk: status.dpdk })
+        Ok(Director { process, client, socket, dpdk: status.dpdk })
+    }
+
+    /// Its control socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     fn counters(&mut self) -> Result<Counters> {

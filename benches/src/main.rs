@@ -10,6 +10,7 @@
 //! | [`process`] | a process that ends with this one |
 //! | [`testpmd`], [`director`] | the two that are compared, as a [`forwarder::Forwarder`] each |
 //! | [`interval`] | counters read twice, and what makes the time between them worth little |
+//! | [`listing`] | `--listing`: what a listing of connections costs the worker |
 //! | [`run`] | pairs of intervals for every number of flows |
 //! | [`results`] | what came of it: the JSON, medians and spreads, the bars |
 //! | [`machine`] | where it ran |
@@ -28,6 +29,7 @@ mod director;
 mod forwarder;
 mod hugepages;
 mod interval;
+mod listing;
 mod machine;
 mod plot;
 mod process;
@@ -59,6 +61,10 @@ fn bench(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let plan: Plan = arguments.plan();
+    if arguments.listing {
+        run::listing(&plan)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let results = run::run(&plan)?;
     let file = match &arguments.json {
         Some(file) => file.clone(),

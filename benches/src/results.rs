@@ -141,7 +141,7 @@ impl Summary {
 
 impl Spread {
     /// Of at least one value.
-    fn of(mut values: Vec<f64>) -> Spread {
+    pub(crate) fn of(mut values: Vec<f64>) -> Spread {
         values.sort_unstable_by(f64::total_cmp);
         let last = values.len() - 1;
         // Between two values in proportion, as numpy and R do by default.

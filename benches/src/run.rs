@@ -1,7 +1,7 @@
 //! The run: for every number of flows, pairs of intervals, testpmd and the director in turns.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use crate::director::{Director, REAL_SERVERS};
 use crate::forwarder::Forwarder;
 use crate::hugepages::Borrowed;
 use crate::interval::{Interval, Lengths};
+use crate::listing::{self, Listing};
 use crate::machine::Machine;
 use crate::report;
 use crate::results::{Case, Method, Pair, Results, Summary, bar};
@@ -24,20 +25,15 @@ struct Bench<'a> {
     plan: &'a Plan,
     cpus: Cpus,
     borrowed: Borrowed,
+    /// 2 MiB pages that were made free; 0: memory in small pages.
+    hugepages: u64,
     /// Version of DPDK, once a director has said it.
     dpdk: String,
 }
 
 /// Measures.
 pub(crate) fn run(plan: &Plan) -> Result<Results> {
-    let cpus = Cpus::choose()?;
-    let sizings = plan.flows.iter().map(|&flows| Sizing::of(flows));
-    let hugepages =
-        if plan.hugepages { sizings.map(|sizing| sizing.hugepages()).max().unwrap_or(0) } else { 0 };
-    if cfg!(debug_assertions) {
-        eprintln!("bench: built without --release: the director's rates say nothing");
-    }
-    let mut bench = Bench { plan, cpus, borrowed: Borrowed::new(hugepages)?, dpdk: "unknown".to_owned() };
+    let mut bench = Bench::new(plan)?;
     let cases = plan.flows.iter().map(|&flows| bench.case(flows)).collect::<Result<Vec<_>>>()?;
     Ok(Results {
         machine: Machine::describe(bench.dpdk.clone()),
@@ -45,13 +41,23 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
             rounds: plan.rounds,
             interval_seconds: plan.interval.as_secs_f64(),
             warm_up_seconds: plan.warm_up.as_secs_f64(),
-            worker_cpu: cpus.worker,
+            worker_cpu: bench.cpus.worker,
             mbuf_data_room: Sizing::of(1).mbuf_data_room,
-            hugepages,
+            hugepages: bench.hugepages,
             real_servers: REAL_SERVERS,
         },
         cases,
     })
+}
+
+/// Measures what a listing of connections costs, and prints it.
+pub(crate) fn listing(plan: &Plan) -> Result<()> {
+    let mut bench = Bench::new(plan)?;
+    for &flows in &plan.flows {
+        bench.listing(flows)?;
+    }
+    println!("{}", Machine::describe(bench.dpdk).in_words());
+    Ok(())
 }
 
 /// Writes a pcap file for each number of flows, for the port with this MAC.
@@ -67,12 +73,29 @@ pub(crate) fn write_traffic(directory: &Path, flows: &[u32], mac: [u8; 6]) -> Re
 }
 
 impl Bench<'_> {
-    fn case(&mut self, flows: u32) -> Result<Case> {
-        let sizing = Sizing::of(flows);
+    fn new(plan: &Plan) -> Result<Bench<'_>> {
+        let sizings = plan.flows.iter().map(|&flows| Sizing::of(flows));
+        let hugepages =
+            if plan.hugepages { sizings.map(|sizing| sizing.hugepages()).max().unwrap_or(0) } else { 0 };
+        if cfg!(debug_assertions) {
+            eprintln!("bench: built without --release: the director's rates say nothing");
+        }
+        let (cpus, borrowed) = (Cpus::choose()?, Borrowed::new(hugepages)?);
+        Ok(Bench { plan, cpus, borrowed, hugepages, dpdk: "unknown".to_owned() })
+    }
+
+    /// The pcap file of so many flows, and the device that plays it for ever.
+    fn traffic(&self, flows: u32) -> Result<(PathBuf, String)> {
         let traffic = self.borrowed.directory().join(format!("{flows}.pcap"));
         traffic::write_pcap(&traffic, flows, traffic::PORT_MAC)
             .with_context(|| format!("{} cannot be written", traffic.display()))?;
         let device = format!("net_pcap0,rx_pcap={},infinite_rx=1", traffic.display());
+        Ok((traffic, device))
+    }
+
+    fn case(&mut self, flows: u32) -> Result<Case> {
+        let sizing = Sizing::of(flows);
+        let (traffic, device) = self.traffic(flows)?;
         let mut pairs = Vec::new();
         for round in 1..=self.plan.rounds {
             let pair = self.pair(flows, &sizing, &device, round);
@@ -108,15 +131,43 @@ impl Bench<'_> {
 
     fn director(&mut self, flows: u32, sizing: &Sizing, device: &str) -> Result<Interval> {
         let began = Instant::now();
-        let (hugepages, directory) = (self.plan.hugepages, self.borrowed.directory());
-        let director = Director::start(device, sizing, hugepages, &self.cpus, directory)?;
-        self.dpdk.clone_from(&director.dpdk);
+        let director = self.start_director(sizing, device)?;
         self.measure(Box::new(director), flows, began)
     }
 
+    fn start_director(&mut self, sizing: &Sizing, device: &str) -> Result<Director> {
+        let (hugepages, directory) = (self.plan.hugepages, self.borrowed.directory());
+        let director = Director::start(device, sizing, hugepages, &self.cpus, directory)?;
+        self.dpdk.clone_from(&director.dpdk);
+        Ok(director)
+    }
+
+    /// One director; intervals without and with a listing in turns.
+    fn listing(&mut self, flows: u32) -> Result<()> {
+        let (traffic, device) = self.traffic(flows)?;
+        let began = Instant::now();
+        let mut director = self.start_director(&Sizing::of(flows), &device)?;
+        let start = began.elapsed();
+        let mut pairs = Vec::new();
+        for _ in 0..self.plan.rounds {
+            let quiet = Interval::measure(&mut director, flows, &self.cpus, self.lengths(), start)?;
+            let listing = Listing::start(director.socket())?;
+            let listed = Interval::measure(&mut director, flows, &self.cpus, self.lengths(), start)?;
+            pairs.push(listing::Pair::new(quiet, listed, listing.stop()?));
+        }
+        Box::new(director).stop()?;
+        fs::remove_file(&traffic)?;
+        println!("{}", listing::line(flows, &pairs));
+        Ok(())
+    }
+
+    fn lengths(&self) -> Lengths {
+        Lengths { warm_up: self.plan.warm_up, interval: self.plan.interval }
+    }
+
     fn measure(&self, mut forwarder: Box<dyn Forwarder>, flows: u32, began: Instant) -> Result<Interval> {
-        let lengths = Lengths { warm_up: self.plan.warm_up, interval: self.plan.interval };
-        let interval = Interval::measure(&mut *forwarder, flows, &self.cpus, lengths, began.elapsed())?;
+        let interval =
+            Interval::measure(&mut *forwarder, flows, &self.cpus, self.lengths(), began.elapsed())?;
         forwarder.stop()?;
         ensure!(interval.mpps.is_finite(), "the interval has no length");
         Ok(interval)

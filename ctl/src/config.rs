@@ -153,6 +153,29 @@ impl Default for ConnectionsConfig {
     }
 }
 
+impl ConnectionsConfig {
+    /// Every option but the timeouts, by name, as text: to be shown and compared.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        macro_rules! options {
+            ($($key:ident),+) => {{
+                // Taken apart, so that a new one cannot be forgotten here.
+                let ConnectionsConfig { timeouts: _, $($key),+ } = self;
+                vec![$((stringify!($key), $key.to_string())),+]
+            }};
+        }
+        options!(
+            sloppy_tcp,
+            sloppy_sctp,
+            secure_tcp,
+            conn_reuse_mode,
+            expire_nodest_conn,
+            expire_quiescent_template,
+            lblc_expiration_seconds,
+            creation_rate_per_worker
+        )
+    }
+}
+
 macro_rules! timeouts {
     ($($field:ident = $default:literal,)+) => {
         /// Seconds without a packet after which a connection is gone, by protocol and state, 1 to 2,678,400 (31 days).

@@ -70,25 +70,25 @@ impl Clock {
     /// Now.
     #[inline(always)]
     pub fn now(&self) -> Ticks {
-        match self {
-            Clock::Tsc { start, scale } => {
-                let counts = tsc::now().wrapping_sub(*start);
-                Ticks(((u128::from(counts) * u128::from(*scale)) >> 64) as u32)
-            }
-            Clock::Manual(hand) => Ticks(hand.0.load(Ordering::Relaxed)),
-        }
+        self.read().0
     }
 
     /// Seconds since tick 0, which unlike ticks go on for 136 years.
     pub fn seconds(&self) -> u32 {
-        match self {
+        self.read().1
+    }
+
+    /// Both, of one moment.
+    #[inline(always)]
+    pub fn read(&self) -> (Ticks, u32) {
+        let ticks = match self {
             Clock::Tsc { start, scale } => {
                 let counts = tsc::now().wrapping_sub(*start);
-                let ticks = (u128::from(counts) * u128::from(*scale)) >> 64;
-                (ticks / u128::from(TICKS_PER_SECOND)) as u32
+                ((u128::from(counts) * u128::from(*scale)) >> 64) as u64
             }
-            Clock::Manual(hand) => hand.0.load(Ordering::Relaxed) / TICKS_PER_SECOND,
-        }
+            Clock::Manual(hand) => u64::from(hand.0.load(Ordering::Relaxed)),
+        };
+        (Ticks(ticks as u32), (ticks / u64::from(TICKS_PER_SECOND)) as u32)
     }
 }
 

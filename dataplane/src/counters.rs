@@ -74,7 +74,7 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// Connections opened since start.
     pub connections_opened: Counter,
-    /// Connections that expired since start.
+    /// Connections that ended since start: expired, replaced on their tuple, or left by a removed real server.
     pub connections_expired: Counter,
     /// Per destination slot.
     pub destinations: Box<[DestinationCounters]>,

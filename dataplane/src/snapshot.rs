@@ -182,9 +182,9 @@ pub struct Snapshot {
     pub services: HashMap<ServiceKey, Arc<Service>, RandomState>,
     /// A service on port 0 is among them.
     pub has_every_port: bool,
-    /// A TCP service on port 21 is among them: IPVS counts what no service wants on its VIP at ports 20 and from 1024 on
-    /// to it.
-    pub has_ftp: bool,
+    /// Those of TCP port 21, no groups, by VIP: IPVS counts to them what no service wants there at ports 20 and from 1024
+    /// on.
+    pub ftp_services: HashMap<Ipv4Addr, Arc<Service>, RandomState>,
     /// Timeouts of every service that has its own; the first are everybody else's.
     pub timeouts: Vec<StateTimeouts>,
     /// How connections are kept.

@@ -63,19 +63,9 @@ fn changed<T: Display + PartialEq>(what: impl Display, old: T, new: T, lines: &m
 
 fn connections(old: &ConnectionsConfig, new: &ConnectionsConfig, lines: &mut Vec<String>) {
     timeouts("", &old.timeouts, &new.timeouts, &Timeouts::IPVS, lines);
-    macro_rules! options {
-        ($($key:ident),+) => { $(changed(stringify!($key), old.$key, new.$key, lines);)+ };
+    for ((name, old), (_, new)) in old.options().into_iter().zip(new.options()) {
+        changed(name, old, new, lines);
     }
-    options!(
-        sloppy_tcp,
-        sloppy_sctp,
-        secure_tcp,
-        conn_reuse_mode,
-        expire_nodest_conn,
-        expire_quiescent_template,
-        lblc_expiration_seconds,
-        creation_rate_per_worker
-    );
 }
 
 /// What is absent is of the wider scope; where that is known, its value is told.

@@ -292,21 +292,13 @@ fn set_service(service: &mut ServiceConfig, set: &SetVip) {
 }
 
 fn set_options(connections: &mut ConnectionsConfig, set: &SetOptions) {
-    // Taken apart, so that a new key cannot be forgotten here.
-    let SetOptions {
-        timeouts,
-        sloppy_tcp,
-        sloppy_sctp,
-        secure_tcp,
-        conn_reuse_mode,
-        expire_nodest_conn,
-        expire_quiescent_template,
-        lblc_expiration_seconds,
-        creation_rate_per_worker,
-    } = set;
-    set_timeouts(&mut connections.timeouts, timeouts);
     macro_rules! set {
-        ($($key:ident),+) => { $(connections.$key = $key.unwrap_or(connections.$key);)+ };
+        ($($key:ident),+) => {
+            // Taken apart, so that a new key cannot be forgotten here.
+            let SetOptions { timeouts, $($key),+ } = set;
+            set_timeouts(&mut connections.timeouts, timeouts);
+            $(connections.$key = $key.unwrap_or(connections.$key);)+
+        };
     }
     set!(
         sloppy_tcp,

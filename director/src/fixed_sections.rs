@@ -25,27 +25,12 @@ pub fn check(fixed: &Config, file: &Config) -> Result<(), ErrorReply> {
 
 fn differing_director_keys(running: &DirectorConfig, given: &DirectorConfig) -> Vec<String> {
     let default = DirectorConfig::default();
-    // Taken apart, so that a new key cannot be forgotten here.
-    let DirectorConfig {
-        worker_cpus,
-        control_cpus,
-        hugepages,
-        memory_mib,
-        connection_capacity_per_worker,
-        template_capacity,
-        service_capacity,
-        real_server_capacity,
-        control_socket,
-        control_group,
-        metrics_listen,
-        eal_arguments,
-        mbuf_count,
-        mbuf_data_room,
-    } = given;
     macro_rules! differing {
-        ($($key:ident),+) => {
+        ($($key:ident),+) => {{
+            // Taken apart, so that a new key cannot be forgotten here.
+            let DirectorConfig { $($key),+ } = given;
             [$((stringify!($key), *$key != default.$key && *$key != running.$key)),+]
-        };
+        }};
     }
     let keys = differing!(
         worker_cpus,
@@ -68,9 +53,11 @@ fn differing_director_keys(running: &DirectorConfig, given: &DirectorConfig) -> 
 }
 
 fn differing_port_keys(running: &PortConfig, given: &PortConfig) -> Vec<&'static str> {
-    let PortConfig { name, device, addresses, rx_descriptors, tx_descriptors, mtu } = given;
     macro_rules! differing {
-        ($($key:ident),+) => { [$((stringify!($key), *$key != running.$key)),+] };
+        ($($key:ident),+) => {{
+            let PortConfig { $($key),+ } = given;
+            [$((stringify!($key), *$key != running.$key)),+]
+        }};
     }
     let keys = differing!(name, device, addresses, rx_descriptors, tx_descriptors, mtu);
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -115,7 +115,7 @@ metrics! {
     WorkerConnectionsOpened = COUNTER "dr_worker_connections_opened_total" ["worker"]
         "Connections opened.";
     WorkerConnectionsExpired = COUNTER "dr_worker_connections_expired_total" ["worker"]
-        "Connections that expired.";
+        "Connections that ended: expired, replaced on their tuple, or left by a removed real server.";
     WorkerRounds = COUNTER "dr_worker_rounds_total" ["worker"]
         "Rounds of the worker's loop.";
     WorkerIdleRounds = COUNTER "dr_worker_idle_rounds_total" ["worker"]

@@ -27,9 +27,15 @@ pub struct Answer {
     pub duration: Duration,
 }
 
-/// Requests `/`, one after the other, each on a connection of its own. A request that fails is an error.
+/// Ports that requests come from: below those that the kernel gives out itself (`ip_local_port_range`).
+const CLIENT_PORTS: std::ops::Range<u32> = 10_000..32_768;
+
+static REQUESTS_MADE: AtomicU32 = AtomicU32::new(0);
+
+/// Requests `/`, one after the other, each on a connection of its own and from a port that none had before: on a tuple
+/// that it knows the director stays with the real server, and shares would not be exact. A request that fails is an error.
 pub fn get_many(client: &Host, vip: Ipv4Addr, port: u16, count: u32) -> Result<Vec<Answer>> {
-    curl(client, &[], vip, port, count)
+    curl(client, None, vip, port, count)
 }
 
 /// The same, from one of the client's addresses: the name of the real server that answered each.
@@ -40,28 +46,34 @@ pub fn get_many_from(
     port: u16,
     count: u32,
 ) -> Result<Vec<String>> {
-    let answers = curl(client, &["--interface", &source.to_string()], vip, port, count)?;
+    let answers = curl(client, Some(source), vip, port, count)?;
     Ok(answers.into_iter().map(|answer| answer.server).collect())
 }
 
-fn curl(client: &Host, options: &[&str], vip: Ipv4Addr, port: u16, count: u32) -> Result<Vec<Answer>> {
-    // curl counts up the brackets itself; `num_connects` proves that it reused no connection.
-    let url = format!("http://{vip}:{port}/?[1-{count}]");
-    let format = " %{http_code} %{num_connects} %{local_port} %{time_total}\n";
-    let arguments = [
-        "curl",
-        "--silent",
-        "--show-error",
-        "--fail-early",
-        "--max-time",
-        "10",
-        "--header",
-        "Connection: close",
-        "--write-out",
-        format,
-        &url,
-    ];
-    let text = client.run(&[&arguments, options].concat())?;
+fn curl(
+    client: &Host,
+    source: Option<Ipv4Addr>,
+    vip: Ipv4Addr,
+    port: u16,
+    count: u32,
+) -> Result<Vec<Answer>> {
+    let interface = source.map(|source| format!("interface = {source}\n")).unwrap_or_default();
+    let requests: String = (0..count)
+        .map(|_| {
+            let client_port = CLIENT_PORTS.start
+                + REQUESTS_MADE.fetch_add(1, Ordering::Relaxed) % CLIENT_PORTS.len() as u32;
+            format!(
+                "next\nurl = http://{vip}:{port}/\nlocal-port = {client_port}\n{interface}\
+                 header = \"Connection: close\"\nmax-time = 10\n\
+                 write-out = \" %{{http_code}} %{{num_connects}} %{{local_port}} %{{time_total}}\\n\"\n"
+            )
+        })
+        .collect();
+    let file = client.directory().join("requests.curl");
+    std::fs::write(&file, requests).with_context(|| format!("cannot write {}", file.display()))?;
+    let file = file.to_str().context("the temporary directory's name is not UTF-8")?;
+    let text = client.run(&["curl", "--silent", "--show-error", "--fail-early", "--config", file])?;
+    // `num_connects` proves that it reused no connection.
     let answers: Vec<Answer> = text
         .lines()
         .map(|line| parse(line).with_context(|| format!("curl said: {line}")))

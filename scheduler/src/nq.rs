@@ -4,28 +4,14 @@
 //! UDP is never active, so that over UDP it is always the newest.
 
 use crate::RealServer;
-use crate::sed::expected_connections;
+use crate::sed::{expected_connections, least};
 
 /// Picks; remembers nothing.
 #[inline]
 pub(crate) fn schedule(real_servers: &[RealServer]) -> Option<usize> {
-    let mut least: Option<(usize, u64, u64)> = None;
-    for (index, real_server) in real_servers.iter().enumerate() {
-        if !real_server.is_eligible() {
-            continue;
-        }
-        let expected = expected_connections(real_server);
-        if expected == 1 {
-            return Some(index);
-        }
-        let weight = u64::from(real_server.weight);
-        if least
-            .is_none_or(|(_, least_expected, least_weight)| expected * least_weight < least_expected * weight)
-        {
-            least = Some((index, expected, weight));
-        }
-    }
-    least.map(|(index, ..)| index)
+    let is_idle =
+        |real_server: &RealServer| real_server.is_eligible() && expected_connections(real_server) == 1;
+    real_servers.iter().position(is_idle).or_else(|| least(real_servers))
 }
 
 #[cfg(test)]

@@ -20,15 +20,16 @@ pub(crate) fn schedule(
     }
 }
 
-/// Active connections once this one has come; `nq` weighs by it too.
+/// Active connections once this one has come.
 #[inline]
 pub(crate) fn expected_connections(real_server: &RealServer) -> u64 {
     u64::from(real_server.counts.load().active) + 1
 }
 
-/// Compares delays by cross multiplication in 64 bits: at most 2³¹ connections and a weight under 2³².
+/// The choice without slow start, `nq`'s too where nobody is idle. Compares delays by cross multiplication in 64 bits: at
+/// most 2³¹ connections and a weight under 2³².
 #[inline]
-fn least(real_servers: &[RealServer]) -> Option<usize> {
+pub(crate) fn least(real_servers: &[RealServer]) -> Option<usize> {
     let mut least: Option<(usize, u64, u64)> = None;
     for (index, real_server) in real_servers.iter().enumerate() {
         if !real_server.is_eligible() {

@@ -373,36 +373,9 @@ pub(super) fn status(status: &Status) -> String {
 
 /// What is not as by default.
 fn describe_options(options: &ConnectionsConfig) -> String {
-    let default = ConnectionsConfig::default();
-    // Taken apart, so that a new one cannot be forgotten here.
-    let ConnectionsConfig {
-        timeouts: _,
-        sloppy_tcp,
-        sloppy_sctp,
-        secure_tcp,
-        conn_reuse_mode,
-        expire_nodest_conn,
-        expire_quiescent_template,
-        lblc_expiration_seconds,
-        creation_rate_per_worker,
-    } = options;
-    macro_rules! changed {
-        ($($key:ident),+) => {
-            [$((*$key != default.$key, format!(concat!(stringify!($key), " {}"), $key))),+]
-        };
-    }
-    let changed = changed!(
-        sloppy_tcp,
-        sloppy_sctp,
-        secure_tcp,
-        conn_reuse_mode,
-        expire_nodest_conn,
-        expire_quiescent_template,
-        lblc_expiration_seconds,
-        creation_rate_per_worker
-    );
-    let changed: Vec<String> =
-        changed.into_iter().filter_map(|(is_changed, text)| is_changed.then_some(text)).collect();
+    let both = options.options().into_iter().zip(ConnectionsConfig::default().options());
+    let changed = both.filter(|(option, default)| option != default);
+    let changed: Vec<String> = changed.map(|((name, value), _)| format!("{name} {value}")).collect();
     if changed.is_empty() { "defaults".to_owned() } else { changed.join(", ") }
 }
 

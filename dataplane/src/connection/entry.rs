@@ -170,12 +170,6 @@ impl Entry {
         self.life.store(life(lasting, state, expires), Release);
     }
 
-    /// Changes the template that controls the connection.
-    pub(super) fn set_template(&self, template: Option<u32>) {
-        let destination = self.place.load(Relaxed) as u32;
-        self.set_place(destination, template.unwrap_or(NOTHING));
-    }
-
     /// The next free entry, in a free one.
     pub(super) fn next_free(&self) -> Option<NonZeroU32> {
         NonZeroU32::new((self.place.load(Relaxed) >> 32) as u32)

@@ -64,7 +64,7 @@ impl FlowKey {
         u16::from_be_bytes([high, low])
     }
 
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub fn protocol(&self) -> Protocol {
         Protocol(self.ports_and_protocol.to_ne_bytes()[4])
     }

@@ -216,11 +216,6 @@ impl ConnectionTable {
         self.entry(id.index()).update(state, expires);
     }
 
-    /// Changes the template that controls the connection at `id`.
-    pub fn set_template(&mut self, id: ConnectionId, template: Option<u32>) {
-        self.entry(id.index()).set_template(template);
-    }
-
     /// What other threads read it by.
     pub fn reader(&self) -> TableReader {
         TableReader::new(self.entries.clone())
@@ -517,11 +512,7 @@ mod tests {
             assert_eq!(table.connection(id), expected);
             table.update(id, ConnectionState::TimeWait, Ticks(u32::MAX));
             (expected.state, expected.expires) = (ConnectionState::TimeWait, Ticks(u32::MAX));
-            for template in [Some(0), None, Some(u32::MAX - 1)] {
-                table.set_template(id, template);
-                expected.template = template;
-                assert_eq!(table.connection(id), expected);
-            }
+            assert_eq!(table.connection(id), expected);
             let hash = table.hash(&expected.key);
             for candidate in [table.prefetch_candidate(hash), None] {
                 let mut hit = table.hit(&expected.key, hash, candidate).unwrap();

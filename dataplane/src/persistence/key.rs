@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::snapshot::{Protocol, ServiceKey};
 
-/// Clients and what they came for, by SIP with their Call-ID. Two words, none of which is ever both zero.
+/// Clients and what they came for, by SIP with their Call-ID. The kind makes it never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateKey {
     /// CIP under its netmask (32 bits, low), hash of the Call-ID (32, high).

@@ -97,7 +97,7 @@ impl TemplateTable {
         })
     }
 
-    /// The template of `key`, unless its time is over; for people who ask, not for packets.
+    /// The template of `key`, unless its time is over; neither held nor re-armed.
     pub fn find(&self, key: &TemplateKey, now: Ticks) -> Option<Template> {
         let hash = self.hash(key);
         let bucket = self.bucket(hash);

@@ -132,13 +132,12 @@ impl TemplateTable {
         self.entries.len() as u32
     }
 
-    /// Templates that name this destination slot, invalidated ones that still control connections among them (IPVS:
-    /// `persistconns`).
+    /// Templates of this destination slot that can be found (IPVS: `persistconns`).
     pub fn count(&self, destination: u32) -> u32 {
         self.counts.get(destination as usize).map_or(0, |count| count.0.load(Acquire))
     }
 
-    /// Templates of all destination slots.
+    /// Templates of all destination slots that can be found.
     pub fn len(&self) -> u32 {
         self.counts.iter().map(|count| count.0.load(Acquire)).sum()
     }
@@ -156,8 +155,8 @@ impl TemplateTable {
             + size_of_val(&*self.counts)
     }
 
-    /// The hash of a Call-ID, keyed at random: two texts have the same one by accident only, once in 2^32. Two dialogues
-    /// of one client that do share a template, and each stays with its real server all the same.
+    /// The hash of a Call-ID, keyed at random: two texts have the same one by accident only, once in 2^32. Dialogues that do
+    /// share a template, those of different clients too under the netmask 0: they go to one real server and stay there.
     pub fn hash_call_id(&self, call_id: &[u8]) -> u32 {
         self.call_id_seed.hash_one(call_id) as u32
     }

@@ -110,6 +110,7 @@ struct Round<'a, Q: QueuePair> {
     frames: &'a Burst<Q::Frame>,
     port: PortId,
     now: Ticks,
+    now_seconds: u32,
 }
 
 impl Packet {
@@ -151,13 +152,13 @@ impl<Q: QueuePair> Worker<Q> {
     #[inline]
     pub fn poll(&mut self) {
         self.parts.mailbox.refresh();
-        let now = self.parts.clock.now();
+        let (now, now_seconds) = self.parts.clock.read();
         let mut received = 0;
         for port in 0..self.parts.queues.len() {
             self.parts.queues[port].receive(&mut self.rx);
             if !self.rx.is_empty() {
                 received += self.rx.len();
-                self.forward_burst(PortId(port as u8), now);
+                self.forward_burst(PortId(port as u8), now, now_seconds);
             }
         }
         self.parts.counters.rounds.add(1);
@@ -168,14 +169,20 @@ impl<Q: QueuePair> Worker<Q> {
         }
     }
 
-    fn forward_burst(&mut self, port: PortId, now: Ticks) {
+    fn forward_burst(&mut self, port: PortId, now: Ticks, now_seconds: u32) {
         let count = self.rx.len() as u64;
         parse::parse(&self.rx, port, self.parts.mailbox.current(), &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
-        let round =
-            Round { parts: &mut self.parts, admission: &mut self.admission, frames: &self.rx, port, now };
+        let round = Round {
+            parts: &mut self.parts,
+            admission: &mut self.admission,
+            frames: &self.rx,
+            port,
+            now,
+            now_seconds,
+        };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(port);

@@ -12,20 +12,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
-use crate::clock::{Clock, TICKS_PER_SECOND, Ticks};
+use crate::clock::{TICKS_PER_SECOND, Ticks};
 use crate::connection::{
     Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, StateTimeouts,
 };
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
-use crate::snapshot::{
-    Destination, Options, PersistenceScope, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
-};
+use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, StatelessReason};
 
-/// Port of FTP's control connections.
-const FTP: u16 = 21;
 /// Port of FTP's data connections in active mode.
 const FTP_DATA: u16 = 20;
 /// First port of FTP's data connections in passive mode.
@@ -53,13 +49,13 @@ pub(super) struct Opening<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) templates: &'a TemplateTable,
     pub(super) now: Ticks,
+    now_seconds: u32,
     /// What the ring knows the client by, with its port.
     pub(super) ring_client: IpAddr,
     connections: &'a mut ConnectionTable,
     counts: &'a SharedCounts,
     counters: &'a WorkerCounters,
     pub(super) admission: &'a mut Admission,
-    clock: &'a Clock,
     /// Its first packets were forwarded without state.
     is_adopted: bool,
     adoption_ticks: u32,
@@ -72,7 +68,7 @@ pub(super) fn open<Q: QueuePair>(
     index: usize,
     round: &mut Round<Q>,
 ) -> Result<u32, DropReason> {
-    let WorkerParts { mailbox, connections, templates, counts, counters, clock, .. } = &mut *round.parts;
+    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
     let (snapshot, now) = (mailbox.current(), round.now);
     let key = packet.key.service();
     let Some(service) = service_of(snapshot, key) else {
@@ -97,12 +93,12 @@ pub(super) fn open<Q: QueuePair>(
         snapshot,
         templates,
         now,
+        now_seconds: round.now_seconds,
         ring_client: masked_client(packet, service),
         connections,
         counts,
         counters,
         admission: round.admission,
-        clock,
         is_adopted,
         adoption_ticks,
     };
@@ -117,26 +113,16 @@ pub(super) fn open<Q: QueuePair>(
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
 /// else that of every port. FTP's wants them only where it is persistent: nothing else leads them to the right real server.
 fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<&Service> {
-    let of_port = |port| snapshot.services.get(&ServiceKey { port, ..key }).map(|service| &**service);
-    let of_ftp = || {
-        let may_be_data =
-            key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FTP_PASSIVE_MIN);
-        (snapshot.has_ftp && may_be_data).then(|| of_port(FTP)).flatten()
-    };
+    let of_port = |port| snapshot.services.get(&ServiceKey { port, ..key });
     if let Some(service) = of_port(key.port) {
         return Some(service);
     }
-    match of_ftp() {
-        Some(ftp) => is_persistent_by_itself(ftp).then_some(ftp),
-        None => snapshot.has_every_port.then(|| of_port(0)).flatten(),
+    let may_be_ftp_data =
+        key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FTP_PASSIVE_MIN);
+    match snapshot.ftp_services.get(&key.address).filter(|_| may_be_ftp_data) {
+        Some(ftp) => ftp.persistence.is_some().then_some(ftp),
+        None => snapshot.has_every_port.then(|| of_port(0))?.map(|service| &**service),
     }
-}
-
-/// A group is never FTP's service, as a firewall mark's is not.
-fn is_persistent_by_itself(service: &Service) -> bool {
-    service
-        .persistence
-        .is_some_and(|persistence| matches!(persistence.scope, PersistenceScope::Virtual { .. }))
 }
 
 /// Whether such a packet opens a connection (`tcp_conn_schedule`, `sctp_conn_schedule`).
@@ -199,7 +185,7 @@ impl Opening<'_> {
             client: IpAddr::V4(key.client_address()),
             client_port: key.client_port(),
             vip: IpAddr::V4(key.service().address),
-            now_seconds: self.clock.seconds(),
+            now_seconds: self.now_seconds,
             random: self.admission.random(),
         };
         self.slot_of(self.service.scheduler.schedule(&self.service.real_servers, &request))

@@ -139,7 +139,9 @@ pub fn add_service(
         let key = ServiceKey { address: VIP.into(), port, protocol };
         snapshot.services.insert(key, service.clone());
         snapshot.has_every_port |= port == 0;
-        snapshot.has_ftp |= (protocol, port) == (Protocol::TCP, 21);
+        if (protocol, port) == (Protocol::TCP, 21) {
+            snapshot.ftp_services.insert(VIP.into(), service.clone());
+        }
     }
 }
 

@@ -62,7 +62,10 @@ impl Services {
             let Some(compiled) = &running.compiled else { continue };
             for address in service.addresses() {
                 snapshot.has_every_port |= address.port == 0;
-                snapshot.has_ftp |= is_ftp(address);
+                // A group is never FTP's service, as a firewall mark's is not.
+                if service.id == ServiceId::Virtual(address) && is_ftp(address) {
+                    snapshot.ftp_services.insert(address.address, compiled.clone());
+                }
                 snapshot.services.insert(key(address), compiled.clone());
             }
         }

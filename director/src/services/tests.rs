@@ -339,14 +339,18 @@ fn group_is_one_service_at_each_of_its_addresses() {
         group = "marked"
         fwmark = 7
         persistence = {}
-        members = [{ protocol = "tcp", address = "192.0.2.10", port = 81 }]
+        members = [
+            { protocol = "tcp", address = "192.0.2.10", port = 81 },
+            { protocol = "tcp", address = "192.0.2.10", port = 21 },
+        ]
     "#;
     let services = Config::from_toml(text, "test").unwrap().services;
     let snapshot = rig.adopt(Settings { services: services.clone(), ..Settings::default() }).unwrap();
-    assert_eq!(snapshot.services.len(), 4);
+    assert_eq!(snapshot.services.len(), 5);
     let web = compiled(&snapshot, snapshot::Protocol::TCP, 80);
     assert!(Arc::ptr_eq(web, compiled(&snapshot, snapshot::Protocol::UDP, 443)));
-    assert!(snapshot.has_every_port && !snapshot.has_ftp);
+    assert!(snapshot.has_every_port);
+    assert!(snapshot.ftp_services.is_empty(), "a group is not FTP's");
     let persistence = web.persistence.unwrap();
     assert_eq!((persistence.timeout_ticks, persistence.netmask), (60 * TICKS_PER_SECOND, 0xffff_ff00));
     assert_eq!(persistence.scope, PersistenceScope::Group(0));
@@ -402,7 +406,8 @@ fn persistence_of_ftp_and_of_every_port_is_for_the_whole_vip() {
     let snapshot = rig.edit("tcp 21 rr: 11; tcp 0 rr: 11; tcp 80 rr: 11; udp 21 rr: 11", |service| {
         service.persistence = Some(persistence);
     });
-    assert!(snapshot.has_ftp && snapshot.has_every_port);
+    assert!(snapshot.has_every_port);
+    assert_eq!(snapshot.ftp_services.keys().collect::<Vec<_>>(), [&Ipv4Addr::new(192, 0, 2, 10)]);
     for (protocol, port, scope) in [
         (snapshot::Protocol::TCP, 21, 0),
         (snapshot::Protocol::TCP, 0, 0),
