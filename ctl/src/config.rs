@@ -124,9 +124,11 @@ pub struct ConnectionsConfig {
     /// TCP states change by IPVS's table for denial-of-service attacks (`secure_tcp` 3).
     pub secure_tcp: bool,
     /// What a SYN or INIT on the tuple of a known connection does; bits as IPVS has them: 1 reschedules where that
-    /// connection is over (TIME_WAIT, CLOSE), 2 in FIN_WAIT too, 0 never.
+    /// connection is over (TIME_WAIT, CLOSE, SCTP's CLOSED), 2 in FIN_WAIT too, 0 never; never where persistence keeps
+    /// the client.
     pub conn_reuse_mode: u8,
-    /// Connections of a removed real server end at once, instead of at their timeout.
+    /// Connections of a removed real server end with their next packet, or else within seconds, instead of at their
+    /// timeout.
     pub expire_nodest_conn: bool,
     /// A persistent client leaves a real server of weight 0 with its next connection.
     pub expire_quiescent_template: bool,

@@ -116,7 +116,8 @@ pub struct Destination {
     pub timeouts: u16,
     /// Its weight is 0.
     pub is_quiesced: bool,
-    /// It is drained, and its persistent clients leave it with their next connection.
+    /// Its persistent clients leave it with their next connection: it is drained, or quiesced and they do not stay with
+    /// such a one (IPVS: `expire_quiescent_template`).
     pub refuses_persistent: bool,
 }
 
@@ -151,10 +152,8 @@ pub struct Options {
     pub secure_tcp: bool,
     /// IPVS's bits: 1 reschedules a SYN where the connection is over, 2 in FIN_WAIT too.
     pub conn_reuse_mode: u8,
-    /// Connections of a removed real server end at once.
+    /// Connections of a removed real server end with their next packet, or by the sweep within seconds.
     pub expire_nodest_conn: bool,
-    /// Persistent clients leave a real server of weight 0.
-    pub expire_quiescent_template: bool,
     /// Connections that each worker may open in a second; 0: no limit.
     pub creation_rate_per_worker: u32,
 }
@@ -167,7 +166,6 @@ impl Default for Options {
             secure_tcp: false,
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
-            expire_quiescent_template: false,
             creation_rate_per_worker: 0,
         }
     }

@@ -61,17 +61,14 @@ fn configuration() -> impl Strategy<Value = Configuration> {
             refuses_persistent,
         });
     let options =
-        (proptest::array::uniform5(any::<bool>()), 0_u8..4, prop_oneof![Just(0_u32), Just(1), Just(800)])
-            .prop_map(|([sloppy_tcp, sloppy_sctp, secure_tcp, expire, quiescent], conn_reuse_mode, rate)| {
-                Options {
-                    sloppy_tcp,
-                    sloppy_sctp,
-                    secure_tcp,
-                    conn_reuse_mode,
-                    expire_nodest_conn: expire,
-                    expire_quiescent_template: quiescent,
-                    creation_rate_per_worker: rate,
-                }
+        (proptest::array::uniform4(any::<bool>()), 0_u8..4, prop_oneof![Just(0_u32), Just(1), Just(800)])
+            .prop_map(|([sloppy_tcp, sloppy_sctp, secure_tcp, expire], conn_reuse_mode, rate)| Options {
+                sloppy_tcp,
+                sloppy_sctp,
+                secure_tcp,
+                conn_reuse_mode,
+                expire_nodest_conn: expire,
+                creation_rate_per_worker: rate,
             });
     let algorithm = proptest::sample::select(Algorithm::ALL.to_vec());
     (algorithm, proptest::array::uniform4(proptest::option::weighted(0.7, real_server)), options)
@@ -195,10 +192,7 @@ impl Model {
 
     /// A new connection of a client that was there goes there again.
     fn keeps_clients(&self, slot: u32) -> bool {
-        self.configuration.real_servers[slot as usize].is_some_and(|of| {
-            let is_left = of.weight == 0 && self.configuration.options.expire_quiescent_template;
-            !is_left && !of.refuses_persistent
-        })
+        self.configuration.real_servers[slot as usize].is_some_and(|of| !of.refuses_persistent)
     }
 
     /// A change by itself moves and ends nothing; but connections of a removed real server may end at once.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ctl::config::{GroupName, Protocol, ServiceConfig, ServiceId};
 use ctl::protocol::{
-    CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionOrder, ConnectionView, Connections, ConnectionsQuery,
-    EntryKind, ErrorCode, ErrorReply,
+    CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionOrder, ConnectionView,
+    Connections, ConnectionsQuery, EntryKind, ErrorCode, ErrorReply,
 };
 use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
 use dataplane::connection::{Connection, ConnectionState, TableReader};
@@ -27,10 +27,6 @@ use crate::draft::no_service;
 use crate::selection::Selection;
 use crate::slots::Owner;
 
-/// What `offset` and `limit` may reach together: rows that one listing holds.
-pub const REACH_MAX: u32 = CONNECTION_ROWS_MAX;
-/// Rows in one answer, whatever the client asks for: about 100 MB of JSON, within what clients take.
-pub const ROWS_MAX: u32 = 500_000;
 /// Listings that run at once.
 pub const AT_ONCE: usize = 2;
 /// How long a listing may wait for others.
@@ -85,10 +81,10 @@ pub async fn list(control: &SharedControl, query: &ConnectionsQuery) -> Result<C
 }
 
 fn check(query: &ConnectionsQuery) -> Result<(), ErrorReply> {
-    let reach = query.offset.checked_add(query.limit).filter(|reach| *reach <= REACH_MAX);
+    let reach = query.offset.checked_add(query.limit).filter(|reach| *reach <= CONNECTION_ROWS_MAX);
     if reach.is_none() {
         let (offset, limit) = (query.offset, query.limit);
-        let message = format!("offset {offset} and limit {limit} are over {REACH_MAX} together");
+        let message = format!("offset {offset} and limit {limit} are over {CONNECTION_ROWS_MAX} together");
         return Err(ErrorReply::new(ErrorCode::Invalid, message)
             .with_help("narrow the listing by service, client, VIP, real server or state"));
     }
@@ -167,7 +163,7 @@ impl Listing {
             sort: query.sort,
             descending: query.descending,
             offset: query.offset as usize,
-            limit: query.limit.min(ROWS_MAX) as usize,
+            limit: query.limit.min(CONNECTION_PAGE_ROWS_MAX) as usize,
         })
     }
 

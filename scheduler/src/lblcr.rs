@@ -54,19 +54,8 @@ impl Locality<MEMBERS_MAX> {
 
     /// Index of the least loaded RS of the set that takes connections, the first of equals.
     fn least(&self, set: &Set<MEMBERS_MAX>, real_servers: &[RealServer]) -> Option<usize> {
-        let mut least: Option<(usize, u64, u64)> = None;
-        for index in set.members().iter().filter_map(|&number| self.incarnations.index_of(number)) {
-            let Some(real_server) = real_servers.get(index).filter(|member| member.is_eligible()) else {
-                continue;
-            };
-            let (overhead, weight) = (real_server.overhead(), u64::from(real_server.weight));
-            if least.is_none_or(|(_, least_overhead, least_weight)| {
-                overhead.wrapping_mul(least_weight) < least_overhead.wrapping_mul(weight)
-            }) {
-                least = Some((index, overhead, weight));
-            }
-        }
-        least.map(|(index, ..)| index)
+        let indices = set.members().iter().filter_map(|&number| self.incarnations.index_of(number));
+        wlc::least_of(indices.filter_map(|index| Some((index, real_servers.get(index)?))))
     }
 
     /// Removes the RS with the most overhead for its weight, the first of equals; none if all weights are 0.

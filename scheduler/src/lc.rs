@@ -3,6 +3,7 @@
 //!
 //! Matches `net/netfilter/ipvs/ip_vs_lc.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
 
+use crate::least_loaded::least_loaded;
 use crate::ramp::Ramp;
 use crate::{RealServer, Request};
 
@@ -21,17 +22,7 @@ pub(crate) fn schedule(
 
 #[inline]
 fn least(real_servers: &[RealServer]) -> Option<usize> {
-    let mut least: Option<(usize, u64)> = None;
-    for (index, real_server) in real_servers.iter().enumerate() {
-        if !real_server.is_eligible() {
-            continue;
-        }
-        let overhead = real_server.overhead();
-        if least.is_none_or(|(_, least_overhead)| overhead < least_overhead) {
-            least = Some((index, overhead));
-        }
-    }
-    least.map(|(index, _)| index)
+    least_loaded(real_servers.iter().enumerate(), RealServer::overhead, |_| 1)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | `rr.rs`, `wrr.rs` | round robin, weighted round robin |
 //! | `lc.rs`, `wlc.rs` | least connection, weighted least connection (the default) |
 //! | `sed.rs`, `nq.rs` | shortest expected delay, never queue |
+//! | `least_loaded.rs` | the comparison of these four, `lblc`, `lblcr` and slow start |
 //! | `ramp.rs` | slow start of a newcomer under `lc`, `wlc` and `sed` |
 //! | `fo.rs`, `ovf.rs` | weighted failover, overflow |
 //! | `twos.rs` | power of two choices |
@@ -44,6 +45,7 @@ mod hash_ring;
 mod lblc;
 mod lblcr;
 mod lc;
+mod least_loaded;
 mod maglev;
 mod mh;
 mod nq;
@@ -67,7 +69,7 @@ pub use hash_ring::HashRing;
 /// What a scheduler may know of the packet that asks for a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// The client's address (CIP), masked where the service's persistence masks it: key of `sh` and `mh`.
+    /// The client's address (CIP), whole whatever the persistence's netmask, as in IPVS: key of `sh` and `mh`.
     pub client: IpAddr,
     /// The client's port, 0 where the protocol has none: read with `sh-port` and `mh-port`.
     pub client_port: u16,

@@ -7,6 +7,7 @@
 //!
 //! Invariant: with no RS on its ramp, decisions are IPVS's.
 
+use crate::least_loaded::least_loaded;
 use crate::{RealServer, Request};
 
 /// The slow start of one service at one instant.
@@ -58,21 +59,8 @@ impl Ramp {
         load: impl Fn(&RealServer) -> u64,
         weight: impl Fn(&RealServer) -> u32,
     ) -> Option<usize> {
-        let mut least: Option<(usize, u64, u64)> = None;
-        for (index, real_server) in real_servers.iter().enumerate() {
-            if !real_server.is_eligible() {
-                continue;
-            }
-            let load = load(real_server);
-            let weight = self.effective_weight(real_server, weight(real_server));
-            let is_less_loaded = least.is_none_or(|(_, least_load, least_weight)| {
-                u128::from(load) * u128::from(least_weight) < u128::from(least_load) * u128::from(weight)
-            });
-            if is_less_loaded {
-                least = Some((index, load, weight));
-            }
-        }
-        least.map(|(index, ..)| index)
+        let effective = |real_server: &RealServer| self.effective_weight(real_server, weight(real_server));
+        least_loaded(real_servers.iter().enumerate(), load, effective)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Matches `net/netfilter/ipvs/ip_vs_sed.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
 //! UDP is never active, so that over UDP it is always the newest of the heaviest.
 
+use crate::least_loaded::least_loaded;
 use crate::ramp::Ramp;
 use crate::{RealServer, Request};
 
@@ -26,24 +27,11 @@ pub(crate) fn expected_connections(real_server: &RealServer) -> u64 {
     u64::from(real_server.counts.load().active) + 1
 }
 
-/// The choice without slow start, `nq`'s too where nobody is idle. Compares delays by cross multiplication in 64 bits: at
-/// most 2³¹ connections and a weight under 2³².
+/// The choice without slow start, `nq`'s too where nobody is idle.
 #[inline]
 pub(crate) fn least(real_servers: &[RealServer]) -> Option<usize> {
-    let mut least: Option<(usize, u64, u64)> = None;
-    for (index, real_server) in real_servers.iter().enumerate() {
-        if !real_server.is_eligible() {
-            continue;
-        }
-        let expected = expected_connections(real_server);
-        let weight = u64::from(real_server.weight);
-        if least
-            .is_none_or(|(_, least_expected, least_weight)| expected * least_weight < least_expected * weight)
-        {
-            least = Some((index, expected, weight));
-        }
-    }
-    least.map(|(index, ..)| index)
+    let weight = |real_server: &RealServer| real_server.weight.into();
+    least_loaded(real_servers.iter().enumerate(), expected_connections, weight)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! Matches `net/netfilter/ipvs/ip_vs_wlc.c`. Invariant: of equals, the first of the list (the newest RS) is picked.
 
+use crate::least_loaded::least_loaded;
 use crate::ramp::Ramp;
 use crate::{RealServer, Request};
 
@@ -24,26 +25,15 @@ pub(crate) fn schedule(
 }
 
 /// The RS with the least overhead for its weight; also what `lblc` and `lblcr` fill their caches with.
-///
-/// Compares overhead / weight by cross multiplication in 64 bits: an overhead is under 2⁴¹ and a weight under 2¹⁶.
-/// (`wrapping_mul`, so that a weight outside its range is no panic path.)
 #[inline]
 pub(crate) fn least(real_servers: &[RealServer]) -> Option<usize> {
-    let mut least: Option<(usize, u64, u64)> = None;
-    for (index, real_server) in real_servers.iter().enumerate() {
-        if !real_server.is_eligible() {
-            continue;
-        }
-        let overhead = real_server.overhead();
-        let weight = u64::from(real_server.weight);
-        let is_less_loaded = least.is_none_or(|(_, least_overhead, least_weight)| {
-            overhead.wrapping_mul(least_weight) < least_overhead.wrapping_mul(weight)
-        });
-        if is_less_loaded {
-            least = Some((index, overhead, weight));
-        }
-    }
-    least.map(|(index, ..)| index)
+    least_of(real_servers.iter().enumerate())
+}
+
+/// The same among some of them.
+#[inline]
+pub(crate) fn least_of<'a>(candidates: impl Iterator<Item = (usize, &'a RealServer)>) -> Option<usize> {
+    least_loaded(candidates, RealServer::overhead, |real_server| real_server.weight.into())
 }
 
 #[cfg(test)]

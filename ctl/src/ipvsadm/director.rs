@@ -96,13 +96,17 @@ impl Marks {
         Ok(self.groups.as_ref().and_then(|groups| groups.get(&mark).copied()))
     }
 
-    /// A group with a mark is added.
+    /// A group with a mark is added; who adds it has asked for the mark before.
     pub(super) fn insert(&mut self, mark: u32, name: GroupName) {
-        self.groups.get_or_insert_default().insert(mark, name);
+        if let Some(groups) = &mut self.groups {
+            groups.insert(mark, name);
+        }
     }
 
     /// A group is removed.
     pub(super) fn remove(&mut self, name: GroupName) {
-        self.groups.get_or_insert_default().retain(|_, known| *known != name);
+        if let Some(groups) = &mut self.groups {
+            groups.retain(|_, known| *known != name);
+        }
     }
 }

@@ -105,10 +105,10 @@ impl Plan {
             Extension::Connections(options) => {
                 self.push(number, Action::SetTimeouts, Command::SetOptions(options));
             }
+            // One with a mark has a line of its own.
+            Extension::AddService(service) if service.fwmark.is_some() => return Err(marked()),
             Extension::AddService(service) => {
-                let command = Command::AddVip(service);
-                self.note_marks(&command);
-                self.push(number, Action::AddService, command);
+                self.push(number, Action::AddService, Command::AddVip(service));
             }
             Extension::Service(_) | Extension::RealServer(_) => self.pending = Some((number, extension)),
         }
@@ -214,6 +214,10 @@ fn misplaced(extension: Option<&Extension>) -> Failure {
             "dr-director: a comment that starts with `{MARKER}` stands before the line that {wanted}"
         ),
     }
+}
+
+fn marked() -> Failure {
+    Failure { exit_code: 2, text: "dr-director: `-A -f` adds a group that has a firewall mark".to_owned() }
 }
 
 fn no_group() -> Failure {

@@ -35,6 +35,14 @@ pub enum Label {
 }
 
 impl Label {
+    /// The virtual port, 0 of what has none.
+    pub(super) fn port(&self) -> u16 {
+        match self {
+            Label::Virtual { port, .. } => *port,
+            Label::Fwmark { .. } | Label::Group(_) => 0,
+        }
+    }
+
     fn mark(&self) -> u32 {
         match self {
             Label::Fwmark { mark, .. } => *mark,
@@ -144,10 +152,7 @@ impl ServiceRow {
             (ServiceId::Group(_), Some(mark)) => Label::Fwmark { mark, family: Family::V4 },
             (ServiceId::Group(name), None) => Label::Group(name.to_string()),
         };
-        let port = match label {
-            Label::Virtual { port, .. } => port,
-            _ => 0,
-        };
+        let port = label.port();
         let persistence = service.persistence;
         let netmask = persistence.map_or(Persistence::NETMASK, |persistence| persistence.netmask);
         let engine = persistence.and_then(|persistence| persistence.engine);
@@ -172,10 +177,7 @@ impl ServiceRow {
             row.counters = counters(&stats.totals);
             row.rates = rates(&stats.rates);
         }
-        let port = match row.label {
-            Label::Virtual { port, .. } => port,
-            _ => 0,
-        };
+        let port = row.label.port();
         let servers = view.real_servers.iter();
         row.real_servers = servers
             .map(|view| {

@@ -17,13 +17,9 @@ use super::save::save;
 use crate::client::ClientError;
 use crate::config::{Config, ServiceId, Timeouts};
 use crate::protocol::{
-    Changed, Command, Connections, ConnectionsQuery, EntryKind, Filter, ServiceView, Show, Stats, Status,
+    CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, Changed, Command, Connections, ConnectionsQuery,
+    EntryKind, Filter, ServiceView, Show, Stats, Status,
 };
-
-/// Rows of one answer of `connections`.
-const PAGE_ROWS: u32 = 100_000;
-/// Rows that the control protocol lists at all.
-const ROWS_MAX: u32 = 1_000_000;
 
 /// What the run talks to.
 pub(super) struct Run<'a> {
@@ -248,12 +244,12 @@ impl Run<'_> {
         let mut views = Vec::new();
         let matching = loop {
             let offset = views.len() as u32;
-            let limit = PAGE_ROWS.min(ROWS_MAX - offset);
+            let limit = CONNECTION_PAGE_ROWS_MAX.min(CONNECTION_ROWS_MAX - offset);
             let query = ConnectionsQuery { kind: EntryKind::All, offset, limit, ..Default::default() };
             let page: Connections = self.ask(Action::List, &Command::Connections(query))?;
             let is_last = page.connections.len() < limit as usize;
             views.extend(page.connections);
-            if is_last || views.len() >= ROWS_MAX as usize {
+            if is_last || views.len() >= CONNECTION_ROWS_MAX as usize {
                 break page.matching;
             }
         };
@@ -264,7 +260,7 @@ impl Run<'_> {
             format::prepare_names(&[], &rows, self.names);
         }
         self.print(&format::connections(&rows, has_engine, is_numeric, self.names))?;
-        if rows.len() == ROWS_MAX as usize && matching > rows.len() as u64 {
+        if rows.len() == CONNECTION_ROWS_MAX as usize && matching > rows.len() as u64 {
             return Err(Refusal::ConnectionsCut { shown: rows.len(), matching }.into());
         }
         Ok(())

@@ -115,7 +115,7 @@ mod tests {
     fn remove(table: &mut ConnectionTable, number: u32) {
         let key = connection(number, 0, 0).key;
         let hash = table.hash(&key);
-        let removed = table.find(&key, hash, None).map(|id| table.remove(id));
+        let removed = table.hit(&key, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
         assert!(removed.is_some());
     }
 
@@ -141,8 +141,8 @@ mod tests {
             }
             let lasting = connection(step % LASTING, 0, step);
             let hash = table.hash(&lasting.key);
-            let id = table.find(&lasting.key, hash, None).unwrap();
-            table.update(id, lasting.state, lasting.expires);
+            let mut hit = table.hit(&lasting.key, hash, None).unwrap();
+            hit.update(lasting.state, lasting.expires);
         }
     }
 

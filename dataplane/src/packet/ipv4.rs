@@ -109,11 +109,6 @@ impl Ipv4Header {
     pub fn destination_address(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.destination)
     }
-
-    /// Source address.
-    pub fn source_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.source)
-    }
 }
 
 /// The sum over a header without options is what a good checksum makes it. The order of bytes does not matter to that,

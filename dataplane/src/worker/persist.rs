@@ -75,8 +75,7 @@ impl Opening<'_> {
         self.snapshot.destinations.get(slot as usize).is_some_and(|destination| {
             let is_there =
                 matches!(destination.state, DestinationState::Forwarding | DestinationState::Unresolved);
-            let is_left = destination.is_quiesced && self.snapshot.options.expire_quiescent_template;
-            is_there && !is_left && !destination.refuses_persistent
+            is_there && !destination.refuses_persistent
         })
     }
 }

@@ -83,7 +83,7 @@ fn listed(
         sort: query.sort,
         descending: query.descending,
         offset: query.offset as usize,
-        limit: query.limit.min(ROWS_MAX) as usize,
+        limit: query.limit.min(CONNECTION_PAGE_ROWS_MAX) as usize,
     };
     listing.run()
 }
@@ -203,13 +203,13 @@ fn what_cannot_be_listed_is_refused() {
     for state in ConnectionState::ALL.iter().map(|state| state.name()).chain([ASSURED, NOT_ASSURED]) {
         check(&ConnectionsQuery { state: Some(state.to_owned()), ..query() }).unwrap();
     }
-    for (offset, limit) in [(REACH_MAX, 1), (u32::MAX, u32::MAX), (0, REACH_MAX + 1)] {
+    for (offset, limit) in [(CONNECTION_ROWS_MAX, 1), (u32::MAX, u32::MAX), (0, CONNECTION_ROWS_MAX + 1)] {
         assert_eq!(
             check(&ConnectionsQuery { offset, limit, ..query() }).unwrap_err().code,
             ErrorCode::Invalid
         );
     }
-    check(&ConnectionsQuery { offset: REACH_MAX - 1, limit: 1, ..query() }).unwrap();
+    check(&ConnectionsQuery { offset: CONNECTION_ROWS_MAX - 1, limit: 1, ..query() }).unwrap();
 }
 
 /// A million connections stay, others come and go as fast as a worker can make them.

@@ -98,12 +98,20 @@ impl Services {
             snapshot.destinations[known.slot as usize] = Destination {
                 timeouts,
                 is_quiesced: effective_weight(real_server) == 0,
-                refuses_persistent: real_server.drain.is_some_and(|drain| !drain.keep_persistent),
+                refuses_persistent: self.refuses_persistent(real_server),
                 ..way_to(topology, address, neighbours.resolution(address))
             };
             if let Some(route) = topology.route(address) {
                 snapshot.addresses.insert(address, AddressRole::RealServer(route.port));
             }
+        }
+    }
+
+    /// A drain says itself what becomes of persistent clients; without one, the option for quiesced real servers does.
+    fn refuses_persistent(&self, real_server: &RealServerConfig) -> bool {
+        match real_server.drain {
+            Some(drain) => !drain.keep_persistent,
+            None => real_server.weight == 0 && self.settings.connections.expire_quiescent_template,
         }
     }
 }
@@ -237,7 +245,6 @@ fn options(connections: &ConnectionsConfig) -> Options {
         secure_tcp: connections.secure_tcp,
         conn_reuse_mode: connections.conn_reuse_mode,
         expire_nodest_conn: connections.expire_nodest_conn,
-        expire_quiescent_template: connections.expire_quiescent_template,
         creation_rate_per_worker: connections.creation_rate_per_worker,
     }
 }

@@ -271,6 +271,28 @@ fn draining_and_weight_zero_get_nothing_and_a_new_scheduler_starts_anew() {
 }
 
 #[test]
+fn persistent_clients_leave_as_the_drain_says_and_a_quiesced_real_server_as_the_option_does() {
+    let mut rig = Rig::new("tcp 80 rr: 11*0, 12");
+    let drains = [None, Some(false), Some(true)];
+    for (expire_quiescent_template, refuses) in [(false, [false, true, false]), (true, [true, true, false])] {
+        for (keep_persistent, refuses) in drains.into_iter().zip(refuses) {
+            let mut services = parse("tcp 80 rr: 11*0, 12");
+            let drain = |keep_persistent| Drain { keep_persistent, ..Drain::default() };
+            services[0].real_servers[0].drain = keep_persistent.map(drain);
+            let connections = ConnectionsConfig { expire_quiescent_template, ..Default::default() };
+            let snapshot = rig.adopt(Settings { services, connections }).unwrap();
+            let destination = snapshot.destinations[rig.slot(11) as usize];
+            assert!(destination.is_quiesced);
+            assert_eq!(
+                destination.refuses_persistent, refuses,
+                "expire_quiescent_template {expire_quiescent_template}, drain {keep_persistent:?}"
+            );
+            assert!(!snapshot.destinations[rig.slot(12) as usize].refuses_persistent);
+        }
+    }
+}
+
+#[test]
 fn service_for_which_nothing_changes_is_the_very_same() {
     let mut rig = Rig::new("tcp 80 wlc: 11, 12; tcp 81 wlc: 11");
     let before = rig.snapshot();
