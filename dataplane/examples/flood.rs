@@ -200,6 +200,7 @@ fn snapshot(counts: &SharedCounts, creation_rate_per_worker: u32) -> Snapshot {
     let service = Arc::new(Service {
         scheduler: Scheduler::new(config, &real_servers),
         ring: Arc::new(HashRing::new(&real_servers)),
+        stateless: Arc::default(),
         real_servers,
         persistence: None,
         one_packet: false,

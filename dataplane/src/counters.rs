@@ -62,6 +62,8 @@ pub struct WorkerCounters {
     pub stateless: [Counter; StatelessReason::COUNT],
     /// Connections among those opened whose first packets were forwarded without one.
     pub adopted: Counter,
+    /// Connections of persistent clients that opened without a template, for want of room.
+    pub untemplated: Counter,
     /// Frames of the control thread that a port took.
     pub control_sent: Counter,
     /// Frames of the control thread that a port refused.
@@ -90,6 +92,7 @@ impl WorkerCounters {
             dropped: std::array::from_fn(|_| Counter::default()),
             stateless: std::array::from_fn(|_| Counter::default()),
             adopted: Counter::default(),
+            untemplated: Counter::default(),
             control_sent: Counter::default(),
             control_not_sent: Counter::default(),
             rounds: Counter::default(),

@@ -11,6 +11,7 @@
 //! | [`connection`] | the connection table, the states, expiry, how others read it |
 //! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
+//! | [`stateless`] | when packets of a service were last forwarded without state |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
@@ -30,5 +31,6 @@ pub mod packet;
 pub mod persistence;
 pub mod port;
 pub mod snapshot;
+pub mod stateless;
 pub mod verdict;
 pub mod worker;

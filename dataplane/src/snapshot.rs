@@ -9,6 +9,7 @@ use scheduler::{ConnectionCounts, HashRing, RealServer, Scheduler};
 
 use crate::connection::state::StateTimeouts;
 use crate::port::PortId;
+use crate::stateless::StatelessMemory;
 
 /// Layer 4 protocol number (IANA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +44,8 @@ pub struct Service {
     pub real_servers: Vec<RealServer>,
     /// Where packets go for which no state may be kept; made for `real_servers`.
     pub ring: Arc<HashRing>,
+    /// When there were such; one for all versions of the service.
+    pub stateless: Arc<StatelessMemory>,
     /// A client stays with its real server.
     pub persistence: Option<Persistence>,
     /// Each UDP packet is scheduled for itself and no connection is kept.

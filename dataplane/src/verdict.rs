@@ -100,8 +100,10 @@ reasons! {
         CreationRate = "creation_rate",
         /// The worker's connection table is full.
         TableFull = "table_full",
-        /// The table of persistence templates is full.
-        TemplateTableFull = "template_table_full",
+        /// The connection may have begun without state, and its real server is over its threshold.
+        Threshold = "threshold",
+        /// The connection may have begun without state, and the packet, an RST or ABORT, ends it.
+        Ending = "ending",
     }
 }
 

@@ -69,7 +69,7 @@ fn no_kind_of_service_and_no_flood_makes_the_worker_allocate() {
     };
     // ovf takes no more connections than the weight.
     let of_weight = |slot| Rs { weight: 1000, ..Rs::new(slot) };
-    let real_servers = [of_weight(0), Rs { upper_threshold: 50, ..of_weight(1) }, of_weight(2)];
+    let real_servers = [of_weight(0), Rs { upper_threshold: 10, ..of_weight(1) }, of_weight(2)];
     let configuration = |counts: &SharedCounts, algorithm, rate| -> Snapshot {
         let mut snapshot = snapshot(counts, 1, algorithm, &real_servers);
         let services: [(u16, PersistentClient, bool, Protocol); 4] = [
@@ -94,6 +94,7 @@ fn no_kind_of_service_and_no_flood_makes_the_worker_allocate() {
     for algorithm in Algorithm::ALL {
         let limits = TemplateLimits { capacity: 64, ..template_limits() };
         let mut rig = Rig::with_templates(1, 1, 300, &limits, |counts| configuration(counts, algorithm, 0));
+        set_thresholds(&rig.counts, &real_servers);
         let mut in_worker = 0;
         let mut frames = Vec::new();
         for number in 0..200_u16 {
@@ -147,6 +148,7 @@ fn no_kind_of_service_and_no_flood_makes_the_worker_allocate() {
         }
         assert!(rig.dropped(dataplane::verdict::DropReason::BadSip) > 0);
         assert!(rig.counters[0].adopted.load() > 0, "{algorithm}");
+        assert!(rig.counters[0].untemplated.load() > 0, "{algorithm}");
         rig.assert_conservation();
     }
 }

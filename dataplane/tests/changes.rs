@@ -101,7 +101,8 @@ struct Model {
     rig: Rig,
     now: u32,
     configuration: Configuration,
-    last_stateless: Option<u32>,
+    /// By the VIP's port: each service has its own.
+    last_stateless: HashMap<u16, u32>,
 }
 
 /// What a packet met and what became of it.
@@ -112,6 +113,7 @@ struct Outcome {
     template: Option<u32>,
     went_to: Option<u32>,
     was_stateless: bool,
+    was_untemplated: bool,
     is_drop_of_removed: bool,
 }
 
@@ -130,7 +132,7 @@ impl Model {
         let limits = TemplateLimits { capacity: TEMPLATES, ..template_limits() };
         let mut rig = Rig::with_templates(1, 1, CAPACITY, &limits, |counts| compile(counts, &configuration));
         apply_thresholds(&mut rig, &configuration);
-        Model { rig, now: 0, configuration, last_stateless: None }
+        Model { rig, now: 0, configuration, last_stateless: HashMap::new() }
     }
 
     /// The connections whose time is not over.
@@ -232,13 +234,14 @@ impl Model {
     fn send(&mut self, sent: Sent) {
         let before = self.living();
         let stateless = self.rig.counters[0].stateless_total();
+        let untemplated = self.rig.counters[0].untemplated.load();
         let dropped_removed = self.rig.dropped(RealServerRemoved);
         let template = self.template(&sent);
         let went_to = self.rig.slot_for(&sent.frame);
         let after = self.living();
         let was_stateless = self.rig.counters[0].stateless_total() > stateless;
         if was_stateless {
-            self.last_stateless = Some(self.now);
+            self.last_stateless.insert(sent.flow.3, self.now);
         }
         self.assert_lasting(&before, Some(sent.flow));
         assert!(after.keys().all(|flow| before.contains_key(flow) || *flow == sent.flow));
@@ -248,6 +251,7 @@ impl Model {
             template,
             went_to,
             was_stateless,
+            was_untemplated: self.rig.counters[0].untemplated.load() > untemplated,
             is_drop_of_removed: self.rig.dropped(RealServerRemoved) > dropped_removed,
         };
         self.check(&sent, &outcome);
@@ -262,7 +266,8 @@ impl Model {
         }
         // A full table is seen before the packet; the packet may have ended a connection in it.
         let is_full = self.rig.connections().len() as u32 + 1 >= CAPACITY;
-        let is_adoptable = self.last_stateless.is_some_and(|last| self.now - last < 960 * 256);
+        let last_stateless = self.last_stateless.get(&sent.flow.3);
+        let is_adoptable = last_stateless.is_some_and(|last| self.now - last < 961 * 256);
         // An RST that may belong to a connection without state makes none.
         let may_be_reset = is_adoptable && !sent.is_first;
         let may_be_stateless =
@@ -316,7 +321,7 @@ impl Model {
             (Some(slot), None) => assert!(self.has_weight(slot)),
         }
         if let Some(new) = after {
-            assert_eq!(new.template.is_some(), sent.flow.3 == HTTPS);
+            assert_eq!(new.template.is_some(), sent.flow.3 == HTTPS && !outcome.was_untemplated);
             if new.template.is_some() {
                 assert_eq!(self.template(sent), went_to);
             }

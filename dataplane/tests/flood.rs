@@ -107,15 +107,16 @@ fn client_whose_syn_was_forwarded_without_state_is_not_cut() {
 #[test]
 fn adoption_ends_with_the_time_that_a_connection_may_be_silent() {
     let mut rig = Rig::with(1, 1, 1 << 16, limited(RATE));
-    let syns = (0..200).map(flow).map(|(client, port)| tcp(client, port, SYN));
-    offer(&mut rig, syns);
-    assert_eq!(rig.stateless(CreationRate), 200 - BURST);
+    let firsts =
+        (0..200).map(flow).flat_map(|(client, port)| [tcp(client, port, SYN), sctp(client, port, &chunk(1))]);
+    offer(&mut rig, firsts);
+    assert_eq!(rig.stateless(CreationRate), 400 - BURST);
     rig.hand.advance_seconds(959);
     assert!(rig.slot_for(&tcp(CLIENT, 1000, ACK)).is_some());
     assert!(rig.slot_for(&sctp(CLIENT, 1000, &chunk(0))).is_some(), "SCTP's too");
     assert_eq!(rig.slot_for(&tcp(CLIENT, 1000, SYN | RST)), rig.slot_for(&tcp(CLIENT, 1000, ACK)));
     assert!(rig.slot_for(&tcp(CLIENT, 1001, SYN | RST)).is_none(), "that is nobody's packet");
-    rig.hand.advance_seconds(1);
+    rig.hand.advance_seconds(2);
     assert!(rig.slot_for(&tcp(CLIENT, 1002, ACK)).is_none());
     assert_eq!(rig.dropped(NoConnection), 2);
     rig.assert_conservation();

@@ -3,7 +3,7 @@
 //! Numbered so that a TCP event is the packet's flags as they are, and so that one mask tells a packet that opens a
 //! connection, whatever its protocol: the bit of SYN without that of RST.
 
-use crate::packet::tcp::{RST, SYN};
+use crate::packet::tcp::{ACK, RST, SYN};
 
 /// A packet's event. Made only by the constructors and constants below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,14 @@ impl Event {
         self.0 & SYN != 0
     }
 
+    /// A packet in the middle of a connection, or one that ends it: TCP with ACK or RST and without SYN, SCTP but INIT.
+    pub const fn is_midway(self) -> bool {
+        match self.0 {
+            tcp if tcp < OTHERS => tcp & SYN == 0 && tcp & (ACK | RST) != 0,
+            other => other != Event::UDP.0 && other != Event::SCTP_INIT.0,
+        }
+    }
+
     /// A TCP packet with RST, or an ABORT as the first chunk.
     pub const fn resets(self) -> bool {
         self.0 & RST != 0
@@ -104,13 +112,16 @@ mod tests {
                 let event = Event::tcp(flags, is_secure);
                 assert_eq!(event.opens(), flags & SYN != 0 && flags & RST == 0);
                 assert_eq!((event.is_first(), event.resets()), (flags & SYN != 0, flags & RST != 0));
+                assert_eq!(event.is_midway(), flags & SYN == 0 && flags & (ACK | RST) != 0);
             }
         }
         let opening: Vec<_> = SCTP.into_iter().filter(|event| event.opens()).collect();
         assert_eq!(opening, [Event::SCTP_INIT]);
         assert!(SCTP.into_iter().all(|event| event.is_first() == (event == Event::SCTP_INIT)));
         assert!(SCTP.into_iter().all(|event| event.resets() == (event == Event::SCTP_ABORT)));
+        assert!(SCTP.into_iter().all(|event| event.is_midway() != event.is_first()));
         assert!(!Event::UDP.opens() && !Event::UDP.is_first() && !Event::UDP.resets());
+        assert!(!Event::UDP.is_midway());
     }
 
     #[test]

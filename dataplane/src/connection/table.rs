@@ -128,6 +128,11 @@ impl ConnectionTable {
         self.buckets.len()
     }
 
+    /// At most half of the entries are free.
+    pub fn is_half_full(&self) -> bool {
+        self.len >= self.capacity() / 2
+    }
+
     /// Memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.buckets) + size_of_val(&*self.entries.slots)

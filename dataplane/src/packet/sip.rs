@@ -11,13 +11,26 @@ pub const CALL_ID_BYTES_MAX: usize = 255;
 /// a Call-ID that begins beyond is none.
 pub const SEARCHED_BYTES: usize = 1500;
 
+/// Header lines that are searched: several times what clients and proxies write before it. A flood of the shortest lines
+/// costs no more than that.
+pub const SEARCHED_LINES: usize = 64;
+
+/// Spaces, tabs and folded line ends that may stand before or behind the colon.
+const WHITESPACE_BYTES_MAX: usize = 255;
+
 /// The Call-ID of a SIP message, as it is written there; none where there is none or it is no proper one.
 pub fn call_id(message: &[u8]) -> Option<&[u8]> {
     let searched = message.get(..SEARCHED_BYTES).unwrap_or(message);
     let mut rest = after_line(searched)?;
-    while !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
-        if let Some(value) = value_of_call_id(rest) {
-            return checked(value);
+    for _ in 0..SEARCHED_LINES {
+        match rest.first()? {
+            b'\r' | b'\n' => return None,
+            b'c' | b'C' | b'i' | b'I' => {
+                if let Some(value) = value_of_call_id(rest) {
+                    return checked(value);
+                }
+            }
+            _ => {}
         }
         rest = after_line(rest)?;
     }
@@ -26,7 +39,7 @@ pub fn call_id(message: &[u8]) -> Option<&[u8]> {
 
 /// What follows the first line's end: CR, LF or both (RFC 2543 allows each).
 fn after_line(text: &[u8]) -> Option<&[u8]> {
-    let end = text.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    let end = memchr::memchr2(b'\r', b'\n', text)?;
     match text.get(end..)? {
         [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => Some(rest),
         [] => None,
@@ -43,9 +56,9 @@ fn value_of_call_id(line: &[u8]) -> Option<&[u8]> {
     Some(skip_whitespace(value))
 }
 
-/// Skips spaces and tabs, and line's ends that are followed by one of them (a folded header).
+/// Skips spaces and tabs, and line's ends that are followed by one of them (a folded header), but no more than there may be.
 fn skip_whitespace(mut text: &[u8]) -> &[u8] {
-    loop {
+    for _ in 0..WHITESPACE_BYTES_MAX {
         text = match text {
             [b' ' | b'\t', rest @ ..]
             | [b'\r', b'\n', b' ' | b'\t', rest @ ..]
@@ -53,6 +66,7 @@ fn skip_whitespace(mut text: &[u8]) -> &[u8] {
             _ => return text,
         }
     }
+    text
 }
 
 /// The Call-ID that `value` begins with, where it is a proper one.
@@ -155,6 +169,19 @@ mod tests {
         for (padding, is_found) in [(1000, true), (1480, true), (1500, false)] {
             let message = format!("X\r\nVia: {}\r\ni: a\r\n\r\n", "x".repeat(padding));
             assert_eq!(call_id(message.as_bytes()).is_some(), is_found, "{padding}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_lines_and_so_much_whitespace_are_searched() {
+        for (lines, is_found) in [(0, true), (SEARCHED_LINES - 1, true), (SEARCHED_LINES, false)] {
+            let message = format!("X\r\n{}i: a\r\n\r\n", "i\r\n".repeat(lines));
+            assert_eq!(call_id(message.as_bytes()).is_some(), is_found, "{lines}");
+        }
+        for (spaces, is_found) in [(WHITESPACE_BYTES_MAX, true), (WHITESPACE_BYTES_MAX + 1, false)] {
+            let blank = " ".repeat(spaces);
+            assert_eq!(with(&format!("i:{blank}a")).is_some(), is_found, "{spaces}");
+            assert_eq!(with(&format!("i{blank}:a")).is_some(), is_found, "{spaces}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! What keeps a flood of new tuples from costing more than its packets: so many connections may open in a second and no
-//! more. Whatever comes above that is forwarded without state, and the worker remembers when it last did so.
+//! more. Whatever comes above that is forwarded without state.
 
 use std::hash::BuildHasher;
 
@@ -17,15 +17,14 @@ const COST: u64 = TICKS_PER_SECOND as u64;
 pub(super) struct Admission {
     credit: u64,
     refilled: Ticks,
-    last_stateless: Option<Ticks>,
     random: u64,
 }
 
 impl Admission {
-    /// A full allowance, and nothing forwarded without state yet.
+    /// A full allowance.
     pub(super) fn new(now: Ticks) -> Self {
         let random = std::hash::RandomState::new().hash_one(0);
-        Admission { credit: u64::MAX, refilled: now, last_stateless: None, random }
+        Admission { credit: u64::MAX, refilled: now, random }
     }
 
     /// Whether an allowance of `rate` a second has one connection more. 0: there is no limit.
@@ -44,29 +43,6 @@ impl Admission {
     /// Takes one connection that was allowed from the allowance.
     pub(super) fn spend(&mut self) {
         self.credit = self.credit.saturating_sub(COST);
-    }
-
-    /// A packet is forwarded without state now.
-    pub(super) fn forwarded_without_state(&mut self, now: Ticks) {
-        self.last_stateless = Some(now);
-    }
-
-    /// Whether a packet was forwarded without state less than `ticks` ago.
-    pub(super) fn was_stateless_within(&self, ticks: u32, now: Ticks) -> bool {
-        self.last_stateless.is_some_and(|last| now.since(last) < ticks)
-    }
-
-    /// Once a round while this holds, [`Admission::forget_after`] is due.
-    #[inline(always)]
-    pub(super) fn is_remembering(&self) -> bool {
-        self.last_stateless.is_some()
-    }
-
-    /// Forgets what was `ticks` ago, so that no tick that comes again is taken for it.
-    pub(super) fn forget_after(&mut self, ticks: u32, now: Ticks) {
-        if self.last_stateless.is_some_and(|last| now.since(last) >= ticks) {
-            self.last_stateless = None;
-        }
     }
 
     /// The next random number (SplitMix64).
@@ -118,18 +94,6 @@ mod tests {
         assert_eq!(taken(&mut admission, 0, 1_000_000), 1_000_000);
         assert_eq!(taken(&mut admission, 800, 1_000_000), 0, "a limit that comes back goes on");
         assert_eq!(taken(&mut admission, u32::MAX, 1_000_001), 1_000_000);
-    }
-
-    #[test]
-    fn stateless_forwarding_is_remembered_for_its_time_and_no_longer() {
-        let mut admission = Admission::new(Ticks(0));
-        assert!(!admission.was_stateless_within(100, Ticks(0)));
-        admission.forwarded_without_state(Ticks(50));
-        admission.forget_after(100, Ticks(149));
-        assert!(admission.was_stateless_within(100, Ticks(149)));
-        assert!(!admission.was_stateless_within(100, Ticks(150)));
-        admission.forget_after(100, Ticks(150));
-        assert!(!admission.was_stateless_within(100, Ticks(50)), "the same tick, 194 days later");
     }
 
     #[test]

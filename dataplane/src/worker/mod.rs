@@ -191,9 +191,6 @@ impl<Q: QueuePair> Worker<Q> {
     fn expire(&mut self, now: Ticks) {
         let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut self.parts;
         let snapshot = mailbox.current();
-        if self.admission.is_remembering() {
-            self.admission.forget_after(open::ADOPTION_TICKS_MAX, now);
-        }
         // With the snapshot of a removed real server in force, one round trip of the sweep ends all its connections, and
         // their templates with them; those that control none go with the templates' sweep.
         let expires_removed = snapshot.options.expire_nodest_conn;

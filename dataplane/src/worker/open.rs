@@ -10,6 +10,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use scheduler::Algorithm;
+
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
 use crate::clock::{TICKS_PER_SECOND, Ticks};
@@ -27,20 +29,20 @@ const FTP_DATA: u16 = 20;
 /// First port of FTP's data connections in passive mode.
 const FTP_PASSIVE_MIN: u16 = 1024;
 
-/// For so long after a packet was forwarded without state, new connections go by the ring too: a client that was not
-/// answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
-const RING_TICKS: u32 = 60 * TICKS_PER_SECOND;
+/// For so long after a packet of its service was forwarded without state, a new connection goes by the ring too: a client
+/// that was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
+const RETRY_SECONDS: u32 = 60;
 
-/// For so long after a packet was forwarded without state, packets midway are adopted: as long as a connection with these
-/// timeouts may be silent, counted from when [`Opening::timeout`] may last have cut that short.
-fn adoption_ticks(timeouts: &StateTimeouts) -> u32 {
-    let [tcp, sctp] =
-        [ConnectionState::Established, ConnectionState::SctpEstablished].map(|state| timeouts.ticks(state));
-    tcp.max(sctp).saturating_add(RING_TICKS)
+/// For so long after a packet of its service was forwarded without state, more packets of that connection may come: as long
+/// as it may be silent with these timeouts, counted from when [`Opening::timeout`] may last have cut that short.
+fn silence_seconds(timeouts: &StateTimeouts, protocol: Protocol) -> u32 {
+    let established = match protocol {
+        Protocol::TCP => ConnectionState::Established,
+        Protocol::SCTP => ConnectionState::SctpEstablished,
+        _ => ConnectionState::Udp,
+    };
+    (timeouts.ticks(established) / TICKS_PER_SECOND).saturating_add(RETRY_SECONDS)
 }
-
-/// No connection is adopted later: the longest timeout there is, 31 days, and what is added to it.
-pub(super) const ADOPTION_TICKS_MAX: u32 = 31 * 86_400 * TICKS_PER_SECOND + RING_TICKS;
 
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
@@ -49,16 +51,15 @@ pub(super) struct Opening<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) templates: &'a TemplateTable,
     pub(super) now: Ticks,
-    now_seconds: u32,
+    pub(super) now_seconds: u32,
     /// What the ring knows the client by, with its port.
     pub(super) ring_client: IpAddr,
     connections: &'a mut ConnectionTable,
     counts: &'a SharedCounts,
-    counters: &'a WorkerCounters,
+    pub(super) counters: &'a WorkerCounters,
     pub(super) admission: &'a mut Admission,
     /// Its first packets were forwarded without state.
     is_adopted: bool,
-    adoption_ticks: u32,
 }
 
 /// The destination slot of the real server that the packet goes to, by a new connection or without any.
@@ -81,9 +82,9 @@ pub(super) fn open<Q: QueuePair>(
     if packet.key.client_port() == FTP_DATA {
         return Err(DropReason::NoConnection);
     }
-    let is_midway = key.protocol != Protocol::UDP && !packet.event.is_first();
-    let adoption_ticks = adoption_ticks(lookup::timeouts_of(snapshot, service.timeouts));
-    let is_adopted = is_midway && round.admission.was_stateless_within(adoption_ticks, now);
+    let silence_seconds = || silence_seconds(lookup::timeouts_of(snapshot, service.timeouts), key.protocol);
+    let is_adopted = packet.event.is_midway()
+        && service.stateless.was_forwarded_within(silence_seconds(), round.now_seconds);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
         return Err(DropReason::NoConnection);
     }
@@ -100,7 +101,6 @@ pub(super) fn open<Q: QueuePair>(
         counters,
         admission: round.admission,
         is_adopted,
-        adoption_ticks,
     };
     match &service.persistence {
         Some(persistence) => {
@@ -139,7 +139,7 @@ impl Opening<'_> {
     /// A service whose clients need not stay.
     fn by_scheduler(&mut self) -> Result<u32, DropReason> {
         if !self.is_one_packet()
-            && let Err(reason) = self.room()
+            && let Err(reason) = self.room().and_then(|()| self.threshold())
         {
             return self.by_ring(reason);
         }
@@ -155,11 +155,22 @@ impl Opening<'_> {
     /// Whether a connection may be made: there is room, and the allowance is not used up. For what only ends a connection
     /// none is made.
     pub(super) fn room(&mut self) -> Result<(), StatelessReason> {
-        match self.connections.is_full() {
-            true => Err(StatelessReason::TableFull),
-            false if self.ends_adopted() || !self.is_allowed() => Err(StatelessReason::CreationRate),
-            false => Ok(()),
+        if self.connections.is_full() {
+            Err(StatelessReason::TableFull)
+        } else if self.ends_adopted() {
+            Err(StatelessReason::Ending)
+        } else if !self.is_allowed() {
+            Err(StatelessReason::CreationRate)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Whether a connection that goes on may be made without taking its real server over its threshold. It cannot go to
+    /// another one, as a new one can.
+    pub(super) fn threshold(&self) -> Result<(), StatelessReason> {
+        let is_over = self.is_adopted && self.on_ring().is_some_and(|index| self.is_overloaded(index));
+        if is_over { Err(StatelessReason::Threshold) } else { Ok(()) }
     }
 
     /// Whether the allowance has something left for what is new; only what is made is taken from it.
@@ -174,10 +185,10 @@ impl Opening<'_> {
 
     /// The destination slot for a new connection.
     pub(super) fn pick(&mut self) -> Result<u32, DropReason> {
-        if self.follows_stateless() {
-            let chosen = self.on_ring();
-            // A threshold is not passed by what is new, and not looked at for what goes on.
-            return self.slot_of(chosen.filter(|&index| self.is_adopted || !self.is_overloaded(index)));
+        if self.follows_stateless()
+            && let Some(index) = self.on_ring().filter(|&index| !self.is_overloaded(index))
+        {
+            return self.slot_of(Some(index));
         }
         let key = &self.packet.key;
         // The whole address, whatever the netmask: the template keeps a network together, not the hash.
@@ -193,27 +204,42 @@ impl Opening<'_> {
 
     /// Packets of this connection, or of the same client where it has to stay, may have been forwarded by the ring.
     fn follows_stateless(&self) -> bool {
-        let ticks = match &self.service.persistence {
-            Some(_) => self.adoption_ticks,
-            None if self.is_one_packet() => 0,
-            None => RING_TICKS,
-        };
-        self.is_adopted || self.admission.was_stateless_within(ticks, self.now)
+        let (memory, now) = (&self.service.stateless, self.now_seconds);
+        let silence =
+            |protocol| silence_seconds(lookup::timeouts_of(self.snapshot, self.service.timeouts), protocol);
+        match &self.service.persistence {
+            // Any of the client's connections, in a group of any protocol.
+            Some(_) => {
+                let [tcp, udp, sctp] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP].map(silence);
+                let seconds = tcp.max(udp).max(sctp);
+                memory.was_forwarded_within(seconds, now)
+                    || memory.was_opened_without_template_within(seconds, now)
+            }
+            None if self.is_one_packet() => false,
+            None if self.is_adopted => true,
+            None if self.packet.key.protocol() == Protocol::UDP => {
+                memory.was_forwarded_within(silence(Protocol::UDP), now)
+            }
+            None => memory.was_forwarded_within(RETRY_SECONDS, now),
+        }
     }
 
-    /// Where the ring leads this client; each of its connections by itself, unless it has to stay.
-    fn on_ring(&self) -> Option<usize> {
-        let stays = self.service.persistence.is_some();
+    /// Where the ring leads this client; each of its connections by itself, unless it has to stay or the scheduler, whose
+    /// table the ring's is, has `mh` keep its connections together too.
+    pub(super) fn on_ring(&self) -> Option<usize> {
+        let scheduler = self.service.scheduler.config();
+        let stays = self.service.persistence.is_some()
+            || scheduler.algorithm == Algorithm::Mh && !scheduler.flags.port;
         let port = if stays { 0 } else { self.packet.key.client_port() };
         self.service.ring.pick(&self.service.real_servers, self.ring_client, port)
     }
 
-    fn is_overloaded(&self, index: usize) -> bool {
+    pub(super) fn is_overloaded(&self, index: usize) -> bool {
         let real_server = self.service.real_servers.get(index);
         real_server.is_some_and(|real_server| real_server.has_threshold && real_server.counts.is_overloaded())
     }
 
-    fn slot_of(&self, chosen: Option<usize>) -> Result<u32, DropReason> {
+    pub(super) fn slot_of(&self, chosen: Option<usize>) -> Result<u32, DropReason> {
         let real_server = chosen.and_then(|index| self.service.real_servers.get(index));
         real_server.map(|real_server| real_server.id).ok_or(DropReason::NoRealServer)
     }
@@ -272,13 +298,14 @@ impl Opening<'_> {
         true
     }
 
-    /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood may be the flood's, which
-    /// must not stay as long as an established one: it gets no more than a SYN gets, until its next packet. Ended too
-    /// early, it is adopted again.
+    /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood, or when the table has little
+    /// room left, may be the flood's, which must not stay as long as an established one: it gets no more than a SYN gets,
+    /// until its next packet. Ended too early, it is adopted again.
     fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
         let ticks = timeouts.ticks(state);
-        if self.is_adopted && self.admission.was_stateless_within(RING_TICKS, self.now) {
+        let is_flood = || self.service.stateless.was_forwarded_within(RETRY_SECONDS, self.now_seconds);
+        if self.is_adopted && (self.connections.is_half_full() || is_flood()) {
             return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
         }
         ticks
@@ -294,7 +321,7 @@ impl Opening<'_> {
     pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
         if !self.ends_adopted() {
-            self.admission.forwarded_without_state(self.now);
+            self.service.stateless.forwarded(self.now_seconds);
         }
         self.counters.stateless[reason as usize].add(1);
         Ok(slot)

@@ -10,14 +10,15 @@ use crate::packet::ethernet::{self, EthernetHeader};
 use crate::packet::ipv4::Ipv4Header;
 use crate::packet::sip;
 use crate::packet::udp::UdpHeader;
-use crate::persistence::TemplateKey;
+use crate::persistence::{TemplateKey, TemplateTableFull};
 use crate::port::ChecksumStatus;
 use crate::snapshot::{DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol};
 use crate::verdict::{DropReason, StatelessReason};
 
 impl Opening<'_> {
     /// A service whose clients stay. A template counts wherever its real server may still be used, whatever the thresholds
-    /// say; without allowance or room it is followed, but neither made nor re-armed.
+    /// say. Where no connection may be made it is followed and re-armed all the same. Where there is no room for a template
+    /// the client goes where the ring says, again and again, and so stays too.
     pub(super) fn persist(&mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
         let call_id = match persistence.client {
             PersistentClient::Address => &[][..],
@@ -33,15 +34,21 @@ impl Opening<'_> {
         }
         let is_one_packet = self.is_one_packet();
         let room = if is_one_packet { Ok(()) } else { self.room() };
-        if let Err(reason) = room {
-            return self.without_connection(&key, reason);
-        }
         if let Some(template) = self.templates.hold(&key, self.now, persistence.timeout_ticks) {
-            if self.may_stay_with(template.destination) {
+            let stays = self.may_stay_with(template.destination);
+            if let (true, Ok(())) = (stays, room) {
                 return self.connect(template.destination, Some(template.id));
             }
-            self.templates.invalidate(template.id);
+            if !stays {
+                self.templates.invalidate(template.id);
+            }
             self.templates.release(template.id, self.now);
+            if let (true, Err(reason)) = (stays, room) {
+                return self.without_state(template.destination, reason);
+            }
+        }
+        if let Err(reason) = room.and_then(|()| self.threshold()) {
+            return self.by_ring(reason);
         }
         // A one-packet service's template is all that it makes.
         if is_one_packet && !self.is_allowed() {
@@ -57,17 +64,22 @@ impl Opening<'_> {
                 }
                 self.connect(template.destination, Some(template.id))
             }
-            // One that controls as many connections as can be counted is followed too.
-            Err(_) => self.without_connection(&key, StatelessReason::TemplateTableFull),
+            Err(TemplateTableFull) => self.without_template(&key, slot),
         }
     }
 
-    fn without_connection(&mut self, key: &TemplateKey, reason: StatelessReason) -> Result<u32, DropReason> {
+    /// There is no room for a template, or it controls as many connections as it can: one that there is leads, else the ring
+    /// does, so that the client's next connection finds the same real server; `slot` where that is over its threshold.
+    fn without_template(&mut self, key: &TemplateKey, slot: u32) -> Result<u32, DropReason> {
         let known = self.templates.find(key, self.now).map(|template| template.destination);
-        match known.filter(|&slot| self.may_stay_with(slot)) {
-            Some(slot) => self.without_state(slot, reason),
-            None => self.by_ring(reason),
-        }
+        let on_ring = || self.on_ring().filter(|&index| !self.is_overloaded(index));
+        let slot = match known.filter(|&slot| self.may_stay_with(slot)) {
+            Some(known) => known,
+            None => on_ring().map_or(Ok(slot), |index| self.slot_of(Some(index)))?,
+        };
+        self.service.stateless.opened_without_template(self.now_seconds);
+        self.counters.untemplated.add(1);
+        self.connect(slot, None)
     }
 
     /// A client that was on this real server may stay there with its new connection (`ip_vs_check_template`).

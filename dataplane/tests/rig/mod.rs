@@ -1,6 +1,7 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use dataplane::snapshot::{
     AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
     Snapshot, shared_counts,
 };
+use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
 use dataplane::worker::{Worker, WorkerParts};
 use etherparse::PacketBuilder;
@@ -70,6 +72,7 @@ pub struct Rig {
     pub templates: Arc<TemplateTable>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
 
 /// TCP VIP:80, UDP VIP:53 and SCTP VIP:3868 over the given real servers, newest first.
@@ -128,6 +131,7 @@ pub fn add_service(
     let mut service = Service {
         scheduler: Scheduler::new(config, &real_servers),
         ring: Arc::new(HashRing::new(&real_servers)),
+        stateless: Arc::default(),
         real_servers,
         persistence: None,
         one_packet: false,
@@ -191,7 +195,10 @@ impl Rig {
         first: impl FnOnce(&SharedCounts) -> Snapshot,
     ) -> Rig {
         let counts = shared_counts(SLOTS);
-        let (publisher, readers) = Publisher::new(Arc::new(first(&counts)), workers);
+        let first = first(&counts);
+        let stateless =
+            first.services.iter().map(|(key, service)| (*key, service.stateless.clone())).collect();
+        let (publisher, readers) = Publisher::new(Arc::new(first), workers);
         let (clock, hand) = Clock::manual();
         let mut memory_ports = Vec::new();
         let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
@@ -232,7 +239,18 @@ impl Rig {
                 })
             })
             .collect();
-        Rig { ports: memory_ports, workers, publisher, counts, counters, connections, templates, host, hand }
+        Rig {
+            ports: memory_ports,
+            workers,
+            publisher,
+            counts,
+            counters,
+            connections,
+            templates,
+            host,
+            hand,
+            stateless,
+        }
     }
 
     /// One worker, one port, real servers 0, 1, 2 of weight 1, newest first 2, 1, 0.
@@ -266,7 +284,18 @@ impl Rig {
         self.publish_snapshot(snapshot);
     }
 
-    pub fn publish_snapshot(&mut self, snapshot: Snapshot) {
+    /// As the control thread does, which keeps a service's memory over its versions.
+    pub fn publish_snapshot(&mut self, mut snapshot: Snapshot) {
+        let mut kept: HashMap<*const Service, Arc<Service>> = HashMap::new();
+        for (key, service) in &mut snapshot.services {
+            let stateless = self.stateless.entry(*key).or_insert_with(|| service.stateless.clone());
+            let keep = || Arc::new(Service { stateless: stateless.clone(), ..Service::clone(service) });
+            *service = kept.entry(Arc::as_ptr(service)).or_insert_with(keep).clone();
+        }
+        for (address, service) in &mut snapshot.ftp_services {
+            let key = ServiceKey { address: *address, port: 21, protocol: Protocol::TCP };
+            *service = snapshot.services[&key].clone();
+        }
         self.publisher.publish(Arc::new(snapshot));
         self.poll();
         assert!(self.publisher.runs_everywhere(self.publisher.generation()));

@@ -151,9 +151,17 @@ fn compile(
         Some(old) => old.ring.next_version(&real_servers),
         None => Arc::new(HashRing::new(&real_servers)),
     };
+    let stateless = old.map(|old| old.stateless.clone()).unwrap_or_default();
     let one_packet = service.one_packet;
-    running.compiled =
-        Some(Arc::new(Service { scheduler, real_servers, ring, persistence, one_packet, timeouts }));
+    running.compiled = Some(Arc::new(Service {
+        scheduler,
+        real_servers,
+        ring,
+        stateless,
+        persistence,
+        one_packet,
+        timeouts,
+    }));
 }
 
 /// Brings what is known of the service's real servers up to date. Whether the list that was compiled before still says
