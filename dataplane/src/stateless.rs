@@ -8,6 +8,31 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
+use crate::clock::TICKS_PER_SECOND;
+use crate::connection::{ConnectionState, StateTimeouts};
+use crate::snapshot::Protocol;
+
+/// For so long after a packet was forwarded without state, new connections of its service go by the ring too: a client that
+/// was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
+pub const RETRY_SECONDS: u32 = 60;
+
+/// For so long after a packet was forwarded without state, more packets of its connection may come: as long as it may be
+/// silent with these timeouts, counted from when an adopted one's time may last have been cut short.
+pub fn silence_seconds(timeouts: &StateTimeouts, protocol: Protocol) -> u32 {
+    let established = match protocol {
+        Protocol::TCP => ConnectionState::Established,
+        Protocol::SCTP => ConnectionState::SctpEstablished,
+        _ => ConnectionState::Udp,
+    };
+    (timeouts.ticks(established) / TICKS_PER_SECOND).saturating_add(RETRY_SECONDS)
+}
+
+/// The same of a connection of any protocol.
+pub fn longest_silence_seconds(timeouts: &StateTimeouts) -> u32 {
+    let of = |protocol| silence_seconds(timeouts, protocol);
+    of(Protocol::TCP).max(of(Protocol::UDP)).max(of(Protocol::SCTP))
+}
+
 /// The last times, in seconds of the workers' clock.
 #[derive(Debug, Default)]
 pub struct StatelessMemory(CachePadded<Times>);

@@ -259,7 +259,7 @@ impl Control {
 
     /// Removes real servers that are drained.
     fn end_drains(&mut self, now: Duration) {
-        let ended = self.drains.ended(&self.services, self.oldest_running(), now);
+        let ended = self.drains.ended(&self.services, self.oldest_running(), now, self.clock.seconds());
         if ended.is_empty() {
             return;
         }

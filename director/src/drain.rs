@@ -87,13 +87,21 @@ impl Drains {
     }
 
     /// Those that are over, given the oldest generation that a worker runs. A real server may still get connections from
-    /// a worker that does not know of its drain, so before that none is empty.
-    pub fn ended(&self, services: &Services, oldest_running: u64, now: Duration) -> Vec<Ended> {
+    /// a worker that does not know of its drain, so before that none is empty; nor while packets without state may still come
+    /// to it, of which nobody keeps count. `now_seconds` is of the workers' clock.
+    pub fn ended(
+        &self,
+        services: &Services,
+        oldest_running: u64,
+        now: Duration,
+        now_seconds: u32,
+    ) -> Vec<Ended> {
         let ended = self.by_owner.iter().filter_map(|(&owner, draining)| {
             let slot = services.slot(owner.service, owner.address)?;
             let connections = services.slots().counts(slot).load().total();
             // Where persistent clients are refused, what is remembered of them leads nowhere.
-            let holds_clients = draining.drain.keep_persistent && services.slots().templates(slot) > 0;
+            let holds_clients = draining.drain.keep_persistent && services.slots().templates(slot) > 0
+                || services.may_have_stateless(owner.service, now_seconds);
             let reason = if oldest_running >= draining.generation && connections == 0 && !holds_clients {
                 Reason::Empty
             } else if now >= draining.deadline {
@@ -166,28 +174,28 @@ mod tests {
     #[test]
     fn drain_ends_with_the_last_connection_and_not_before_every_worker_knows_of_it() {
         let (drains, services, owner, _) = rig(false);
-        assert_eq!(drains.ended(&services, 7, at(1)), [], "a connection is left");
+        assert_eq!(drains.ended(&services, 7, at(1), 0), [], "a connection is left");
         services.slots().counts(0).close(false);
-        assert_eq!(drains.ended(&services, 6, at(1)), [], "a worker may still open one");
-        assert_eq!(drains.ended(&services, 7, at(1)), [Ended { owner, reason: Reason::Empty }]);
+        assert_eq!(drains.ended(&services, 6, at(1), 0), [], "a worker may still open one");
+        assert_eq!(drains.ended(&services, 7, at(1), 0), [Ended { owner, reason: Reason::Empty }]);
     }
 
     #[test]
     fn persistent_clients_hold_a_drain_that_keeps_them() {
         let (drains, services, owner, end_template) = rig(true);
         services.slots().counts(0).close(false);
-        assert_eq!(drains.ended(&services, 7, at(1)), []);
+        assert_eq!(drains.ended(&services, 7, at(1), 0), []);
         end_template();
-        assert_eq!(drains.ended(&services, 7, at(1)), [Ended { owner, reason: Reason::Empty }]);
+        assert_eq!(drains.ended(&services, 7, at(1), 0), [Ended { owner, reason: Reason::Empty }]);
     }
 
     #[test]
     fn drain_ends_at_its_deadline_whatever_is_left_and_not_a_moment_earlier() {
         let (drains, services, owner, _) = rig(true);
-        assert_eq!(drains.ended(&services, 7, at(100) - Duration::from_millis(1)), []);
+        assert_eq!(drains.ended(&services, 7, at(100) - Duration::from_millis(1), 0), []);
         assert_eq!(drains.seconds_left(owner, at(100) - Duration::from_millis(1)), Some(1));
         let reason = Reason::Deadline { connections: 1 };
-        assert_eq!(drains.ended(&services, 0, at(100)), [Ended { owner, reason }]);
+        assert_eq!(drains.ended(&services, 0, at(100), 0), [Ended { owner, reason }]);
         assert_eq!(drains.seconds_left(owner, at(200)), Some(0));
     }
 
@@ -198,7 +206,7 @@ mod tests {
         drains.follow(&configured, 8, Moment { now: at(10), unix_now: DEADLINE + 3600 });
         assert_eq!(drains.seconds_left(owner, at(10)), Some(90));
         services.slots().counts(0).close(false);
-        assert_eq!(drains.ended(&services, 7, at(10)).len(), 1, "drained since generation 7");
+        assert_eq!(drains.ended(&services, 7, at(10), 0).len(), 1, "drained since generation 7");
         let drain = Drain { until_unix_seconds: Some(DEADLINE + 60), keep_persistent: false };
         drains.follow(&[service(Some(drain))], 9, Moment { now: at(10), unix_now: DEADLINE });
         assert_eq!(drains.seconds_left(owner, at(10)), Some(60));

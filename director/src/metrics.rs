@@ -104,6 +104,8 @@ metrics! {
         "Packets among the forwarded for which no connection was kept; every reason is exported, also at 0.";
     WorkerAdopted = COUNTER "dr_worker_adopted_connections_total" ["worker"]
         "Connections among the opened whose first packets were forwarded without one.";
+    WorkerUntemplated = COUNTER "dr_worker_untemplated_connections_total" ["worker"]
+        "Connections of persistent clients that opened without a template, for want of room.";
     WorkerControlSent = COUNTER "dr_worker_control_sent_packets_total" ["worker"]
         "Packets of the control thread that the worker sent.";
     WorkerControlNotSent = COUNTER "dr_worker_control_not_sent_packets_total" ["worker"]
@@ -200,6 +202,7 @@ struct WorkerNumbers {
     opened: u64,
     expired: u64,
     adopted: u64,
+    untemplated: u64,
     control_not_sent: u64,
 }
 
@@ -214,6 +217,7 @@ impl Scrape {
             opened: counters.connections_opened.load(),
             expired: counters.connections_expired.load(),
             adopted: counters.adopted.load(),
+            untemplated: counters.untemplated.load(),
             control_not_sent: counters.control_not_sent.load(),
         });
         let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
@@ -394,6 +398,7 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerForwarded, stats.packets.forwarded),
         (Metric::WorkerPunted, stats.packets.punted),
         (Metric::WorkerAdopted, numbers.adopted),
+        (Metric::WorkerUntemplated, numbers.untemplated),
         (Metric::WorkerControlSent, stats.control_frames_sent),
         (Metric::WorkerControlNotSent, numbers.control_not_sent),
         (Metric::WorkerConnections, stats.connections),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ctl::config::{GroupName, Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
 use dataplane::connection::StateTimeouts;
-use dataplane::snapshot;
+use dataplane::{snapshot, stateless};
 use scheduler::Thresholds;
 
 use crate::draft::Settings;
@@ -124,6 +124,16 @@ impl Services {
     /// Slot of a configured real server.
     pub fn slot(&self, service: ServiceId, address: Ipv4Addr) -> Option<u32> {
         Some(self.running.get(&service)?.real_servers.get(&address)?.slot)
+    }
+
+    /// Packets of connections that nobody keeps may still come to this service. `now_seconds` is of the workers' clock.
+    pub fn may_have_stateless(&self, service: ServiceId, now_seconds: u32) -> bool {
+        let compiled = self.running.get(&service).and_then(|running| running.compiled.as_ref());
+        compiled.is_some_and(|compiled| {
+            let timeouts = self.timeouts.get(usize::from(compiled.timeouts)).unwrap_or(&StateTimeouts::IPVS);
+            let seconds = stateless::longest_silence_seconds(timeouts);
+            compiled.stateless.was_forwarded_within(seconds, now_seconds)
+        })
     }
 
     /// Which of all services that ever had this name runs.

@@ -14,35 +14,19 @@ use scheduler::Algorithm;
 
 use super::admission::Admission;
 use super::{Packet, Round, WorkerParts, lookup, parse};
-use crate::clock::{TICKS_PER_SECOND, Ticks};
-use crate::connection::{
-    Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, StateTimeouts,
-};
+use crate::clock::Ticks;
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
+use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason};
 
 /// Port of FTP's data connections in active mode.
 const FTP_DATA: u16 = 20;
 /// First port of FTP's data connections in passive mode.
 const FTP_PASSIVE_MIN: u16 = 1024;
-
-/// For so long after a packet of its service was forwarded without state, a new connection goes by the ring too: a client
-/// that was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
-const RETRY_SECONDS: u32 = 60;
-
-/// For so long after a packet of its service was forwarded without state, more packets of that connection may come: as long
-/// as it may be silent with these timeouts, counted from when [`Opening::timeout`] may last have cut that short.
-fn silence_seconds(timeouts: &StateTimeouts, protocol: Protocol) -> u32 {
-    let established = match protocol {
-        Protocol::TCP => ConnectionState::Established,
-        Protocol::SCTP => ConnectionState::SctpEstablished,
-        _ => ConnectionState::Udp,
-    };
-    (timeouts.ticks(established) / TICKS_PER_SECOND).saturating_add(RETRY_SECONDS)
-}
 
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
@@ -82,7 +66,8 @@ pub(super) fn open<Q: QueuePair>(
     if packet.key.client_port() == FTP_DATA {
         return Err(DropReason::NoConnection);
     }
-    let silence_seconds = || silence_seconds(lookup::timeouts_of(snapshot, service.timeouts), key.protocol);
+    let silence_seconds =
+        || stateless::silence_seconds(lookup::timeouts_of(snapshot, service.timeouts), key.protocol);
     let is_adopted = packet.event.is_midway()
         && service.stateless.was_forwarded_within(silence_seconds(), round.now_seconds);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
@@ -205,22 +190,20 @@ impl Opening<'_> {
     /// Packets of this connection, or of the same client where it has to stay, may have been forwarded by the ring.
     fn follows_stateless(&self) -> bool {
         let (memory, now) = (&self.service.stateless, self.now_seconds);
-        let silence =
-            |protocol| silence_seconds(lookup::timeouts_of(self.snapshot, self.service.timeouts), protocol);
+        let timeouts = lookup::timeouts_of(self.snapshot, self.service.timeouts);
         match &self.service.persistence {
-            // Any of the client's connections, in a group of any protocol.
+            // Any of the client's connections.
             Some(_) => {
-                let [tcp, udp, sctp] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP].map(silence);
-                let seconds = tcp.max(udp).max(sctp);
+                let seconds = stateless::longest_silence_seconds(timeouts);
                 memory.was_forwarded_within(seconds, now)
                     || memory.was_opened_without_template_within(seconds, now)
             }
             None if self.is_one_packet() => false,
             None if self.is_adopted => true,
             None if self.packet.key.protocol() == Protocol::UDP => {
-                memory.was_forwarded_within(silence(Protocol::UDP), now)
+                memory.was_forwarded_within(stateless::silence_seconds(timeouts, Protocol::UDP), now)
             }
-            None => memory.was_forwarded_within(RETRY_SECONDS, now),
+            None => memory.was_forwarded_within(stateless::RETRY_SECONDS, now),
         }
     }
 
@@ -304,7 +287,8 @@ impl Opening<'_> {
     fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
         let ticks = timeouts.ticks(state);
-        let is_flood = || self.service.stateless.was_forwarded_within(RETRY_SECONDS, self.now_seconds);
+        let is_flood =
+            || self.service.stateless.was_forwarded_within(stateless::RETRY_SECONDS, self.now_seconds);
         if self.is_adopted && (self.connections.is_half_full() || is_flood()) {
             return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
         }

@@ -238,10 +238,9 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
                     let key =
                         FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
                     let hash = table.hash(&key);
-                    if let Some(id) = table.find(&key, hash, table.prefetch_candidate(hash)) {
-                        table.remove(id);
-                    } else {
-                        insert_fleeting(&mut table, key, hash);
+                    match table.hit(&key, hash, None).map(|hit| hit.id()) {
+                        Some(id) => _ = table.remove(id),
+                        None => insert_fleeting(&mut table, key, hash),
                     }
                 }
                 generation = (generation + 1) % 2;
