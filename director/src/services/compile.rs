@@ -6,7 +6,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ctl::config::{ConnectionsConfig, PersistenceEngine, Protocol, ServiceConfig, ServiceId, VirtualAddress};
+use ctl::config::{
+    ConnectionsConfig, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId,
+    VirtualAddress,
+};
 use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::snapshot::{
     AddressRole, Destination, DestinationState, Options, Persistence, PersistenceScope, PersistentClient,
