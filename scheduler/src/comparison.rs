@@ -254,6 +254,26 @@ proptest! {
         }
     }
 
+    /// RSs of one weight, whatever it is, and of weight 0: there `mh` is the kernel's.
+    #[test]
+    fn mh_of_equal_weights_decides_as_the_kernel_model(
+        weight in prop_oneof![1..100_u32, Just(65_535)],
+        has_weight in vec(any::<bool>(), 1..80),
+        which in any::<usize>(),
+        [fallback, port] in any::<[bool; 2]>(),
+        clients in vec((any::<u32>(), any::<u16>()), 100),
+    ) {
+        let flags = SchedulerFlags { fallback, port, flag_3: false };
+        let config = SchedulerConfig { algorithm: Algorithm::Mh, flags, ..Default::default() };
+        let weights: Vec<u32> = has_weight.iter().map(|&has| if has { weight } else { 0 }).collect();
+        let mut pair = Pair::new(config, &weights);
+        pair.happen(&Event::Add { weight })?;
+        pair.happen(&Event::Edit { which, weight: 0 })?;
+        for (client, port) in clients {
+            pair.happen(&Event::Schedule { times: 1, client, port, vip: 0, random: 1 })?;
+        }
+    }
+
     /// Few destinations of small RSs with active connections, so that they go beyond their weights, share destinations,
     /// and are left alone for about as long as it takes one of them to leave.
     #[test]

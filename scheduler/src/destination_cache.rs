@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::hash::{fold, hash_32};
 use crate::sync::{AtomicU32, AtomicU64, fence};
-use crate::{RealServer, Request};
+use crate::{Places, RealServer, Request};
 
 /// The kernel's buckets (`CONFIG_IP_VS_LBLC_TAB_BITS`), here with one entry each.
 const BITS: u32 = 10;
@@ -233,8 +233,9 @@ impl Incarnations {
         old: &[RealServer],
         new: &[RealServer],
     ) -> Self {
+        let places = Places::of(old);
         let number = |real_server: &RealServer| {
-            let index = old.iter().position(|survivor| survivor.is_same_as(real_server));
+            let index = places.find(real_server);
             index.and_then(|index| self.of(index)).unwrap_or_else(|| cache.incarnate())
         };
         Incarnations::of_numbers(new.iter().map(number).collect())

@@ -198,57 +198,32 @@ impl ModelService {
     }
 
     fn populate(&self) -> Vec<u32> {
+        const SIZE: usize = 4093;
         // Ours: in this order, not the list's.
-        let mut servers = self.servers.clone();
+        let mut servers: Vec<&ModelServer> =
+            self.servers.iter().filter(|server| server.last_weight > 0).collect();
         servers.sort_by_key(|server| (server.address, server.port));
-        let weights: Vec<i64> = servers.iter().map(|server| server.last_weight).filter(|&w| w > 0).collect();
-        if weights.is_empty() {
-            return Vec::new();
-        }
-        let unit = greatest_common_divisor(&weights);
-        let mut most = weights.iter().max().unwrap() / unit;
-        let mut shift = 0;
-        while most >= 64 {
-            most /= 2;
-            shift += 1;
-        }
-        let turns = |server: &ModelServer| match (server.last_weight / unit) >> shift {
-            0 => i64::from(server.last_weight != 0),
-            turns => turns,
+        let Some(first) = servers.first() else { return Vec::new() };
+        let turns = if servers.iter().all(|server| server.last_weight == first.last_weight) {
+            rounds(&servers, SIZE)
+        } else {
+            // Ours: the kernel goes in rounds.
+            shares(&servers, SIZE)
         };
-        // Ours: the kernel's size is 4093, whether a round fits into it or not.
-        let round = servers.iter().map(turns).sum::<i64>() as usize;
-        let size = [4093, 8191, 16381].into_iter().find(|&size| size >= round).unwrap();
 
         let key = |server: &ModelServer| fold(server.address).wrapping_add(server.port.into());
-        let first = |server| hsiphash(key(server), 2_654_435_761) as usize % size;
-        let skip = |server| hsiphash(key(server), 2_654_446_892) as usize % (size - 1) + 1;
+        let first = |server: &&ModelServer| hsiphash(key(server), 2_654_435_761) as usize % SIZE;
+        let skip = |server: &ModelServer| hsiphash(key(server), 2_654_446_892) as usize % (SIZE - 1) + 1;
         let mut permutation: Vec<usize> = servers.iter().map(first).collect();
-        let mut table = vec![None; size];
-        let mut filled = 0;
-        let (mut index, mut taken) = (0, 0);
-        while filled < size {
-            if index == servers.len() {
-                index = 0;
-            }
-            let server = &servers[index];
-            if turns(server) < 1 {
-                index += 1;
-                continue;
-            }
+        let mut table = vec![None; SIZE];
+        for index in turns {
             while table[permutation[index]].is_some() {
-                permutation[index] += skip(server);
-                if permutation[index] >= size {
-                    permutation[index] -= size;
+                permutation[index] += skip(servers[index]);
+                if permutation[index] >= SIZE {
+                    permutation[index] -= SIZE;
                 }
             }
-            table[permutation[index]] = Some(server.key);
-            filled += 1;
-            taken += 1;
-            if taken >= turns(server) {
-                taken = 0;
-                index += 1;
-            }
+            table[permutation[index]] = Some(servers[index].key);
         }
         table.into_iter().map(Option::unwrap).collect()
     }
@@ -482,6 +457,40 @@ impl ModelService {
         self.cache.insert(request.vip, remembered);
         pick
     }
+}
+
+/// Whose turn it is, slot by slot, in the kernel's `mh`: so many turns each, round after round.
+fn rounds(servers: &[&ModelServer], slots: usize) -> Vec<usize> {
+    let weights: Vec<i64> = servers.iter().map(|server| server.last_weight).collect();
+    let unit = greatest_common_divisor(&weights);
+    let mut most = weights.iter().max().unwrap() / unit;
+    let mut shift = 0;
+    while most >= 64 {
+        most /= 2;
+        shift += 1;
+    }
+    let turns = |weight: i64| ((weight / unit) >> shift).max(1) as usize;
+    let round: Vec<usize> = (weights.iter().enumerate())
+        .flat_map(|(index, &weight)| std::iter::repeat_n(index, turns(weight)))
+        .collect();
+    round.into_iter().cycle().take(slots).collect()
+}
+
+/// Ours: whoever has had the fewest turns for its weight before this one, the first of equals.
+fn shares(servers: &[&ModelServer], slots: usize) -> Vec<usize> {
+    let mut had = vec![0; servers.len()];
+    let mut turns = Vec::new();
+    while turns.len() < slots {
+        let mut next = 0;
+        for index in 1..servers.len() {
+            if had[index] * servers[next].last_weight < had[next] * servers[index].last_weight {
+                next = index;
+            }
+        }
+        had[next] += 1;
+        turns.push(next);
+    }
+    turns
 }
 
 /// 1 for none.

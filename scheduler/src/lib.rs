@@ -59,6 +59,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -133,7 +134,12 @@ impl RealServer {
 
     /// Whether it is the same RS in another version of its list, not another one in its slot.
     fn is_same_as(&self, other: &RealServer) -> bool {
-        self.id == other.id && self.address == other.address && self.port == other.port
+        self.identity() == other.identity()
+    }
+
+    /// What it keeps from version to version.
+    fn identity(&self) -> (u32, IpAddr, u16) {
+        (self.id, self.address, self.port)
     }
 }
 
@@ -253,6 +259,22 @@ impl Scheduler {
             unchanged => unchanged.clone(),
         };
         Scheduler { config: self.config, state }
+    }
+}
+
+/// Where the RSs of one version of a list are, to look those of another up: a list may have a million, too many to be
+/// searched for each.
+#[derive(Debug)]
+struct Places(HashMap<(u32, IpAddr, u16), usize>);
+
+impl Places {
+    fn of(list: &[RealServer]) -> Self {
+        Places(list.iter().enumerate().map(|(index, real_server)| (real_server.identity(), index)).collect())
+    }
+
+    /// Its index in the list; `None`: it is not there.
+    fn find(&self, real_server: &RealServer) -> Option<usize> {
+        self.0.get(&real_server.identity()).copied()
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::utils::CachePadded;
 
-use crate::RealServer;
 use crate::sync::AtomicUsize;
+use crate::{Places, RealServer};
 
 /// Where the next search begins: an index into the list of RSs, one past the RS of the last connection.
 /// 0 is IPVS's pointer at the list head, before the first RS.
@@ -30,11 +30,10 @@ impl Cursor {
     /// The cursor on the RS where it was; if that one is deleted, on the nearest before it that is still there, as
     /// IPVS steps back at each deletion; else at the list head.
     pub(crate) fn carried_over(&self, old: &[RealServer], new: &[RealServer]) -> Self {
+        let places = Places::of(new);
         let up_to_last_pick = old.iter().take(self.position.load(Relaxed));
-        let position = up_to_last_pick
-            .rev()
-            .find_map(|survivor| new.iter().position(|real_server| real_server.is_same_as(survivor)))
-            .map_or(0, |index| index + 1);
+        let nearest = up_to_last_pick.rev().find_map(|survivor| places.find(survivor));
+        let position = nearest.map_or(0, |index| index + 1);
         Cursor::at(position)
     }
 

@@ -1,8 +1,8 @@
 //! Scenarios from seeds: the same seed gives the same text for ever, so the random numbers are made here.
 //!
 //! What a generated scenario keeps clear of, so that it shows nothing that is stated already (docs/DEVIATIONS.md): a SYN on a
-//! tuple whose RS was removed, edits that change no weight, RSs of `mh` added in another than the descending order, thresholds
-//! under `lblc`, and RSs of `lblcr` that come back.
+//! tuple whose RS was removed, edits that change no weight, RSs of `mh` added in another than the descending order or of other
+//! weights than 0 and 1, thresholds under `lblc`, and RSs of `lblcr` that come back.
 //! It never waits, and so never has to say when.
 
 use std::fmt::Write;
@@ -20,6 +20,8 @@ const STEPS: std::ops::RangeInclusive<u32> = 60..=110;
 
 /// Firewall marks of generated scenarios are this and their seed; hand-made ones have smaller ones.
 const MARK_BASE: u32 = 10_000;
+
+const WEIGHTS: [u32; 15] = [0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 10, 100];
 
 /// Last octets of the real servers.
 const REAL_SERVERS: std::ops::RangeInclusive<u8> = 11..=20;
@@ -302,7 +304,8 @@ impl Generator {
     fn weight(&mut self) -> u32 {
         match self.scheduler {
             "ovf" => *self.random.pick(&[0, 1, 2, 2, 3, 4, 5, 6]),
-            _ => *self.random.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 10, 100]),
+            "mh" => (*self.random.pick(&WEIGHTS)).min(1),
+            _ => *self.random.pick(&WEIGHTS),
         }
     }
 
@@ -376,7 +379,11 @@ impl Generator {
         let (upper, lower) = self.thresholds();
         let place = self.random.below(self.real_servers.len());
         let server = &mut self.real_servers[place];
-        let weight = if weight == server.weight { weight + 1 } else { weight };
+        let weight = match weight {
+            same if same != server.weight => same,
+            1 if self.scheduler == "mh" => 0,
+            same => same + 1,
+        };
         *server = RealServer { octet: server.octet, weight, upper, lower };
         let command = self.server_command("-e", &self.real_servers[place]);
         self.line(&command);
@@ -412,13 +419,15 @@ mod tests {
     }
 
     #[test]
-    fn real_servers_of_mh_come_in_descending_order() {
+    fn real_servers_of_mh_come_in_descending_order_and_are_of_equal_weights() {
         for seed in (10..400).step_by(SCHEDULERS.len()) {
             let text = generate(seed);
             assert!(text.contains("-s mh"), "seed {seed}");
             let mut present: Vec<u8> = Vec::new();
             for line in text.lines() {
                 let Some((_, octet)) = line.split_once("-r 10.0.0.") else { continue };
+                let weight = octet.split_once("-w ").map(|(_, weight)| weight.split(' ').next().unwrap());
+                assert!(matches!(weight, None | Some("0" | "1")), "seed {seed}: {line}");
                 let octet = octet.split(' ').next().unwrap().parse().unwrap();
                 if line.starts_with("ipvsadm -a") {
                     assert!(present.iter().all(|other| octet < *other), "seed {seed}: {line}");

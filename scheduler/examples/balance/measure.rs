@@ -48,21 +48,26 @@ impl Random {
 
 /// A hundred of the weights 1 to 5 in turn, times `scale`.
 pub(crate) fn real_servers(scale: u32) -> Vec<RealServer> {
-    let with = |id: u32| {
-        let weight = scale * (1 + id % 5);
-        RealServer {
-            id,
-            address: Ipv4Addr::new(10, 0, 0, 1 + id as u8).into(),
-            port: 80,
-            weight,
-            last_weight: weight,
-            available: true,
-            has_threshold: false,
-            joined_seconds: None,
-            counts: Arc::new(ConnectionCounts::new()),
-        }
+    let weights: Vec<u32> = (0..REAL_SERVERS).map(|id| scale * (1 + id % 5)).collect();
+    real_servers_of(&weights)
+}
+
+/// Of these weights, newest first; the oldest is 10.0.0.1 and has id 0 and the first weight.
+pub(crate) fn real_servers_of(weights: &[u32]) -> Vec<RealServer> {
+    let with = |(id, &weight): (u32, &u32)| RealServer {
+        id,
+        address: Ipv4Addr::from_bits(0x0a00_0001 + id).into(),
+        port: 80,
+        weight,
+        last_weight: weight,
+        available: true,
+        has_threshold: false,
+        joined_seconds: None,
+        counts: Arc::new(ConnectionCounts::new()),
     };
-    (0..REAL_SERVERS).rev().map(with).collect()
+    let mut list: Vec<RealServer> = (0..).zip(weights).map(with).collect();
+    list.reverse();
+    list
 }
 
 pub(crate) fn config(algorithm: Algorithm) -> SchedulerConfig {

@@ -8,7 +8,7 @@ use scheduler::Algorithm;
 
 use crate::measure::{CONNECTIONS, DESTINATIONS, OPEN, REAL_SERVERS, Spread};
 use crate::plot;
-use crate::removal::{CLIENTS, Moved};
+use crate::removal::{CLIENTS, COUNTS, Kind, Moved, REMOVALS};
 
 const BEGIN: &str = "<!-- balance:begin -->";
 const END: &str = "<!-- balance:end -->";
@@ -16,22 +16,23 @@ const END: &str = "<!-- balance:end -->";
 /// All that was measured.
 pub(crate) struct Page {
     spreads: Vec<Spread>,
-    moved: Vec<Moved>,
+    /// Of the hundred RSs.
+    moved: [(&'static str, Moved); 3],
+    kinds: Vec<Kind>,
 }
 
 impl Page {
     pub(crate) fn measured() -> Self {
         let spreads = Algorithm::ALL.into_iter().map(Spread::measured).collect();
-        let moved = vec![
-            Moved::under(Algorithm::Sh),
-            Moved::under(Algorithm::Mh),
-            Moved::on_the_ring(),
-            Moved::with_the_divisor(),
+        let moved = [
+            ("`sh`", Moved::under(Algorithm::Sh)),
+            ("`mh`", Moved::under(Algorithm::Mh)),
+            ("the ring", Moved::on_the_ring()),
         ];
-        Page { spreads, moved }
+        Page { spreads, moved, kinds: Kind::all() }
     }
 
-    /// Both tables, as Markdown.
+    /// The tables, as Markdown.
     pub(crate) fn tables(&self) -> String {
         let mut tables = format!(
             "{CONNECTIONS} connections from random clients and ports to {DESTINATIONS} destination addresses, {OPEN} \
@@ -64,8 +65,21 @@ impl Page {
             "\nOne of these RSs goes, each by itself: of {CLIENTS} clients, those of the other RSs that move too. (The \
              ring is what forwards without state.)\n\n| | mean | most |\n|---|---|---|\n"
         );
-        for moved in &self.moved {
-            let _ = writeln!(tables, "| {} | {:.1} % | {:.1} % |", moved.name, moved.mean, moved.most);
+        for (name, moved) in &self.moved {
+            let _ = writeln!(tables, "| {name} | {:.1} % | {:.1} % |", moved.mean, moved.most);
+        }
+        let counts: Vec<String> = COUNTS.iter().map(usize::to_string).collect();
+        let _ = write!(
+            tables,
+            "\n`mh` with other numbers of RSs and other weights, mean and most; of more than {REMOVALS} RSs, {REMOVALS} \
+             spread over the list and the odd one.\n\n| weights | {} RSs |\n|---|{}\n",
+            counts.join(" | "),
+            "---|".repeat(COUNTS.len())
+        );
+        for kind in &self.kinds {
+            let cell = |moved: &Moved| format!("{:.1}, {:.1} %", moved.mean, moved.most);
+            let cells: Vec<String> = kind.moved.iter().map(cell).collect();
+            let _ = writeln!(tables, "| {} | {} |", kind.name, cells.join(" | "));
         }
         tables
     }
