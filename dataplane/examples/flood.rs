@@ -181,6 +181,7 @@ fn snapshot(counts: &SharedCounts, creation_rate_per_worker: u32) -> Snapshot {
             port: 0,
             weight: 1,
             last_weight: 1,
+            is_drained: false,
             available: true,
             has_threshold: false,
             joined_seconds: None,

@@ -118,6 +118,44 @@ fn new_connection_during_a_flood_goes_by_the_scheduler_where_the_ring_leads_over
 }
 
 #[test]
+fn drain_moves_no_connection_without_state_and_opens_none_that_is_kept() {
+    let mut rig = rig(Algorithm::Rr, &[2, 1, 0].map(Rs::new));
+    flood(&mut rig, HTTP);
+    let slots: Vec<_> = flows(200).map(|(client, port)| rig.slot_for(&tcp(client, port, SYN))).collect();
+    let drained = [Rs::new(2), Rs { is_drained: true, ..Rs::new(1) }, Rs::new(0)];
+    rig.publish_snapshot(services(&rig.counts, Algorithm::Rr, &drained));
+    for ((client, port), slot) in flows(200).zip(&slots) {
+        assert_eq!(rig.slot_for(&tcp(client, port, ACK)), *slot);
+    }
+    let before = rig.counts(1);
+    for number in 500_000..500_100 {
+        let (client, port) = flow(number);
+        rig.hand.advance_ticks(1);
+        assert_ne!(rig.slot_for(&tcp(client, port, SYN)), Some(1), "there is allowance for it");
+    }
+    assert_eq!(rig.counts(1), before);
+    for ((client, port), slot) in flows(200).zip(&slots) {
+        rig.hand.advance_ticks(1);
+        assert_eq!(rig.slot_for(&tcp(client, port, ACK)), *slot, "adopted where it is");
+    }
+    rig.assert_conservation();
+}
+
+#[test]
+fn weight_0_takes_from_a_real_server_what_goes_without_state() {
+    let mut rig = rig(Algorithm::Rr, &[2, 1, 0].map(Rs::new));
+    flood(&mut rig, HTTP);
+    let slots: Vec<_> = flows(200).map(|(client, port)| rig.slot_for(&tcp(client, port, SYN))).collect();
+    let quiesced = [Rs::new(2), Rs { weight: 0, ..Rs::new(1) }, Rs::new(0)];
+    rig.publish_snapshot(services(&rig.counts, Algorithm::Rr, &quiesced));
+    for ((client, port), slot) in flows(200).zip(&slots) {
+        let now = rig.slot_for(&tcp(client, port, ACK));
+        assert!(now.is_some() && if *slot == Some(1) { now != *slot } else { now == *slot });
+    }
+    rig.assert_conservation();
+}
+
+#[test]
 fn flood_of_one_service_leaves_the_schedulers_of_others_alone() {
     let real_servers = [Rs::new(1), Rs { weight: 2, ..Rs::new(0) }];
     let mut rig = rig(Algorithm::Fo, &real_servers);

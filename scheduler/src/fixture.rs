@@ -16,6 +16,7 @@ pub(crate) fn real_server(id: u32, weight: u32) -> RealServer {
         port: 80,
         weight,
         last_weight: weight,
+        is_drained: false,
         available: true,
         has_threshold: false,
         joined_seconds: None,

@@ -1,12 +1,12 @@
 //! A consistent hash over a service's RSs that needs no state: for packets of connections that the connection table
 //! has no room for. Every worker and every director sends one client's port to the same RS.
 //!
-//! `mh`'s table ([`maglev`](crate::maglev)), in which others stand in for the RSs that take no connections. Who does is
-//! worked out when a version is made, not when a packet comes. Thresholds have no say: what goes by the ring is not
-//! counted by them, and whether an RS is over one changes between two packets of a connection. Built by the control
-//! thread, read by workers; immutable.
+//! `mh`'s table ([`maglev`](crate::maglev)), in which others stand in for the RSs of weight 0 and the unavailable ones. Who
+//! does is worked out when a version is made, not when a packet comes. Thresholds have no say: what goes by the ring is
+//! not counted by them, and whether an RS is over one changes between two packets of a connection. A drained RS keeps
+//! its slots, for nobody could tell its connections from new ones. Built by the control thread, read by workers; immutable.
 //!
-//! Invariant: what an RS has in `slots` it also has in `resolved` while it takes connections, whoever else does.
+//! Invariant: what an RS has in `slots` it also has in `resolved` while it is usable, whoever else is.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::hash::fold;
 use crate::maglev::{Slots, ascending, client_hash};
 
 /// Other slots that are looked at for a stand-in before it is the next RS in order, which would be the same one for all
-/// where those that are left are neighbours. Where a tenth of the RSs takes connections, one slot in 848 gets so far.
+/// where those that are left are neighbours. Where a tenth of the RSs is usable, one slot in 848 gets so far.
 const PROBES: u32 = 64;
 
 /// Consistent hash over a service's real servers, without state.
 ///
 /// Its table is `mh`'s: the order of the list does not matter, weights do, and an RS whose weight goes to 0 gets its slots
-/// back with its weight. 8 KiB up to 4093 RSs, and as much again while one of them takes no connections.
+/// back with its weight. 8 KiB up to 4093 RSs, and as much again while one of them is not usable.
 #[derive(Debug)]
 pub struct HashRing {
     /// Places in `members`. All versions of a list have the same while its RSs and their weights stay.
     slots: Arc<Slots>,
-    /// The same, with others in the slots of RSs that take no connections; `slots` itself where all do. Empty if none does.
+    /// The same, with others in the slots of RSs that are not usable; `slots` itself where all are. Empty if none is.
     resolved: Arc<Slots>,
     /// Ascending by address and port.
     members: Box<[Member]>,
@@ -41,7 +41,7 @@ struct Member {
     address: IpAddr,
     port: u16,
     weight: u32,
-    takes_connections: bool,
+    is_usable: bool,
 }
 
 impl HashRing {
@@ -54,8 +54,8 @@ impl HashRing {
     }
 
     /// The ring of the next version of its list; this one where nothing has changed for it. With the same RSs and weights
-    /// (those over 0 that they have or last had) it shares the table, and who stands in for whom where the same RSs take
-    /// connections. Control thread: allocates.
+    /// (those over 0 that they have or last had) it shares the table, and who stands in for whom where the same RSs are
+    /// usable. Control thread: allocates.
     pub fn next_version(self: &Arc<Self>, list: &[RealServer]) -> Arc<Self> {
         if self.is_of(list) {
             return self.clone();
@@ -68,8 +68,7 @@ impl HashRing {
         };
         let has_same_slots = is_same(Member::has_slots_of);
         let slots = if has_same_slots { self.slots.clone() } else { Arc::new(Slots::new(list, &order)) };
-        let resolved = if has_same_slots && is_same(|old, new| old.takes_connections == new.takes_connections)
-        {
+        let resolved = if has_same_slots && is_same(|old, new| old.is_usable == new.is_usable) {
             self.resolved.clone()
         } else {
             resolved(&slots, &members)
@@ -77,8 +76,8 @@ impl HashRing {
         Arc::new(HashRing { slots, resolved, members })
     }
 
-    /// Index into `list` of the RS for this client; `None` where no RS takes connections: all have weight 0 or are
-    /// unavailable.
+    /// Index into `list` of the RS for this client; `None` where none is usable: all are unavailable or have weight 0 and
+    /// are not drained.
     ///
     /// `list` is the one that the ring was made for; any other ends in no panic.
     #[inline]
@@ -107,7 +106,7 @@ impl Member {
             address: real_server.address,
             port: real_server.port,
             weight: real_server.table_weight(),
-            takes_connections: real_server.available && real_server.weight > 0,
+            is_usable: real_server.available && (real_server.weight > 0 || real_server.is_drained),
         }
     }
 
@@ -121,34 +120,34 @@ fn members(list: &[RealServer], order: &[u32]) -> Box<[Member]> {
     order.iter().map(|&index| Member::of(&list[index as usize], index)).collect()
 }
 
-/// The table with a stand-in in each slot whose RS takes no connections: the RS of the first of [`PROBES`] slots that
-/// does, each the hash of the slot and a number, as `mh-fallback` looks for one; else the next in order from the last of
+/// The table with a stand-in in each slot whose RS is not usable: the RS of the first of [`PROBES`] slots that
+/// is, each the hash of the slot and a number, as `mh-fallback` looks for one; else the next in order from the last of
 /// them.
 fn resolved(slots: &Arc<Slots>, members: &[Member]) -> Arc<Slots> {
-    if members.iter().all(|member| member.takes_connections || member.weight == 0) {
+    if members.iter().all(|member| member.is_usable || member.weight == 0) {
         return slots.clone();
     }
-    let Some(first) = members.iter().position(|member| member.takes_connections) else {
+    let Some(first) = members.iter().position(|member| member.is_usable) else {
         return Arc::new(Slots::empty());
     };
     let mut next = first as u32;
     let mut next_from: Vec<u32> = Vec::with_capacity(members.len());
     for (place, member) in members.iter().enumerate().rev() {
-        if member.takes_connections {
+        if member.is_usable {
             next = place as u32;
         }
         next_from.push(next);
     }
     next_from.reverse();
 
-    let takes_connections = |place: &u32| members[*place as usize].takes_connections;
+    let is_usable = |place: &u32| members[*place as usize].is_usable;
     let stand_in = |slot, place| {
-        if takes_connections(&place) {
+        if is_usable(&place) {
             return place;
         }
         let probe = |offset| slots.at(client_hash(slot, 0, offset)).unwrap_or(place);
         let mut probed = (1..=PROBES).map(probe);
-        probed.find(takes_connections).unwrap_or_else(|| next_from[probe(PROBES) as usize])
+        probed.find(is_usable).unwrap_or_else(|| next_from[probe(PROBES) as usize])
     };
     Arc::new(slots.renumbered(members.len(), stand_in))
 }
@@ -288,6 +287,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn hash_ring_keeps_a_drained_real_server_in_its_place_unless_it_is_unavailable() {
+        let list = real_servers(&[1; 5]);
+        let before = ids(&HashRing::new(&list), &list);
+        let mut drained = quiesced(&list, 2);
+        drained[2].is_drained = true;
+        assert_eq!(ids(&HashRing::new(&drained), &drained), before);
+        let gone = unavailable(&drained, 2);
+        assert!(!ids(&HashRing::new(&gone), &gone).contains(&Some(list[2].id)));
+    }
+
     /// A slot in which somebody stands in already has somebody else only if that one goes too.
     #[test]
     fn hash_ring_second_real_server_that_goes_moves_no_client_of_a_third() {
@@ -336,7 +346,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever came before, a version is the ring of its list, and gives nobody who takes no connections.
+        /// Whatever came before, a version is the ring of its list, and gives nobody who is not usable.
         #[test]
         fn hash_ring_after_any_history_is_that_of_its_list(
             weights in vec(1..9_u32, 1..12),

@@ -104,6 +104,8 @@ pub struct RealServer {
     pub weight: u32,
     /// The last weight over 0 that it had, 0 if it never had any: `mh` keeps its slots by it while `weight` is 0.
     pub last_weight: u32,
+    /// It takes no new connections, for which `weight` is 0, but what goes by the ring stays with it.
+    pub is_drained: bool,
     /// False: skipped whatever its weight, as IPVS skips a destination flagged `OVERLOAD`.
     pub available: bool,
     /// Whether it has an upper threshold: only then [`ConnectionCounts::is_overloaded`] is read.

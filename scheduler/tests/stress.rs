@@ -39,6 +39,7 @@ fn real_servers() -> Vec<RealServer> {
         port: 80,
         weight,
         last_weight: weight,
+        is_drained: false,
         available: true,
         has_threshold: true,
         joined_seconds: Some(0),

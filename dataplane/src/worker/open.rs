@@ -171,7 +171,7 @@ impl Opening<'_> {
     /// The destination slot for a new connection.
     pub(super) fn pick(&mut self) -> Result<u32, DropReason> {
         if self.follows_stateless()
-            && let Some(index) = self.on_ring().filter(|&index| !self.is_overloaded(index))
+            && let Some(index) = self.on_ring().filter(|&index| self.is_adopted || self.takes_new(index))
         {
             return self.slot_of(Some(index));
         }
@@ -217,7 +217,13 @@ impl Opening<'_> {
         self.service.ring.pick(&self.service.real_servers, self.ring_client, port)
     }
 
-    pub(super) fn is_overloaded(&self, index: usize) -> bool {
+    /// The real server at this index takes new connections.
+    pub(super) fn takes_new(&self, index: usize) -> bool {
+        self.service.real_servers.get(index).is_some_and(|real_server| real_server.weight > 0)
+            && !self.is_overloaded(index)
+    }
+
+    fn is_overloaded(&self, index: usize) -> bool {
         let real_server = self.service.real_servers.get(index);
         real_server.is_some_and(|real_server| real_server.has_threshold && real_server.counts.is_overloaded())
     }

@@ -72,7 +72,7 @@ impl Opening<'_> {
     /// does, so that the client's next connection finds the same real server; `slot` where that is over its threshold.
     fn without_template(&mut self, key: &TemplateKey, slot: u32) -> Result<u32, DropReason> {
         let known = self.templates.find(key, self.now).map(|template| template.destination);
-        let on_ring = || self.on_ring().filter(|&index| !self.is_overloaded(index));
+        let on_ring = || self.on_ring().filter(|&index| self.takes_new(index));
         let slot = match known.filter(|&slot| self.may_stay_with(slot)) {
             Some(known) => known,
             None => on_ring().map_or(Ok(slot), |index| self.slot_of(Some(index)))?,

@@ -54,11 +54,20 @@ pub struct Rs {
     pub port: u8,
     pub upper_threshold: u32,
     pub lower_threshold: u32,
+    pub is_drained: bool,
 }
 
 impl Rs {
     pub fn new(slot: u32) -> Rs {
-        Rs { slot, weight: 1, available: true, port: 0, upper_threshold: 0, lower_threshold: 0 }
+        Rs {
+            slot,
+            weight: 1,
+            available: true,
+            port: 0,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            is_drained: false,
+        }
     }
 }
 
@@ -91,7 +100,7 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
             port,
             state: if rs.available { DestinationState::Forwarding } else { DestinationState::Unresolved },
             mtu: 1500,
-            is_quiesced: rs.weight == 0,
+            is_quiesced: rs.weight == 0 || rs.is_drained,
             ..Destination::default()
         };
         snapshot
@@ -119,8 +128,9 @@ pub fn add_service(
             id: rs.slot,
             address: Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8).into(),
             port: 0,
-            weight: rs.weight,
+            weight: if rs.is_drained { 0 } else { rs.weight },
             last_weight: rs.weight,
+            is_drained: rs.is_drained,
             available: rs.available,
             has_threshold: rs.upper_threshold > 0,
             joined_seconds: None,

@@ -167,6 +167,11 @@ fn compile(
     }));
 }
 
+/// What goes without state stays with it. One of weight 0 has nothing of that kind to keep.
+fn is_drained(real_server: &RealServerConfig) -> bool {
+    real_server.drain.is_some() && real_server.weight > 0
+}
+
 /// Brings what is known of the service's real servers up to date. Whether the list that was compiled before still says
 /// so; it is newest first, as IPVS inserts at the head and ties go to the first.
 fn update_real_servers(
@@ -191,6 +196,7 @@ fn update_real_servers(
             old.id == known.slot
                 && old.weight == u32::from(weight)
                 && old.last_weight == u32::from(known.last_weight)
+                && old.is_drained == is_drained(real_server)
                 && old.available == known.is_available
                 && old.has_threshold == (real_server.upper_threshold > 0)
                 && old.joined_seconds == known.joined_seconds
@@ -212,6 +218,7 @@ fn scheduled(service: &ServiceConfig, running: &Running, slots: &Slots) -> Vec<R
             port,
             weight: u32::from(effective_weight(real_server)),
             last_weight: u32::from(known.last_weight),
+            is_drained: is_drained(real_server),
             available: known.is_available,
             has_threshold: real_server.upper_threshold > 0,
             joined_seconds: known.joined_seconds,

@@ -60,6 +60,7 @@ pub(crate) fn real_servers_of(weights: &[u32]) -> Vec<RealServer> {
         port: 80,
         weight,
         last_weight: weight,
+        is_drained: false,
         available: true,
         has_threshold: false,
         joined_seconds: None,
