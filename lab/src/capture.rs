@@ -40,7 +40,7 @@ impl Capture {
         ]);
         command.arg(&file);
         let mut tcpdump = Process::spawn(command, &format!("tcpdump-{interface}"), host.directory())?;
-        tcpdump.wait_for_output("listening on", Duration::from_secs(10))?;
+        tcpdump.wait_for_output("listening on")?;
         Ok(Capture { tcpdump, file })
     }
 
@@ -48,7 +48,7 @@ impl Capture {
     pub fn stop(mut self) -> Result<Recording> {
         std::thread::sleep(SETTLE);
         self.tcpdump.signal(Signal::SIGINT)?;
-        self.tcpdump.wait(Duration::from_secs(10))?;
+        self.tcpdump.wait()?;
         let log = self.tcpdump.log();
         ensure!(log.contains("\n0 packets dropped by kernel"), "the capture is not complete:\n{log}");
         Ok(Recording { file: self.file.clone() })

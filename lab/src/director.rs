@@ -17,13 +17,7 @@ use nix::unistd::Pid;
 
 use crate::host::Host;
 use crate::process::{self, Process};
-use crate::wait;
-
-/// How long the daemon may take until its socket answers: DPDK's start on a machine whose every CPU polls.
-const START_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long real servers may take until ARP has resolved them.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+use crate::wait::{self, HANGS};
 
 /// How long the generation has to stay the same.
 const SETTLE_PAUSE: Duration = Duration::from_millis(30);
@@ -99,7 +93,7 @@ impl DirectorProcess {
             socket: socket.to_owned(),
             dr_ctl: binary("dr-ctl")?,
         };
-        wait::until("an answer on dr-director's control socket", START_LIMIT, || {
+        wait::until("an answer on dr-director's control socket", || {
             if let Some(status) = director.process.ended()? {
                 bail!("dr-director ended at its start with {status}:\n{}", director.log());
             }
@@ -183,7 +177,7 @@ impl DirectorProcess {
     /// One request line over the socket itself, and the answer.
     pub fn request(&self, line: &str) -> Result<serde_json::Value> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(HANGS))?;
         stream.write_all(format!("{line}\n").as_bytes())?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
@@ -193,13 +187,21 @@ impl DirectorProcess {
     /// The text of /metrics.
     pub fn metrics(&self) -> Result<String> {
         let url = format!("http://127.0.0.1:{METRICS_PORT}/metrics");
-        self.host.run(&["curl", "--silent", "--show-error", "--fail", "--max-time", "10", &url])
+        self.host.run(&[
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            &HANGS.as_secs().to_string(),
+            &url,
+        ])
     }
 
     /// Waits until `count` real servers get connections, and every worker knows it.
     pub fn wait_until_up(&self, count: usize) -> Result<()> {
         let mut generation = None;
-        wait::until(&format!("{count} real servers up"), RESOLVE_LIMIT, || {
+        wait::until(&format!("{count} real servers up"), || {
             let status = self.status()?;
             let is_settled = generation.replace(status.generation) == Some(status.generation);
             if status.real_servers_up as usize >= count && is_settled {
@@ -218,7 +220,7 @@ impl DirectorProcess {
     pub fn stop(mut self, signal: Signal) -> Result<(Duration, ExitStatus)> {
         let start = Instant::now();
         self.process.signal(signal)?;
-        let status = self.process.wait(Duration::from_secs(20))?;
+        let status = self.process.wait()?;
         Ok((start.elapsed(), status))
     }
 
@@ -251,7 +253,7 @@ impl DirectorProcess {
     /// Exact, so it needs quiet: a frame that is between two counters when they are read is given a moment to arrive.
     pub fn assert_conservation(&self) -> Result<PacketTotals> {
         let mut last = String::new();
-        wait::until("received = forwarded + punted + dropped", Duration::from_secs(3), || {
+        wait::until("received = forwarded + punted + dropped", || {
             let stats = self.stats()?;
             match conservation(&stats) {
                 Ok(()) => Ok(Some(stats.totals)),

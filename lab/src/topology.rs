@@ -10,7 +10,6 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol, RealServerConfig, ServiceConfig, ServiceId};
@@ -40,9 +39,6 @@ const REAL_SERVERS_MAX: u8 = 80;
 
 /// RIP of the first real server, less one.
 const REAL_SERVER_BASE: u8 = 10;
-
-/// How long nginx may take to log what it has answered.
-const LOG_LIMIT: Duration = Duration::from_secs(5);
 
 /// DPDK driver of the director's port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,7 +215,7 @@ impl Lab {
     /// What each real server's nginx has logged, once `count` requests are logged by all together.
     pub fn logged_requests(&self, count: usize) -> Result<Vec<Vec<Request>>> {
         // nginx logs a request after the client has its answer.
-        wait::until(&format!("{count} requests in nginx's logs"), LOG_LIMIT, || {
+        wait::until(&format!("{count} requests in nginx's logs"), || {
             let logs = self.real_servers.iter().map(RealServer::requests).collect::<Result<Vec<_>>>()?;
             Ok((logs.iter().map(Vec::len).sum::<usize>() >= count).then_some(logs))
         })

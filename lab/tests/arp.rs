@@ -35,10 +35,11 @@ fn vip_and_dip_answer_ping_of_every_size() -> Result<()> {
     let lab = Lab::builder().real_servers(1).build()?;
     let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Rr, &[1])?;
     let director = lab.start_director(&config)?;
+    let limit = wait::HANGS.as_secs().to_string();
     for address in [VIP, DIP] {
         for size in ["0", "1", "18", "56", "999", "1472"] {
             let address = address.to_string();
-            let ping = ["ping", "-c", "3", "-i", "0.02", "-W", "2", "-M", "do", "-s", size, &address];
+            let ping = ["ping", "-c", "3", "-i", "0.02", "-W", &limit, "-M", "do", "-s", size, &address];
             let text = lab.client.run(&ping)?;
             // ping compares the bytes that come back.
             ensure!(text.contains(" 3 received") && !text.contains("wrong"), "{size} bytes: {text}");
@@ -57,7 +58,7 @@ fn vip_is_announced_by_gratuitous_arp_when_it_is_added() -> Result<()> {
     let capture = Capture::start(&lab.client, "eth0")?;
     director.ctl(&["add-vip", "tcp", "192.0.2.20:80"])?;
     let neighbour = || lab.client.ip(&format!("neigh show {OTHER_VIP}"));
-    wait::until("the client to believe the announcement", Duration::from_secs(5), || {
+    wait::until("the client to believe the announcement", || {
         Ok(neighbour()?.contains(&mac_of(DIP)).then_some(()))
     })
     .with_context(|| format!("{:?}", neighbour()))?;
@@ -180,7 +181,7 @@ fn real_server_with_a_static_mac_is_never_asked() -> Result<()> {
 
     // Over the socket: to be asked by ARP, it fails; given again, it serves again.
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--mac", "arp"])?;
-    wait::until("the deaf real server to get no connections", Duration::from_secs(15), || {
+    wait::until("the deaf real server to get no connections", || {
         Ok((director.show()?.services[0].real_servers[0].state == RealServerState::Unresolved).then_some(()))
     })?;
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--mac", &mac_of(server.address)])?;

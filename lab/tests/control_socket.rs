@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ctl::config::Protocol;
 use lab::client::Traffic;
+use lab::wait::HANGS;
 use lab::{DirectorProcess, Lab, VIP};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use scheduler::Algorithm;
-
-/// How long an error or a close may take, beyond the daemon's own 10 s for an unfinished request.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long dr-ctl may take while others misbehave.
 const OTHERS_LIMIT: Duration = Duration::from_secs(2);
@@ -56,8 +54,8 @@ fn resident_kib(process: u32) -> Result<u64> {
 
 fn connect(director: &DirectorProcess) -> Result<UnixStream> {
     let stream = UnixStream::connect(director.socket())?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(Some(HANGS))?;
+    stream.set_write_timeout(Some(HANGS))?;
     Ok(stream)
 }
 
@@ -203,7 +201,7 @@ fn client_that_never_reads_is_closed_and_costs_no_memory() -> Result<()> {
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     break;
                 }
-                _ => ensure!(closed.elapsed() < ANSWER_LIMIT, "it is not closed"),
+                _ => ensure!(closed.elapsed() < HANGS, "it is not closed"),
             }
         }
         Ok(())

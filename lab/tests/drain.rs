@@ -21,9 +21,6 @@ const NAME: &str = "rs1";
 /// FIN_WAIT lasts 120 s otherwise: the director sees the client's FIN alone.
 const SHORT_FIN_WAIT: [&str; 2] = ["--timeout", "tcp_fin_wait=1"];
 
-/// A connection in FIN_WAIT for a second, a sweep that comes by every two, and a busy machine.
-const EMPTY_LIMIT: Duration = Duration::from_secs(10);
-
 /// A service over two real servers, rr, with these options.
 fn started(options: &[&str]) -> Result<(Lab, DirectorProcess)> {
     let lab = Lab::builder().real_servers(2).build()?;
@@ -58,11 +55,9 @@ fn drained(director: &DirectorProcess) -> Result<Option<RealServerView>> {
     Ok(services[0].real_servers.iter().find(|server| server.address.to_string() == RIP).cloned())
 }
 
-fn wait_until_removed(director: &DirectorProcess, limit: Duration) -> Result<()> {
-    wait::until("the drained real server to be removed", limit, || {
-        Ok(drained(director)?.is_none().then_some(()))
-    })
-    .map_err(|error| anyhow!("{error:#}\n{:#?}\n{}", director.show(), director.log()))
+fn wait_until_removed(director: &DirectorProcess) -> Result<()> {
+    wait::until("the drained real server to be removed", || Ok(drained(director)?.is_none().then_some(())))
+        .map_err(|error| anyhow!("{error:#}\n{:#?}\n{}", director.show(), director.log()))
 }
 
 /// None of so many new requests is answered by the drained real server.
@@ -80,7 +75,7 @@ fn drained_real_server_keeps_its_connections_and_goes_with_the_last_of_them() ->
     let download = std::thread::spawn(move || download.get("/slow"));
     let arguments = ["drain-rs", "tcp", SERVICE, RIP, "--timeout", "300s", "--wait"];
     let mut waiting = Process::spawn(director.ctl_command(&arguments), "drain", lab.network().directory())?;
-    wait::until("the drain", Duration::from_secs(5), || {
+    wait::until("the drain", || {
         let state = drained(&director)?.context("it is gone already")?.state;
         Ok((state == RealServerState::Draining).then_some(()))
     })?;
@@ -100,8 +95,8 @@ fn drained_real_server_keeps_its_connections_and_goes_with_the_last_of_them() ->
     ensure!(waiting.ended()?.is_none(), "with a connection left:\n{}", waiting.log());
     ensure!(idle.get("/")? == NAME);
     drop(idle);
-    wait_until_removed(&director, EMPTY_LIMIT)?;
-    let status = waiting.wait(Duration::from_secs(10))?;
+    wait_until_removed(&director)?;
+    let status = waiting.wait()?;
     ensure!(status.success(), "drain-rs --wait ended with {status}:\n{}", waiting.log());
     ensure!(waiting.log().contains("connection"), "it did not say what is left:\n{}", waiting.log());
     ensure!(director.log().contains("its last connection is gone"), "{}", director.log());
@@ -117,7 +112,7 @@ fn deadline_removes_it_although_a_connection_is_left_which_its_return_revives() 
     let output = director.ctl_output(&["drain-rs", "tcp", SERVICE, RIP, "--timeout", "2s", "--wait"])?;
     let took = start.elapsed();
     ensure!(output.status.success(), "{output:?}");
-    ensure!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "a drain of 2 s took {took:?}");
+    ensure!(took >= Duration::from_secs(1), "a drain of 2 s took {took:?}");
     ensure!(drained(&director)?.is_none());
     ensure!(director.log().contains("connections left: 1"), "{}", director.log());
     assert_new_requests_go_elsewhere(&lab, 6)?;
@@ -127,9 +122,7 @@ fn deadline_removes_it_although_a_connection_is_left_which_its_return_revives() 
     let before = removed()?;
     std::thread::scope(|scope| -> Result<()> {
         let answer = scope.spawn(|| kept.get("/"));
-        wait::until("a packet to be dropped", Duration::from_secs(5), || {
-            Ok((removed()? > before).then_some(()))
-        })?;
+        wait::until("a packet to be dropped", || Ok((removed()? > before).then_some(())))?;
         director.ctl(&["add-rs", "tcp", SERVICE, RIP])?;
         let answer = answer.join().map_err(|_| anyhow!("the request panicked"))??;
         ensure!(answer == NAME, "answered by {answer}");
@@ -150,7 +143,7 @@ fn persistent_client_leaves_a_drained_real_server_with_its_next_connection() -> 
     ensure!(answers.iter().all(|answer| answer.server != home), "{answers:?}");
     ensure!(kept.get("/")? == home, "the established connection was moved");
     drop(kept);
-    wait::until("the drained real server to be removed", EMPTY_LIMIT, || {
+    wait::until("the drained real server to be removed", || {
         Ok((director.show()?.services[0].real_servers.len() == 1).then_some(()))
     })?;
     director.finish()
@@ -169,16 +162,14 @@ fn kept_persistent_client_goes_on_opening_connections_until_the_deadline() -> Re
     let servers = client::get_many_from(&lab.client, other, VIP, 80, 4)?;
     ensure!(servers.iter().all(|server| *server != home), "a client without a template: {servers:?}");
     // Without a connection it is not empty: its client is remembered.
-    wait::until("the last connection to be gone", Duration::from_secs(5), || {
+    wait::until("the last connection to be gone", || {
         let servers = director.show()?.services.remove(0).real_servers;
         let server = servers.iter().find(|server| server.address.to_string() == rip);
         let server = server.context("it was removed although a client is remembered")?;
         ensure!(server.persistent_connections == 1, "{server:?}");
         Ok((server.active_connections + server.inactive_connections == 0).then_some(()))
     })?;
-    wait::until("the deadline", EMPTY_LIMIT, || {
-        Ok((director.show()?.services[0].real_servers.len() == 1).then_some(()))
-    })?;
+    wait::until("the deadline", || Ok((director.show()?.services[0].real_servers.len() == 1).then_some(())))?;
     let answers = client::get_many(&lab.client, VIP, 80, 3)?;
     ensure!(answers.iter().all(|answer| answer.server != home), "{answers:?}");
     director.finish()
@@ -238,7 +229,7 @@ fn deadline_is_saved_and_a_restart_carries_it_out() -> Result<()> {
 
     // Without connections, which the restart has forgotten, it goes at once.
     let director = DirectorProcess::start_with_file(&lab.director, &file, &lab.control_socket())?;
-    wait_until_removed(&director, Duration::from_secs(5))?;
+    wait_until_removed(&director)?;
     director.wait_until_up(1)?;
     assert_new_requests_go_elsewhere(&lab, 6)?;
     ensure!(director.log().contains("its last connection is gone"), "{}", director.log());
@@ -257,7 +248,7 @@ fn deadline_that_passed_while_the_daemon_was_down_is_carried_out_at_its_start() 
     let text = fs::read_to_string(&file)?;
     fs::write(&file, text.replace(&saved_deadline(&file)?.to_string(), "1000000000"))?;
     let director = DirectorProcess::start_with_file(&lab.director, &file, &lab.control_socket())?;
-    wait_until_removed(&director, Duration::from_secs(5))?;
+    wait_until_removed(&director)?;
     director.wait_until_up(1)?;
     assert_new_requests_go_elsewhere(&lab, 6)?;
     director.finish()

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::client::{self, Connection, Traffic};
@@ -195,7 +194,7 @@ fn traffic_is_counted_listed_and_zeroed() -> Result<()> {
         ensure!(words_of(&stats, rip)?[2] == (REQUESTS / 2).to_string(), "{stats}");
     }
     // The estimator's first look comes within two seconds.
-    wait::until("a rate", Duration::from_secs(6), || {
+    wait::until("a rate", || {
         client::get_many(&lab.client, VIP, 80, 2)?;
         Ok((words_of(&ipvsadm.run("-Ln --rate")?, SERVICE)?[3] != "0").then_some(()))
     })?;
@@ -220,14 +219,14 @@ fn connection_is_listed_with_its_client_state_and_expiry() -> Result<()> {
     ensure!(listing.starts_with(titles), "{listing}");
     let words = words_of(&listing, &source)?;
     ensure!(words[0] == "TCP" && words[2..] == ["ESTABLISHED", &source, SERVICE, &home], "{listing}");
-    ensure!(["15:00", "14:59", "14:58", "14:57"].contains(&words[1].as_str()), "{listing}");
+    ensure!(words[1] == "15:00" || words[1].starts_with("14:"), "{listing}");
     let rip = home.trim_end_matches(":80");
     ensure!(words_of(&ipvsadm.list()?, rip)?[4..] == ["1", "0"], "{}", ipvsadm.list()?);
 
     drop(connection);
-    wait::until("FIN_WAIT in the listing", Duration::from_secs(5), || {
+    wait::until("FIN_WAIT in the listing", || {
         let words = words_of(&ipvsadm.run("-Lcn")?, &source)?;
-        Ok((words[2] == "FIN_WAIT" && (words[1].starts_with("01:5") || words[1] == "02:00")).then_some(()))
+        Ok((words[2] == "FIN_WAIT" && (words[1].starts_with("01:") || words[1] == "02:00")).then_some(()))
     })?;
     ensure!(words_of(&ipvsadm.list()?, rip)?[4..] == ["0", "1"], "{}", ipvsadm.list()?);
     director.finish()
@@ -243,7 +242,7 @@ fn set_is_seen_in_timeout_and_holds_for_connections() -> Result<()> {
         "0 is to change nothing"
     );
     client::get_many(&lab.client, VIP, 80, 3)?;
-    wait::until("FIN_WAIT to be over after a second", Duration::from_secs(10), || {
+    wait::until("FIN_WAIT to be over after a second", || {
         Ok((director.status()?.connections == 0).then_some(()))
     })?;
     let mut connection = Connection::open(&lab.client, VIP, 80)?;
@@ -280,7 +279,7 @@ fn thresholds_hold_over_real_connections() -> Result<()> {
         anyhow::Ok(())
     };
     let left = |count: &str| {
-        wait::until(&format!("{count} connections of rs1 to be left"), Duration::from_secs(10), || {
+        wait::until(&format!("{count} connections of rs1 to be left"), || {
             let words = words_of(&ipvsadm.run("-Ln --thresholds")?, "10.0.0.11")?;
             Ok((words[4] == count && words[5] == "0").then_some(()))
         })

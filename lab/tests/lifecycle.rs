@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol};
 use ctl::protocol::{NeighbourState, RealServerState, Stats};
 use lab::client::{self, Connection};
-use lab::{DirectorProcess, Lab, PortDriver, VIP, director, process, wait};
+use lab::wait::{self, HANGS};
+use lab::{DirectorProcess, Lab, PortDriver, VIP, director, process};
 use nix::sys::signal::Signal;
 use scheduler::Algorithm;
 
@@ -141,7 +142,11 @@ fn check_passes_a_good_file_and_refuses_a_bad_one_with_its_place() -> Result<()>
 /// Runs a daemon that is expected to end soon by itself.
 fn run_daemon(lab: &Lab, file: &Path, options: &[&str]) -> Result<std::process::Output> {
     let mut command = lab.director.command("timeout");
-    command.args(["--kill-after=1", "20"]).arg(director::binary("dr-director")?).arg("--config").arg(file);
+    command
+        .args(["--kill-after=1", &HANGS.as_secs().to_string()])
+        .arg(director::binary("dr-director")?)
+        .arg("--config")
+        .arg(file);
     process::output(command.args(options).env("RUNTIME_DIRECTORY", lab.director.directory()))
 }
 
@@ -179,11 +184,9 @@ fn fewer_queues_than_workers_is_an_error_that_says_so() -> Result<()> {
 fn refused_start(lab: &Lab, config: &Config) -> Result<String> {
     let file = lab.director.directory().join("refused.toml");
     fs::write(&file, toml::to_string(config)?)?;
-    let start = Instant::now();
     let output = run_daemon(lab, &file, &[])?;
     let said = process::text(&output.stderr);
     ensure!(output.status.code().is_some_and(|code| code != 0 && code != 124 && code != 101), "{output:?}");
-    ensure!(start.elapsed() < Duration::from_secs(10), "it took {:?} to refuse", start.elapsed());
     ensure!(runtime_files(lab).is_empty(), "it left {:?}", runtime_files(lab));
     Ok(said)
 }
@@ -194,7 +197,7 @@ fn metrics_are_valid_and_agree_with_dr_ctl() -> Result<()> {
     client::get_many(&lab.client, VIP, 80, 60)?;
     director.assert_conservation()?;
     // Read twice, until nothing moved in between.
-    let (stats, samples) = wait::until("a quiet moment", Duration::from_secs(5), || {
+    let (stats, samples) = wait::until("a quiet moment", || {
         let before = director.stats()?;
         let samples = parse_metrics(&director.metrics()?)?;
         Ok((before == director.stats()?).then_some((before, samples)))
@@ -276,9 +279,7 @@ fn unplugged_real_server_fails_and_serves_again_when_it_is_back() -> Result<()> 
     ensure!(state()? == NeighbourState::Reachable);
     lab.switch.ip("link set to-rs3 down")?;
     // 30 s of trust, then six probes: Linux's own times.
-    wait::until("rs3 to count as failed", Duration::from_secs(45), || {
-        Ok((state()? == NeighbourState::Failed).then_some(()))
-    })?;
+    wait::until("rs3 to count as failed", || Ok((state()? == NeighbourState::Failed).then_some(())))?;
     let view = director.show()?.services[0].real_servers[2].clone();
     ensure!(view.state == RealServerState::Unresolved, "{view:?}");
     let answers = client::get_many(&lab.client, VIP, 80, 30)?;

@@ -29,9 +29,6 @@ const SCENARIOS_PER_PROCESS: usize = 60;
 /// with more to do than CPUs a worker is off its CPU for several.
 const NOT_IN_FORCE: &str = "not in force everywhere";
 
-/// How long that may take.
-const IN_FORCE_LIMIT: Duration = Duration::from_secs(30);
-
 /// `ipvsadm --set` as a director starts with.
 const TIMEOUTS: &str = "--set 900 120 300";
 
@@ -210,7 +207,7 @@ impl Director {
     }
 
     fn wait_until_in_force(&self) -> Result<()> {
-        wait::until("a change that is in force", IN_FORCE_LIMIT, || {
+        wait::until("a change that is in force", || {
             let newest = self.process.status()?.generation;
             Ok(self.process.stats()?.workers.iter().all(|worker| worker.generation >= newest).then_some(()))
         })
