@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use lab::client::{self, Connection, Traffic};
@@ -33,11 +33,16 @@ impl Ipvsadm {
         command
     }
 
-    /// Runs a command line, which must succeed in silence on the standard error, and returns what it printed.
+    /// Runs a command line, which must succeed in silence on the standard error, and returns what it printed. A change is in
+    /// force afterwards.
     fn run(&self, line: &str) -> Result<String> {
         let output = process::output(&mut self.command(line))?;
         let error = process::text(&output.stderr);
-        ensure!(output.status.success() && error.is_empty(), "ipvsadm {line}: {}\n{error}", output.status);
+        ensure!(
+            output.status.success() && error.is_empty() || director::was_late(&self.socket, &output)?,
+            "ipvsadm {line}: {}\n{error}",
+            output.status
+        );
         Ok(process::text(&output.stdout))
     }
 
@@ -49,13 +54,17 @@ impl Ipvsadm {
         Ok((code, process::text(&output.stderr)))
     }
 
-    /// Runs a command line with this text as its standard input.
+    /// Runs a command line with this text as its standard input. A change is in force afterwards.
     fn fed(&self, line: &str, input: &str) -> Result<Output> {
         let mut command = self.command(line);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
-        Ok(child.wait_with_output()?)
+        let mut output = child.wait_with_output()?;
+        if director::was_late(&self.socket, &output)? {
+            output.status = ExitStatus::default();
+        }
+        Ok(output)
     }
 
     /// The listing without its first line, which has the size of the table.
