@@ -23,6 +23,10 @@ use crate::topology::PortDriver;
 /// Scenarios after which the process is started afresh: the connections of all of them are in every listing.
 const SCENARIOS_PER_PROCESS: usize = 60;
 
+/// Barriers after which a worker that was off its CPU has ended all connections whose time is over: it looks at 32 a round,
+/// a barrier takes a round, and the scenarios that wait open less than a thousand.
+const SWEEP_BARRIERS: usize = 32;
+
 /// `ipvsadm --set` as a director starts with.
 const TIMEOUTS: &str = "--set 900 120 300";
 
@@ -253,6 +257,7 @@ impl Subject for Director {
     }
 
     fn list(&mut self) -> Result<Vec<String>> {
+        self.wire.pass_barriers(SWEEP_BARRIERS)?;
         let list = self.process.ctl(&["ipvsadm", "-Ln"])?;
         let persistent = self.process.ctl(&["ipvsadm", "-Ln", "--persistent-conn"])?;
         let connections = self.process.ctl(&["ipvsadm", "-Lcn", "--persistent-conn"])?;
@@ -263,6 +268,7 @@ impl Subject for Director {
     }
 
     fn statistics(&mut self) -> Result<Vec<String>> {
+        self.wire.pass_barriers(SWEEP_BARRIERS)?;
         let list = self.process.ctl(&["ipvsadm", "-Ln", "--stats", "--exact"])?;
         listing::statistics(&list, |service: &str| self.scenario.has(service))
     }

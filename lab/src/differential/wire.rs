@@ -104,6 +104,14 @@ impl Wire {
         numbers.iter().map(outcome).collect()
     }
 
+    /// So many barriers, one after the other: the director's worker has gone as many rounds at least.
+    pub fn pass_barriers(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.send_batch(&[])?;
+        }
+        Ok(())
+    }
+
     /// Waits until the director forwards at all.
     pub fn wait_until_forwarding(&mut self) -> Result<()> {
         let start = Instant::now();
