@@ -189,7 +189,7 @@ fn traffic_is_counted_listed_and_zeroed() -> Result<()> {
     const REQUESTS: u32 = 12;
     let (lab, director, ipvsadm) = started_with_http(2)?;
     client::get_many(&lab.client, VIP, 80, REQUESTS)?;
-    director.assert_conservation()?;
+    lab.barrier(&director)?;
     let stats = ipvsadm.run("-Ln --stats --exact")?;
     let counted = director.stats()?.services[0].totals;
     let service = words_of(&stats, SERVICE)?;
@@ -207,10 +207,12 @@ fn traffic_is_counted_listed_and_zeroed() -> Result<()> {
         client::get_many(&lab.client, VIP, 80, 2)?;
         Ok((words_of(&ipvsadm.run("-Ln --rate")?, SERVICE)?[3] != "0").then_some(()))
     })?;
+    lab.barrier(&director)?;
     ipvsadm.run(&format!("-Z -t {SERVICE}"))?;
     ensure!(words_of(&ipvsadm.run("-Ln --stats")?, SERVICE)?[2..] == ["0"; 5]);
     client::get_many(&lab.client, VIP, 80, 2)?;
     ensure!(words_of(&ipvsadm.run("-Ln --stats")?, SERVICE)?[2] == "2");
+    lab.barrier(&director)?;
     ipvsadm.run("-Z")?;
     ensure!(words_of(&ipvsadm.run("-Ln --stats")?, SERVICE)?[2..] == ["0"; 5]);
     director.finish()
