@@ -243,11 +243,10 @@ impl DirectorProcess {
         Ok((start.elapsed(), status))
     }
 
-    /// SIGTERM; an end that takes over two seconds or is not clean is an error.
+    /// SIGTERM; an end that is not clean is an error. How long it took.
     pub fn terminate(self) -> Result<Duration> {
         let (duration, status) = self.stop(Signal::SIGTERM)?;
         ensure!(status.success(), "dr-director ended with {status}");
-        ensure!(duration < Duration::from_secs(2), "dr-director took {duration:?} to stop");
         Ok(duration)
     }
 
@@ -285,6 +284,7 @@ impl DirectorProcess {
         .map_err(|error| anyhow!("{error:#}: {last}"))
     }
 }
+
 /// One request line over a daemon's control socket, and the answer.
 fn request(socket: &Path, line: &str) -> Result<Value> {
     let mut stream = UnixStream::connect(socket)?;
@@ -316,7 +316,6 @@ fn wait_until_in_force(socket: &Path) -> Result<()> {
         Ok(stats.workers.iter().all(|worker| worker.generation >= newest).then_some(()))
     })
 }
-
 
 /// The daemon's command line on a host.
 pub fn daemon(host: &Host, file: &Path) -> Result<Command> {
