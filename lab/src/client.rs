@@ -58,10 +58,10 @@ fn curl(
     count: u32,
 ) -> Result<Vec<Answer>> {
     let interface = source.map(|source| format!("interface = {source}\n")).unwrap_or_default();
+    let first = REQUESTS_MADE.fetch_add(count, Ordering::Relaxed);
     let requests: String = (0..count)
-        .map(|_| {
-            let client_port = CLIENT_PORTS.start
-                + REQUESTS_MADE.fetch_add(1, Ordering::Relaxed) % CLIENT_PORTS.len() as u32;
+        .map(|number| {
+            let client_port = CLIENT_PORTS.start + (first + number) % CLIENT_PORTS.len() as u32;
             format!(
                 "next\nurl = http://{vip}:{port}/\nlocal-port = {client_port}\n{interface}\
                  header = \"Connection: close\"\nmax-time = {}\n\
@@ -70,7 +70,8 @@ fn curl(
             )
         })
         .collect();
-    let file = client.directory().join("requests.curl");
+    // Two of a client may run at the same time.
+    let file = client.directory().join(format!("requests-{first}.curl"));
     std::fs::write(&file, requests).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.to_str().context("the temporary directory's name is not UTF-8")?;
     let text = client.run(&["curl", "--silent", "--show-error", "--fail-early", "--config", file])?;
