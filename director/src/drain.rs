@@ -215,6 +215,14 @@ mod tests {
     }
 
     #[test]
+    fn drain_that_is_taken_back_ends_neither_at_its_deadline_nor_with_the_last_connection() {
+        let (mut drains, services, ..) = rig(false);
+        services.slots().counts(0).close(false);
+        drains.follow(&[service(None)], 8, BEGIN);
+        assert_eq!(drains.ended(&services, 8, at(200)), []);
+    }
+
+    #[test]
     fn deadline_that_was_past_at_the_start_is_now() {
         let services = [service(Some(Drain { until_unix_seconds: Some(5), keep_persistent: false }))];
         let mut drains = Drains::default();

@@ -2,16 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::host::Host;
 use crate::process::{self, Process};
-
-/// How long after the last packet tcpdump is given to read it: it drops what it has not read when it is told to stop.
-const SETTLE: Duration = Duration::from_millis(250);
+use crate::wait;
 
 /// A capture that runs, of everything in both directions.
 pub struct Capture {
@@ -40,15 +37,20 @@ impl Capture {
         ]);
         command.arg(&file);
         let mut tcpdump = Process::spawn(command, &format!("tcpdump-{interface}"), host.directory())?;
-        tcpdump.wait_for_output("listening on", Duration::from_secs(10))?;
+        tcpdump.wait_for_output("listening on")?;
         Ok(Capture { tcpdump, file })
     }
 
-    /// Ends it. A packet that tcpdump itself lost is an error: the recording would prove nothing.
+    /// Ends it: all that passed before is recorded. A packet that tcpdump itself lost is an error: the recording would prove
+    /// nothing.
     pub fn stop(mut self) -> Result<Recording> {
-        std::thread::sleep(SETTLE);
+        // It drops what it has not read when it is told to stop. Until then SIGUSR1 has it say how far it is.
+        wait::until("tcpdump to read what has passed", || {
+            self.tcpdump.signal(Signal::SIGUSR1)?;
+            Ok(has_read_all(&self.tcpdump.log()).then_some(()))
+        })?;
         self.tcpdump.signal(Signal::SIGINT)?;
-        self.tcpdump.wait(Duration::from_secs(10))?;
+        self.tcpdump.wait()?;
         let log = self.tcpdump.log();
         ensure!(log.contains("\n0 packets dropped by kernel"), "the capture is not complete:\n{log}");
         Ok(Recording { file: self.file.clone() })
@@ -58,6 +60,15 @@ impl Capture {
     pub fn so_far(&self) -> Recording {
         Recording { file: self.file.clone() }
     }
+}
+
+/// Whether tcpdump has read every packet that the kernel had for it when it last said so, in its log:
+/// `12 packets captured, 15 packets received by filter, 0 packets dropped by kernel`.
+fn has_read_all(log: &str) -> bool {
+    let report = log.lines().rfind(|line| line.contains(" packets captured, "));
+    let numbers: Vec<u64> =
+        report.into_iter().flat_map(str::split_whitespace).filter_map(|word| word.parse().ok()).collect();
+    matches!(numbers[..], [captured, received, ..] if captured == received)
 }
 
 /// What a capture has recorded; it lives as long as its network.
@@ -93,5 +104,24 @@ impl Recording {
                 .args(options)
                 .arg(filter),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_read_once_the_last_report_of_tcpdump_says_so() {
+        let report = |captured, received| {
+            format!(
+                "tcpdump: {captured} packets captured, {received} packets received by filter, 0 packets dropped by kernel\n"
+            )
+        };
+        let title = "tcpdump: listening on eth0, link-type EN10MB (Ethernet), snapshot length 128 bytes\n";
+        assert!(!has_read_all(title));
+        assert!(!has_read_all(&[title, &report(12, 15)].concat()));
+        assert!(has_read_all(&[title, &report(12, 15), &report(15, 15)].concat()));
+        assert!(!has_read_all(&[report(15, 15), report(15, 16)].concat()));
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::host::Host;
 use crate::process;
-use crate::wait;
+use crate::wait::{self, HANGS};
 
 /// One answer that curl got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,18 +58,20 @@ fn curl(
     count: u32,
 ) -> Result<Vec<Answer>> {
     let interface = source.map(|source| format!("interface = {source}\n")).unwrap_or_default();
+    let first = REQUESTS_MADE.fetch_add(count, Ordering::Relaxed);
     let requests: String = (0..count)
-        .map(|_| {
-            let client_port = CLIENT_PORTS.start
-                + REQUESTS_MADE.fetch_add(1, Ordering::Relaxed) % CLIENT_PORTS.len() as u32;
+        .map(|number| {
+            let client_port = CLIENT_PORTS.start + (first + number) % CLIENT_PORTS.len() as u32;
             format!(
                 "next\nurl = http://{vip}:{port}/\nlocal-port = {client_port}\n{interface}\
-                 header = \"Connection: close\"\nmax-time = 10\n\
-                 write-out = \" %{{http_code}} %{{num_connects}} %{{local_port}} %{{time_total}}\\n\"\n"
+                 header = \"Connection: close\"\nmax-time = {}\n\
+                 write-out = \" %{{http_code}} %{{num_connects}} %{{local_port}} %{{time_total}}\\n\"\n",
+                HANGS.as_secs()
             )
         })
         .collect();
-    let file = client.directory().join("requests.curl");
+    // Two of a client may run at the same time.
+    let file = client.directory().join(format!("requests-{first}.curl"));
     std::fs::write(&file, requests).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.to_str().context("the temporary directory's name is not UTF-8")?;
     let text = client.run(&["curl", "--silent", "--show-error", "--fail-early", "--config", file])?;
@@ -176,7 +178,7 @@ impl Traffic {
     /// Waits until so many more requests were answered.
     pub fn wait_for_more(&self, count: u32) -> Result<()> {
         let goal = self.answered() + count;
-        wait::until(&format!("{count} more answers"), Duration::from_secs(20), || {
+        wait::until(&format!("{count} more answers"), || {
             let has_ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
             Ok((self.answered() >= goal || has_ended).then_some(()))
         })?;
@@ -206,10 +208,9 @@ impl Drop for Traffic {
 
 /// One request on a connection of its own; the calling thread is on the client.
 fn get_once(vip: Ipv4Addr, port: u16) -> Result<String> {
-    let limit = Duration::from_secs(10);
     let mut stream =
-        TcpStream::connect_timeout(&SocketAddrV4::new(vip, port).into(), limit).context("connect")?;
-    stream.set_read_timeout(Some(limit))?;
+        TcpStream::connect_timeout(&SocketAddrV4::new(vip, port).into(), HANGS).context("connect")?;
+    stream.set_read_timeout(Some(HANGS))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("read")?;

@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns};
 
 use crate::process::{self, Process};
+use crate::wait::HANGS;
 
 /// Seconds after which a command of a host is killed: no test hangs.
 const COMMAND_SECONDS_MAX: &str = "120";
@@ -128,23 +128,23 @@ impl Host {
         })
     }
 
-    /// Opens a TCP connection from this host; reads and writes time out after ten seconds.
+    /// Opens a TCP connection from this host; reads and writes time out after [`HANGS`].
     pub fn connect(&self, address: Ipv4Addr, port: u16) -> Result<TcpStream> {
-        let limit = Duration::from_secs(10);
         let stream = self
-            .enter(|| TcpStream::connect_timeout(&SocketAddrV4::new(address, port).into(), limit))?
+            .enter(|| TcpStream::connect_timeout(&SocketAddrV4::new(address, port).into(), HANGS))?
             .with_context(|| format!("{} cannot connect to {address}:{port}", self.name))?;
-        stream.set_read_timeout(Some(limit))?;
-        stream.set_write_timeout(Some(limit))?;
+        stream.set_read_timeout(Some(HANGS))?;
+        stream.set_write_timeout(Some(HANGS))?;
         Ok(stream)
     }
 
-    /// A UDP socket of this host, on a port of the system's choice if `port` is 0; reads time out after two seconds.
+    /// A UDP socket of this host, on a port of the system's choice if `port` is 0; reads time out after
+    /// [`HANGS`].
     pub fn udp_socket(&self, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
         let socket = self
             .enter(|| UdpSocket::bind(SocketAddrV4::new(address, port)))?
             .with_context(|| format!("{} cannot use UDP {address}:{port}", self.name))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(HANGS))?;
         Ok(socket)
     }
 }

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
@@ -49,15 +48,15 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+    pub fn wait(&mut self) -> Result<ExitStatus> {
         let what = format!("the end of {} (process {})", self.name, self.id());
-        wait::until(&what, limit, || self.ended())
+        wait::until(&what, || self.ended())
     }
 
     /// Waits until it printed `text`; its early end is an error that has its output.
-    pub fn wait_for_output(&mut self, text: &str, limit: Duration) -> Result<()> {
+    pub fn wait_for_output(&mut self, text: &str) -> Result<()> {
         let what = format!("`{text}` from {}", self.name);
-        wait::until(&what, limit, || {
+        wait::until(&what, || {
             if self.log().contains(text) {
                 return Ok(Some(()));
             }

@@ -78,7 +78,7 @@ impl RealServer {
         // The log of before `error_log` is read would be a file of the distribution's.
         command.args(["-e", "stderr"]);
         let mut nginx = Process::spawn(command, "nginx", directory)?;
-        wait::until(&format!("nginx on {}", self.name()), Duration::from_secs(10), || {
+        wait::until(&format!("nginx on {}", self.name()), || {
             if let Some(status) = nginx.ended()? {
                 bail!("nginx on {} ended with {status}:\n{}", self.name(), nginx.log());
             }

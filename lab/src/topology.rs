@@ -8,9 +8,9 @@
 //!
 //! The client is what a router would be: it holds the VIP's network to be on the wire and asks for the VIP by ARP.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol, RealServerConfig, ServiceConfig, ServiceId};
@@ -41,8 +41,8 @@ const REAL_SERVERS_MAX: u8 = 80;
 /// RIP of the first real server, less one.
 const REAL_SERVER_BASE: u8 = 10;
 
-/// How long nginx may take to log what it has answered.
-const LOG_LIMIT: Duration = Duration::from_secs(5);
+/// A port of [`VIP`] that no test makes a service of: discard (RFC 863).
+const UNSERVED_PORT: u16 = 9;
 
 /// DPDK driver of the director's port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,10 +219,47 @@ impl Lab {
     /// What each real server's nginx has logged, once `count` requests are logged by all together.
     pub fn logged_requests(&self, count: usize) -> Result<Vec<Vec<Request>>> {
         // nginx logs a request after the client has its answer.
-        wait::until(&format!("{count} requests in nginx's logs"), LOG_LIMIT, || {
+        wait::until(&format!("{count} requests in nginx's logs"), || {
             let logs = self.real_servers.iter().map(RealServer::requests).collect::<Result<Vec<_>>>()?;
             Ok((logs.iter().map(Vec::len).sum::<usize>() >= count).then_some(logs))
         })
+    }
+
+    /// Waits until TCP has nothing left to send on client and real servers: of requests that are over, the last FIN and ACK
+    /// have arrived.
+    pub fn wait_until_quiet(&self) -> Result<()> {
+        let servers = self.real_servers.iter().map(|server| &server.host);
+        for host in [&self.client].into_iter().chain(servers) {
+            wait::until(&format!("TCP on {} to be quiet", host.name()), || {
+                Ok(tcp_is_quiet(host)?.then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the director's workers have counted all that came of requests that are over. Its counters are exact
+    /// then, and stay as they are until the next request.
+    ///
+    /// A frame that each worker counts after all of it proves it, as what is in one queue stays in order: a datagram to a
+    /// port without service, which is dropped as `no_service`.
+    pub fn barrier(&self, director: &DirectorProcess) -> Result<()> {
+        self.wait_until_quiet()?;
+        let counted = || -> Result<Vec<u64>> {
+            let stats = director.stats()?;
+            Ok(stats.workers.iter().map(|worker| worker.packets.drops["no_service"]).collect())
+        };
+        let before = counted()?;
+        let mut now = before.clone();
+        // From another port each, until each worker was given one.
+        while now.iter().zip(&before).any(|(now, before)| now == before) {
+            let sum: u64 = now.iter().sum();
+            self.client.udp_socket(CLIENT, 0)?.send_to(b"barrier", (VIP, UNSERVED_PORT))?;
+            // One at a time: the next barrier must not take one of this for its own.
+            now = wait::until("the barrier to be counted", || {
+                Ok(Some(counted()?).filter(|now| now.iter().sum::<u64>() > sum))
+            })?;
+        }
+        Ok(())
     }
 
     /// Records everything in the director's cable, both directions, at its other end: at the port itself the kernel
@@ -231,6 +268,27 @@ impl Lab {
         Capture::start(&self.switch, "to-director")
     }
 }
+
+/// Whether no TCP connection of a host has anything left to send by itself: each has ended, or is established and has all
+/// that it sent acknowledged.
+fn tcp_is_quiet(host: &Host) -> Result<bool> {
+    // `/proc/net` would be that of the process's first thread, which stays where it is.
+    let table = host.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
+    Ok(table.lines().skip(1).all(|line| {
+        // The kernel's Documentation/networking/proc_net_tcp.rst: number, local and remote address, state, tx:rx queue.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, _, _, ESTABLISHED, queues, ..] => queues.starts_with("00000000:"),
+            [_, _, _, state, ..] => [TIME_WAIT, LISTEN].contains(&state),
+            _ => false,
+        }
+    }))
+}
+
+/// States in `/proc/net/tcp`: the kernel's tcp_states.h.
+const ESTABLISHED: &str = "01";
+const TIME_WAIT: &str = "06";
+const LISTEN: &str = "0A";
 
 /// A real server whose MAC address is asked by ARP.
 pub fn real_server(address: Ipv4Addr, weight: u16) -> RealServerConfig {

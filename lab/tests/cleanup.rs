@@ -7,7 +7,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::Protocol;
@@ -42,7 +41,7 @@ fn traces_of(maker: u32) -> Result<BTreeSet<PathBuf>> {
 
 fn assert_nothing_left(maker: u32) -> Result<()> {
     let mut left = BTreeSet::new();
-    wait::until("the end of the lab's traces", Duration::from_secs(10), || {
+    wait::until("the end of the lab's traces", || {
         left = traces_of(maker)?;
         Ok(left.is_empty().then_some(()))
     })

@@ -1,7 +1,6 @@
 //! Changes of what runs, over the real socket with dr-ctl, while traffic goes on.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol};
@@ -74,7 +73,7 @@ fn changes_fail_no_request_and_move_no_connection() -> Result<()> {
 /// Drains a real server, waits for the end of its last active connection, and removes it.
 fn remove_when_idle(director: &DirectorProcess, address: &str) -> Result<()> {
     director.ctl(&["drain-rs", "tcp", SERVICE, address])?;
-    wait::until(&format!("the last connection of {address}"), Duration::from_secs(10), || {
+    wait::until(&format!("the last connection of {address}"), || {
         let services = director.show()?.services;
         let server = services[0].real_servers.iter().find(|server| server.address.to_string() == address);
         Ok((server.context("it is gone")?.active_connections == 0).then_some(()))

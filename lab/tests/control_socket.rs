@@ -7,57 +7,84 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ctl::config::Protocol;
 use lab::client::Traffic;
+use lab::wait::HANGS;
 use lab::{DirectorProcess, Lab, VIP};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use scheduler::Algorithm;
 
-/// How long an error or a close may take, beyond the daemon's own 10 s for an unfinished request.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-
-/// How long dr-ctl may take while others misbehave.
+/// How long dr-ctl may take after others misbehaved.
 const OTHERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Attempts to be answered in time, or while a client misbehaves, whom the daemon closes after 5 or 10 s: a busy machine may
+/// use that up, and what goes wrong by itself does so each time.
+const ATTEMPTS: usize = 5;
 
 const IDLE_CLIENTS: usize = 1000;
 
 /// Runs `attack` while traffic and dr-ctl go on, and looks whether the daemon is well afterwards.
-fn withstands(attack: impl FnOnce(&DirectorProcess) -> Result<()>) -> Result<()> {
+fn withstands(attack: impl Fn(&DirectorProcess) -> Result<()>) -> Result<()> {
     let lab = Lab::builder().real_servers(2).build()?;
     let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &[1, 1])?;
     let director = lab.start_director(&config)?;
     let traffic = Traffic::start(&lab.client, VIP, 80)?;
-    let memory = resident_kib(director.id())?;
-    attack(&director)?;
-    goes_on(&director)?;
-    let grown = resident_kib(director.id())?.saturating_sub(memory);
+    let memory = director.resident_kib()?;
+    let mut times = Vec::new();
+    while times.iter().all(|&time| time >= OTHERS_LIMIT) {
+        ensure!(times.len() < ATTEMPTS, "another client waited {times:?}");
+        attack(&director)?;
+        let start = Instant::now();
+        goes_on(&director)?;
+        times.push(start.elapsed());
+    }
+    let grown = director.resident_kib()?.saturating_sub(memory);
     ensure!(grown < 64 << 10, "the daemon has grown by {grown} KiB");
     traffic.wait_for_more(20)?;
     traffic.stop()?;
     director.finish()
 }
 
-/// Another client is answered, and soon; a change too.
+/// Another client is answered, and a change made.
 fn goes_on(director: &DirectorProcess) -> Result<()> {
-    let start = Instant::now();
     director.status()?;
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "2"])?;
     director.ctl(&["set-rs", "tcp", "192.0.2.10:80", "10.0.0.11", "--weight", "1"])?;
-    ensure!(start.elapsed() < OTHERS_LIMIT, "another client waited {:?}", start.elapsed());
     Ok(())
 }
 
-fn resident_kib(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+/// Another client does not wait for the end of one that misbehaves, which is returned: it is still there afterwards.
+fn goes_on_beside(
+    director: &DirectorProcess,
+    misbehave: impl Fn() -> Result<UnixStream>,
+) -> Result<UnixStream> {
+    for _ in 0..ATTEMPTS {
+        let stream = misbehave()?;
+        goes_on(director)?;
+        if is_open(&stream)? {
+            return Ok(stream);
+        }
+    }
+    bail!("others were answered after the one that misbehaves was closed")
+}
+
+/// Whether the daemon has not closed a connection. Space between a request's words changes nothing.
+fn is_open(mut stream: &UnixStream) -> Result<bool> {
+    stream.set_nonblocking(true)?;
+    let written = stream.write(b" ");
+    stream.set_nonblocking(false)?;
+    match written {
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(false),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+        _ => Ok(true),
+    }
 }
 
 fn connect(director: &DirectorProcess) -> Result<UnixStream> {
     let stream = UnixStream::connect(director.socket())?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(Some(HANGS))?;
+    stream.set_write_timeout(Some(HANGS))?;
     Ok(stream)
 }
 
@@ -142,9 +169,11 @@ fn half_a_request_holds_nobody_up_and_is_closed() -> Result<()> {
         ended.write_all(br#"{"version":1,"verb":"status"}"#)?;
         ended.shutdown(std::net::Shutdown::Write)?;
         read_to_close(&mut ended)?;
-        let mut waiting = connect(director)?;
-        waiting.write_all(br#"{"version":1,"#)?;
-        goes_on(director)?;
+        let mut waiting = goes_on_beside(director, || {
+            let mut waiting = connect(director)?;
+            waiting.write_all(br#"{"version":1,"#)?;
+            Ok(waiting)
+        })?;
         read_to_close(&mut waiting)?;
         ensure!(director.show()?.services.len() == 1);
         Ok(())
@@ -181,7 +210,8 @@ fn thousand_idle_clients_leave_room_for_others() -> Result<()> {
         for _ in 0..5 {
             goes_on(director)?;
         }
-        drop(clients);
+        // Those that were idle longest made room.
+        ensure!(is_open(clients.last().context("no client")?)?, "all of them were closed");
         Ok(())
     })
 }
@@ -189,21 +219,25 @@ fn thousand_idle_clients_leave_room_for_others() -> Result<()> {
 #[test]
 fn client_that_never_reads_is_closed_and_costs_no_memory() -> Result<()> {
     withstands(|director| {
-        let mut stream = connect(director)?;
-        stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         let requests = r#"{"version":1,"verb":"stats"}"#.to_owned() + "\n";
         let requests = requests.repeat(1000);
+        let mut stream = goes_on_beside(director, || {
+            let mut stream = connect(director)?;
+            stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+            // Until the daemon takes no more.
+            let start = Instant::now();
+            while stream.write_all(requests.as_bytes()).is_ok() {
+                ensure!(start.elapsed() < HANGS, "the daemon takes everything");
+            }
+            Ok(stream)
+        })?;
         let start = Instant::now();
-        // Until the daemon takes no more, or closes.
-        while start.elapsed() < Duration::from_secs(5) && stream.write_all(requests.as_bytes()).is_ok() {}
-        goes_on(director)?;
-        let closed = Instant::now();
         loop {
             match stream.write(b"\n") {
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     break;
                 }
-                _ => ensure!(closed.elapsed() < ANSWER_LIMIT, "it is not closed"),
+                _ => ensure!(start.elapsed() < HANGS, "it is not closed"),
             }
         }
         Ok(())

@@ -38,6 +38,7 @@ fn shares_are_exact_and_replies_go_past(workers: u16) -> Result<()> {
         ensure!(log.iter().all(|request| request.client == CLIENT && request.server == VIP), "{log:?}");
     }
 
+    lab.barrier(&director)?;
     let recording = capture.stop()?;
     let (requests, director_mac) = (format!("dst host {VIP} and tcp dst port 80"), mac_of(DIP));
     let received = recording.count(&format!("{requests} and ether dst {director_mac}"))?;

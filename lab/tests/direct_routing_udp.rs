@@ -40,6 +40,7 @@ fn weights_1_2_3_of_600_datagrams_give_100_200_300() -> Result<()> {
         ensure!(client::ask(socket, VIP, 53, "again")? == *first);
     }
 
+    lab.barrier(&director)?;
     let recording = capture.stop()?;
     let director_mac = mac_of(DIP);
     let sent =

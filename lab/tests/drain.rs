@@ -4,13 +4,14 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ctl::protocol::{RealServerState, RealServerView};
 use lab::client::{self, Connection};
 use lab::real_server::SLOW_BYTES;
-use lab::{DirectorProcess, Lab, Process, VIP, wait};
+use lab::{DirectorProcess, Lab, Process, VIP, director, wait};
 
 const SERVICE: &str = "192.0.2.10:80";
 
@@ -20,9 +21,6 @@ const NAME: &str = "rs1";
 
 /// FIN_WAIT lasts 120 s otherwise: the director sees the client's FIN alone.
 const SHORT_FIN_WAIT: [&str; 2] = ["--timeout", "tcp_fin_wait=1"];
-
-/// A connection in FIN_WAIT for a second, a sweep that comes by every two, and a busy machine.
-const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 
 /// A service over two real servers, rr, with these options.
 fn started(options: &[&str]) -> Result<(Lab, DirectorProcess)> {
@@ -52,17 +50,24 @@ fn drain(director: &DirectorProcess, options: &[&str]) -> Result<String> {
     director.ctl(&[&["drain-rs", "tcp", SERVICE, RIP], options].concat())
 }
 
+/// `drain-rs` without deadline and with options that have it wait. It does not where a worker was late to take the drain,
+/// and is asked again.
+fn drain_and_wait(director: &DirectorProcess, options: &[&str]) -> Result<Output> {
+    wait::until("a drain that waits", || {
+        let output = director.ctl_output(&[&["drain-rs", "tcp", SERVICE, RIP], options].concat())?;
+        Ok((!director::was_late(director.socket(), &output)?).then_some(output))
+    })
+}
+
 /// The drained real server as `dr-ctl show` has it; none once it is removed.
 fn drained(director: &DirectorProcess) -> Result<Option<RealServerView>> {
     let services = director.show()?.services;
     Ok(services[0].real_servers.iter().find(|server| server.address.to_string() == RIP).cloned())
 }
 
-fn wait_until_removed(director: &DirectorProcess, limit: Duration) -> Result<()> {
-    wait::until("the drained real server to be removed", limit, || {
-        Ok(drained(director)?.is_none().then_some(()))
-    })
-    .map_err(|error| anyhow!("{error:#}\n{:#?}\n{}", director.show(), director.log()))
+fn wait_until_removed(director: &DirectorProcess) -> Result<()> {
+    wait::until("the drained real server to be removed", || Ok(drained(director)?.is_none().then_some(())))
+        .map_err(|error| anyhow!("{error:#}\n{:#?}\n{}", director.show(), director.log()))
 }
 
 /// None of so many new requests is answered by the drained real server.
@@ -77,10 +82,11 @@ fn assert_new_requests_go_elsewhere(lab: &Lab, count: u32) -> Result<()> {
 fn drained_real_server_keeps_its_connections_and_goes_with_the_last_of_them() -> Result<()> {
     let (lab, director) = started(&[])?;
     let (mut idle, mut download) = (connect(&lab)?, connect(&lab)?);
-    let download = std::thread::spawn(move || download.get("/slow"));
+    // Its connection stays open when it is over, so that the count does not hang on how fast this is.
+    let download = std::thread::spawn(move || download.get("/slow").map(|body| (download, body)));
     let arguments = ["drain-rs", "tcp", SERVICE, RIP, "--timeout", "300s", "--wait"];
     let mut waiting = Process::spawn(director.ctl_command(&arguments), "drain", lab.network().directory())?;
-    wait::until("the drain", Duration::from_secs(5), || {
+    wait::until("the drain", || {
         let state = drained(&director)?.context("it is gone already")?.state;
         Ok((state == RealServerState::Draining).then_some(()))
     })?;
@@ -95,13 +101,14 @@ fn drained_real_server_keeps_its_connections_and_goes_with_the_last_of_them() ->
 
     assert_new_requests_go_elsewhere(&lab, 20)?;
     ensure!(idle.get("/")? == NAME, "an established connection was disturbed");
-    let download = download.join().map_err(|_| anyhow!("the download panicked"))??;
-    ensure!(download.len() == SLOW_BYTES, "{} bytes were downloaded", download.len());
+    let (download, body) = download.join().map_err(|_| anyhow!("the download panicked"))??;
+    ensure!(body.len() == SLOW_BYTES, "{} bytes were downloaded", body.len());
+    drop(download);
     ensure!(waiting.ended()?.is_none(), "with a connection left:\n{}", waiting.log());
     ensure!(idle.get("/")? == NAME);
     drop(idle);
-    wait_until_removed(&director, EMPTY_LIMIT)?;
-    let status = waiting.wait(Duration::from_secs(10))?;
+    wait_until_removed(&director)?;
+    let status = waiting.wait()?;
     ensure!(status.success(), "drain-rs --wait ended with {status}:\n{}", waiting.log());
     ensure!(waiting.log().contains("connection"), "it did not say what is left:\n{}", waiting.log());
     ensure!(director.log().contains("its last connection is gone"), "{}", director.log());
@@ -115,9 +122,13 @@ fn deadline_removes_it_although_a_connection_is_left_which_its_return_revives() 
     let mut kept = connect(&lab)?;
     let start = Instant::now();
     let output = director.ctl_output(&["drain-rs", "tcp", SERVICE, RIP, "--timeout", "2s", "--wait"])?;
+    if director::was_late(director.socket(), &output)? {
+        wait_until_removed(&director)?;
+    } else {
+        ensure!(output.status.success(), "{output:?}");
+    }
     let took = start.elapsed();
-    ensure!(output.status.success(), "{output:?}");
-    ensure!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "a drain of 2 s took {took:?}");
+    ensure!(took >= Duration::from_secs(1), "a drain of 2 s took {took:?}");
     ensure!(drained(&director)?.is_none());
     ensure!(director.log().contains("connections left: 1"), "{}", director.log());
     assert_new_requests_go_elsewhere(&lab, 6)?;
@@ -127,9 +138,7 @@ fn deadline_removes_it_although_a_connection_is_left_which_its_return_revives() 
     let before = removed()?;
     std::thread::scope(|scope| -> Result<()> {
         let answer = scope.spawn(|| kept.get("/"));
-        wait::until("a packet to be dropped", Duration::from_secs(5), || {
-            Ok((removed()? > before).then_some(()))
-        })?;
+        wait::until("a packet to be dropped", || Ok((removed()? > before).then_some(())))?;
         director.ctl(&["add-rs", "tcp", SERVICE, RIP])?;
         let answer = answer.join().map_err(|_| anyhow!("the request panicked"))??;
         ensure!(answer == NAME, "answered by {answer}");
@@ -150,7 +159,7 @@ fn persistent_client_leaves_a_drained_real_server_with_its_next_connection() -> 
     ensure!(answers.iter().all(|answer| answer.server != home), "{answers:?}");
     ensure!(kept.get("/")? == home, "the established connection was moved");
     drop(kept);
-    wait::until("the drained real server to be removed", EMPTY_LIMIT, || {
+    wait::until("the drained real server to be removed", || {
         Ok((director.show()?.services[0].real_servers.len() == 1).then_some(()))
     })?;
     director.finish()
@@ -158,27 +167,29 @@ fn persistent_client_leaves_a_drained_real_server_with_its_next_connection() -> 
 
 #[test]
 fn kept_persistent_client_goes_on_opening_connections_until_the_deadline() -> Result<()> {
-    let (lab, director) = started(&["--persistent", "60"])?;
+    let (lab, director) = started(&["--persistent", "600"])?;
     let home = client::get_many(&lab.client, VIP, 80, 1)?.remove(0).server;
     let rip = lab.rip(&home)?;
     let other = Ipv4Addr::new(10, 0, 0, 101);
     lab.add_client_address(other)?;
-    director.ctl(&["drain-rs", "tcp", SERVICE, &rip, "--timeout", "5s", "--keep-persistent"])?;
+    let drain = |timeout: &str| {
+        director.ctl(&["drain-rs", "tcp", SERVICE, &rip, "--timeout", timeout, "--keep-persistent"])
+    };
+    drain("300s")?;
     let answers = client::get_many(&lab.client, VIP, 80, 10)?;
     ensure!(answers.iter().all(|answer| answer.server == home), "{answers:?}");
     let servers = client::get_many_from(&lab.client, other, VIP, 80, 4)?;
     ensure!(servers.iter().all(|server| *server != home), "a client without a template: {servers:?}");
     // Without a connection it is not empty: its client is remembered.
-    wait::until("the last connection to be gone", Duration::from_secs(5), || {
+    wait::until("the last connection to be gone", || {
         let servers = director.show()?.services.remove(0).real_servers;
         let server = servers.iter().find(|server| server.address.to_string() == rip);
         let server = server.context("it was removed although a client is remembered")?;
         ensure!(server.persistent_connections == 1, "{server:?}");
         Ok((server.active_connections + server.inactive_connections == 0).then_some(()))
     })?;
-    wait::until("the deadline", EMPTY_LIMIT, || {
-        Ok((director.show()?.services[0].real_servers.len() == 1).then_some(()))
-    })?;
+    drain("1s")?;
+    wait::until("the deadline", || Ok((director.show()?.services[0].real_servers.len() == 1).then_some(())))?;
     let answers = client::get_many(&lab.client, VIP, 80, 3)?;
     ensure!(answers.iter().all(|answer| answer.server != home), "{answers:?}");
     director.finish()
@@ -192,11 +203,12 @@ fn without_a_timeout_it_stays_until_no_drain_brings_it_back() -> Result<()> {
     assert_new_requests_go_elsewhere(&lab, 6)?;
     ensure!(kept.get("/")? == NAME);
     // A wait that is shorter than the connection's life says so.
-    let output = director.ctl_output(&["drain-rs", "tcp", SERVICE, RIP, "--wait", "1s"])?;
+    let output = drain_and_wait(&director, &["--wait", "1s"])?;
     ensure!(output.status.code() == Some(8), "{output:?}");
     drop(kept);
     // Another drain of the same: it waits for the end of the last connection, and removes nothing.
-    drain(&director, &["--wait"])?;
+    let output = drain_and_wait(&director, &["--wait"])?;
+    ensure!(output.status.success(), "{output:?}");
     let view = drained(&director)?.context("it was removed")?;
     ensure!(view.state == RealServerState::Draining && view.drain_seconds_left.is_none(), "{view:?}");
     ensure!(view.active_connections + view.inactive_connections == 0, "{view:?}");
@@ -209,9 +221,18 @@ fn without_a_timeout_it_stays_until_no_drain_brings_it_back() -> Result<()> {
 fn drain_with_a_deadline_can_be_taken_back() -> Result<()> {
     let (lab, director) = started(&[])?;
     let mut kept = connect(&lab)?;
-    drain(&director, &["--timeout", "1s"])?;
-    director.ctl(&["set-rs", "tcp", SERVICE, RIP, "--no-drain"])?;
-    std::thread::sleep(Duration::from_secs(2));
+    // Where the machine is so busy that the deadline is sooner than the second command, with a later one.
+    let take_back = |seconds: u64| -> Result<bool> {
+        drain(&director, &["--timeout", &format!("{seconds}s")])?;
+        if director.ctl(&["set-rs", "tcp", SERVICE, RIP, "--no-drain"]).is_ok() {
+            std::thread::sleep(Duration::from_secs(seconds + 1));
+            return Ok(true);
+        }
+        director.ctl(&["add-rs", "tcp", SERVICE, RIP])?;
+        director.wait_until_up(2)?;
+        Ok(false)
+    };
+    ensure!(take_back(2)? || take_back(8)? || take_back(32)?, "each was removed");
     let view = drained(&director)?.context("it was removed all the same")?;
     ensure!(view.state == RealServerState::Up && view.drain_seconds_left.is_none(), "{view:?}");
     ensure!(kept.get("/")? == NAME);
@@ -238,7 +259,7 @@ fn deadline_is_saved_and_a_restart_carries_it_out() -> Result<()> {
 
     // Without connections, which the restart has forgotten, it goes at once.
     let director = DirectorProcess::start_with_file(&lab.director, &file, &lab.control_socket())?;
-    wait_until_removed(&director, Duration::from_secs(5))?;
+    wait_until_removed(&director)?;
     director.wait_until_up(1)?;
     assert_new_requests_go_elsewhere(&lab, 6)?;
     ensure!(director.log().contains("its last connection is gone"), "{}", director.log());
@@ -257,7 +278,7 @@ fn deadline_that_passed_while_the_daemon_was_down_is_carried_out_at_its_start() 
     let text = fs::read_to_string(&file)?;
     fs::write(&file, text.replace(&saved_deadline(&file)?.to_string(), "1000000000"))?;
     let director = DirectorProcess::start_with_file(&lab.director, &file, &lab.control_socket())?;
-    wait_until_removed(&director, Duration::from_secs(5))?;
+    wait_until_removed(&director)?;
     director.wait_until_up(1)?;
     assert_new_requests_go_elsewhere(&lab, 6)?;
     director.finish()

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lab::topology::{CLIENT, mac_of};
-use lab::{Capture, DIP, Lab, VIP, client};
+use lab::{Capture, DIP, Lab, VIP, client, wait};
 
 /// Makes the director's host a plain Linux router that has one way to the VIP: the first real server.
 fn route_vip_to_first_real_server(lab: &Lab) -> Result<()> {
@@ -23,14 +23,15 @@ fn real_server_answers_from_the_vip_straight_to_the_client() -> Result<()> {
 
     let answers = client::get_many(&lab.client, VIP, 80, 20)?;
     ensure!(answers.iter().all(|answer| answer.server == "rs1" && answer.status == 200), "{answers:?}");
-    let requests = lab.real_servers[0].requests()?;
-    ensure!(requests.len() == 20 && requests.iter().all(|request| request.client == CLIENT), "{requests:?}");
-    ensure!(lab.real_servers[1].requests()?.is_empty());
+    let requests = lab.logged_requests(20)?;
+    ensure!(requests[0].len() == 20 && requests[1].is_empty(), "{requests:?}");
+    ensure!(requests[0].iter().all(|request| request.client == CLIENT), "{requests:?}");
 
     let _udp = lab.real_servers[0].start_udp(VIP, 53)?;
     let socket = lab.client.udp_socket(CLIENT, 0)?;
     ensure!(client::ask(&socket, VIP, 53, "who?")? == "rs1");
 
+    lab.wait_until_quiet()?;
     let recording = capture.stop()?;
     // In and out again, at least SYN, ACK with request, and FIN of each connection.
     ensure!(recording.count(&format!("dst host {VIP} and tcp dst port 80"))? >= 20 * 2 * 3);
@@ -55,7 +56,9 @@ fn capture_sees_both_directions_and_what_came_before_its_end() -> Result<()> {
     let lab = Lab::builder().real_servers(1).build()?;
     let rip = lab.real_servers[0].address.to_string();
     let capture = Capture::start(&lab.client, "eth0")?;
-    lab.client.run(&["ping", "-c", "5", "-i", "0.01", "-s", "1472", &rip])?;
+    for _ in 0..5 {
+        lab.client.run(&["ping", "-c", "1", "-W", &wait::HANGS.as_secs().to_string(), "-s", "1472", &rip])?;
+    }
     let recording = capture.stop()?;
     ensure!(recording.count("icmp[icmptype] == icmp-echo")? == 5);
     ensure!(recording.count("icmp[icmptype] == icmp-echoreply")? == 5);

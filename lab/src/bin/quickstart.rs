@@ -84,6 +84,7 @@ fn run(keep: bool) -> Result<u32> {
     let capture = lab.capture_director()?;
     show_arp(&mut report, &lab)?;
     show_requests(&mut report, &lab)?;
+    lab.wait_until_quiet()?;
     show_direct_replies(&mut report, &capture.stop()?)?;
     show_counters(&mut report, &director)?;
 

@@ -18,19 +18,14 @@ use super::wire::{
 use crate::director::{DirectorProcess, allowed_cpus, configuration, port};
 use crate::host::Host;
 use crate::network::Network;
-use crate::process::text;
 use crate::topology::PortDriver;
-use crate::wait;
 
 /// Scenarios after which the process is started afresh: the connections of all of them are in every listing.
 const SCENARIOS_PER_PROCESS: usize = 60;
 
-/// What the daemon says of a change that it has made, but whose workers have not looked within two seconds: on a machine
-/// with more to do than CPUs a worker is off its CPU for several.
-const NOT_IN_FORCE: &str = "not in force everywhere";
-
-/// How long that may take.
-const IN_FORCE_LIMIT: Duration = Duration::from_secs(30);
+/// Barriers after which a worker that was off its CPU has ended all connections whose time is over: it looks at 32 a round,
+/// a barrier takes a round, and the scenarios that wait open less than a thousand.
+const SWEEP_BARRIERS: usize = 32;
 
 /// `ipvsadm --set` as a director starts with.
 const TIMEOUTS: &str = "--set 900 120 300";
@@ -134,7 +129,7 @@ impl Director {
         for line in saved.lines().filter(|line| line.starts_with("-A")) {
             let words: Vec<&str> = line.split_whitespace().collect();
             if self.scenario.has(words[2]) {
-                self.change(&["ipvsadm", "-D", words[1], words[2]])?;
+                self.process.ctl(&["ipvsadm", "-D", words[1], words[2]])?;
             }
         }
         for option in std::mem::take(&mut self.scenario.options) {
@@ -198,29 +193,11 @@ impl Director {
         Ok(())
     }
 
-    /// Runs a command that changes something.
-    fn change(&self, words: &[&str]) -> Result<()> {
-        let output = self.process.ctl_output(words)?;
-        let said = text(&output.stderr);
-        if said.contains(NOT_IN_FORCE) {
-            return self.wait_until_in_force();
-        }
-        ensure!(output.status.success(), "{words:?}: {} {said}", output.status);
-        Ok(())
-    }
-
-    fn wait_until_in_force(&self) -> Result<()> {
-        wait::until("a change that is in force", IN_FORCE_LIMIT, || {
-            let newest = self.process.status()?.generation;
-            Ok(self.process.stats()?.workers.iter().all(|worker| worker.generation >= newest).then_some(()))
-        })
-    }
-
     fn ask(&self, verb: &str, arguments: &Value) -> Result<Value> {
         let line = json!({ "version": ctl::protocol::VERSION, "verb": verb, "arguments": arguments });
         let answer = self.process.request(&line.to_string())?;
         if answer["error"]["code"] == json!("timeout") {
-            self.wait_until_in_force()?;
+            self.process.wait_until_in_force()?;
             return Ok(json!({}));
         }
         Ok(answer)
@@ -253,7 +230,7 @@ impl Subject for Director {
     fn ipvsadm(&mut self, commands: &[&str]) -> Result<()> {
         for command in commands {
             let words: Vec<&str> = ["ipvsadm"].into_iter().chain(command.split_whitespace()).collect();
-            self.change(&words)?;
+            self.process.ctl(&words)?;
             match words[1..] {
                 ["-A", "-f", mark, ..] => self.add_members(mark.parse()?)?,
                 ["--set", ..] => {
@@ -280,6 +257,7 @@ impl Subject for Director {
     }
 
     fn list(&mut self) -> Result<Vec<String>> {
+        self.wire.pass_barriers(SWEEP_BARRIERS)?;
         let list = self.process.ctl(&["ipvsadm", "-Ln"])?;
         let persistent = self.process.ctl(&["ipvsadm", "-Ln", "--persistent-conn"])?;
         let connections = self.process.ctl(&["ipvsadm", "-Lcn", "--persistent-conn"])?;
@@ -290,6 +268,7 @@ impl Subject for Director {
     }
 
     fn statistics(&mut self) -> Result<Vec<String>> {
+        self.wire.pass_barriers(SWEEP_BARRIERS)?;
         let list = self.process.ctl(&["ipvsadm", "-Ln", "--stats", "--exact"])?;
         listing::statistics(&list, |service: &str| self.scenario.has(service))
     }

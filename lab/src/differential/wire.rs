@@ -21,6 +21,7 @@ use nix::sys::time::TimeVal;
 
 use super::frame::{Frame, Mac, Payload, read_forwarded};
 use crate::host::Host;
+use crate::wait::HANGS;
 
 /// MAC address of the director's end.
 pub const DIRECTOR_MAC: Mac = mac_of(1);
@@ -44,9 +45,6 @@ const BARRIER_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113
 
 /// Frames that go in before their outcome is awaited. Less than any queue on the way.
 const BATCH: usize = 32;
-
-/// How long a barrier may take: several seconds where the director's worker is off its CPU.
-const BARRIER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a barrier may take before another one is sent, while the director is not known to forward.
 const BARRIER_RETRY: Duration = Duration::from_millis(200);
@@ -96,7 +94,7 @@ impl Wire {
     fn send_batch(&mut self, frames: &[&Frame]) -> Result<Vec<Option<Ipv4Addr>>> {
         let numbers = frames.iter().map(|frame| self.inject(frame)).collect::<Result<Vec<u16>>>()?;
         let barrier = self.inject(&barrier())?;
-        let arrived = self.collect_until(barrier, BARRIER_LIMIT)?;
+        let arrived = self.collect_until(barrier, HANGS)?;
         let outcome = |number: &u16| -> Result<Option<Ipv4Addr>> {
             let Some(mac) = arrived.get(number) else { return Ok(None) };
             let is_known = *mac == mac_of(mac[5]) && REAL_SERVERS.contains(&mac[5]);
@@ -106,6 +104,14 @@ impl Wire {
         numbers.iter().map(outcome).collect()
     }
 
+    /// So many barriers, one after the other: the director's worker has gone as many rounds at least.
+    pub fn pass_barriers(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.send_batch(&[])?;
+        }
+        Ok(())
+    }
+
     /// Waits until the director forwards at all.
     pub fn wait_until_forwarding(&mut self) -> Result<()> {
         let start = Instant::now();
@@ -113,7 +119,7 @@ impl Wire {
             let barrier = self.inject(&barrier())?;
             match self.collect_until(barrier, BARRIER_RETRY) {
                 Ok(_) => return Ok(()),
-                Err(error) if start.elapsed() > BARRIER_LIMIT => return Err(error),
+                Err(error) if start.elapsed() > HANGS => return Err(error),
                 Err(_) => {}
             }
         }
