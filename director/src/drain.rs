@@ -132,7 +132,9 @@ mod tests {
 
     use super::*;
     use crate::draft::Settings;
+    use crate::neighbours::Neighbours;
     use crate::slots::{close_template, open_template, vacant_slots};
+    use crate::topology::two_ports;
     use ctl::config::{Protocol, RealServerConfig, ServiceId};
 
     const RIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
@@ -181,6 +183,20 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_without_state_holds_a_drain_until_it_may_come_no_more() {
+        let (drains, mut services, owner, _) = rig(false);
+        services.compile(&Neighbours::default(), 0);
+        services.slots().counts(0).close(false);
+        let topology = two_ports();
+        let snapshot = services.snapshot(&topology, &Neighbours::default());
+        snapshot.services.values().next().unwrap().stateless.forwarded(1000);
+        let last = 1000 + 900 + 60;
+        assert_eq!(drains.ended(&services, 7, at(1), last), []);
+        let ended = Ended { owner, reason: Reason::Empty };
+        assert_eq!(drains.ended(&services, 7, at(1), last + 1), [ended]);
+    }
+
+    #[test]
     fn persistent_clients_hold_a_drain_that_keeps_them() {
         let (drains, services, owner, end_template) = rig(true);
         services.slots().counts(0).close(false);
@@ -219,7 +235,7 @@ mod tests {
         let (mut drains, services, ..) = rig(false);
         services.slots().counts(0).close(false);
         drains.follow(&[service(None)], 8, BEGIN);
-        assert_eq!(drains.ended(&services, 8, at(200)), []);
+        assert_eq!(drains.ended(&services, 8, at(200), 0), []);
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub fn add_service(
             address: Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8).into(),
             port: 0,
             weight: if rs.is_drained { 0 } else { rs.weight },
-            last_weight: rs.weight,
+            last_weight: rs.weight.max(1),
             is_drained: rs.is_drained,
             available: rs.available,
             has_threshold: rs.upper_threshold > 0,
