@@ -13,7 +13,7 @@ use super::resolve::Names;
 use super::save::{Extension, MARKER};
 use crate::client::ClientError;
 use crate::config::ServiceId;
-use crate::protocol::{Batch, Changed, Command, ErrorReply};
+use crate::protocol::{Batch, Changed, Command, ErrorCode, ErrorReply};
 
 /// What a file asks for.
 #[derive(Debug, Default)]
@@ -183,8 +183,10 @@ impl Plan {
             return Err(Failure::of_reply(Action::Restore, reply, false));
         };
         let is_missing = match service_of(&commands[index]) {
-            Some(id) => !is_defined(&commands[..index], id, director)?,
-            None => false,
+            Some(id) if reply.code == ErrorCode::NotFound => {
+                !is_defined(&commands[..index], id, director)?
+            }
+            _ => false,
         };
         let failure = Failure::of_reply(action, reply, is_missing);
         Err(if number == BEFORE_THE_FIRST { failure } else { failure.at_line(number) })

@@ -17,7 +17,7 @@ use super::save::save;
 use crate::client::ClientError;
 use crate::config::{Config, ServiceId, Timeouts};
 use crate::protocol::{
-    Changed, Command, Connections, ConnectionsQuery, EntryKind, Filter, ServiceView, Show, Stats, Status,
+    Changed, Command, Connections, ConnectionsQuery, EntryKind, ErrorCode, Filter, ServiceView, Show, Stats, Status,
 };
 
 /// Rows of one answer of `connections`.
@@ -117,7 +117,9 @@ impl Run<'_> {
         let ClientError::Refused(reply) = &error else {
             return Err(Failure::of_client(line.action, &error));
         };
-        let is_missing = self.running_service(line, &mut marks)?.is_none();
+        // Only then it matters, and a daemon that denies has closed the connection already.
+        let is_missing =
+            reply.code == ErrorCode::NotFound && self.running_service(line, &mut marks)?.is_none();
         Err(Failure::of_reply(line.action, reply, is_missing))
     }
 

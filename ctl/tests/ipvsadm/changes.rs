@@ -1,12 +1,14 @@
 //! What each command line asks of the director, and what is said where it refuses.
 
+use std::io::Write;
+
 use ctl::config::{
     Config, ConnectionsConfig, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
 };
 use ctl::ipvsadm::director::Daemon;
 use ctl::protocol::{
     Batch, Command, ConnectionView, ErrorCode, ErrorReply, Filter, OneRealServer, OneService,
-    PersistenceChange, SetOptions, SetRs, SetVip,
+    PersistenceChange, Response, SetOptions, SetRs, SetVip,
 };
 use scheduler::Algorithm;
 
@@ -207,7 +209,6 @@ fn the_directors_refusals_have_ipvsadms_words_and_its_own_where_those_say_too_li
             ErrorCode::Full,
             "Memory allocation problem\ndr-director: it is so\ndr-director: help: do this".to_owned(),
         ),
-        (ErrorCode::Denied, "Permission denied (you must be root)".to_owned()),
         (
             ErrorCode::BadRequest,
             "Module is wrong version\ndr-director: it is so\ndr-director: help: do this".to_owned(),
@@ -230,6 +231,42 @@ fn without_a_daemon_ipvsadm_says_so_as_it_does_without_a_kernel() {
     assert_eq!(lines[0], "Can't initialize ipvs: No such file or directory");
     assert_eq!(lines[1], "Are you sure that IP Virtual Server is built in the kernel or as module?");
     assert!(lines[2].starts_with("dr-director: /nonexistent/control.sock: cannot connect"), "{stderr}");
+}
+
+/// A daemon that denies does so when somebody connects, and closes; what was asked for it never reads.
+#[test]
+fn whom_the_daemon_denies_hears_what_the_kernel_says_whatever_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let reply = ErrorReply::new(ErrorCode::Denied, "user 65534 may not command this director");
+            let _ = stream.unwrap().write_all(&Response::error(reply.with_help("run as root")).to_line());
+        }
+    });
+    let text = "Can't initialize ipvs: Permission denied (you must be root)\n\
+                Are you sure that IP Virtual Server is built in the kernel or as module?\n\
+                dr-director: user 65534 may not command this director\n\
+                dr-director: help: run as root";
+    for line in [
+        "-C",
+        "-Ln",
+        "-Lcn",
+        "-S",
+        "-Z",
+        "--set 1 2 3",
+        "-A -t 192.0.2.10:80",
+        "-A -f 7",
+        "-E -t 192.0.2.10:80 -s nonsense",
+        "-a -t 192.0.2.10:80 -r 10.0.0.11",
+        "-d -t 192.0.2.10:80 -r 10.0.0.11",
+        "-L -t 192.0.2.10:80",
+    ] {
+        assert_eq!(ipvsadm(&mut Daemon::at(&socket), line), fails(2, text), "{line}");
+    }
+    let printed = run(&mut Daemon::at(&socket), &["ipvsadm-restore"], "-A -t 192.0.2.10:80\n");
+    assert_eq!(printed, fails(2, text));
 }
 
 #[test]
