@@ -3,12 +3,16 @@
 //! Pure: what runs goes in, what is to run comes out. A command is edited in (`draft.rs`), then checked; a batch is
 //! checked once, and where that finds something the command that brought it in is searched by halving.
 
-use ctl::config::{Config, ServiceConfig, ServiceId};
-use ctl::protocol::{Apply, Batch, Command, ErrorReply};
+use std::collections::HashSet;
+
+use ctl::config::{Config, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::protocol::{Apply, Batch, Command, ErrorCode, ErrorReply};
 use ctl::validate::{self, Problem};
 
 use crate::draft::{Draft, Settings};
 use crate::fixed_sections;
+use crate::slots::Owner;
+use crate::utc;
 
 /// What changes are checked against and counted from.
 #[derive(Clone, Copy)]
@@ -56,10 +60,42 @@ fn single(
 
 /// An edit, its own arguments checked.
 fn edit(draft: &mut Draft, circumstances: &Circumstances<'_>, command: &Command) -> Result<(), ErrorReply> {
-    if let Command::DrainRs(drain) = command {
-        check(validate::validate_drain(drain))?;
+    let unix_now = circumstances.unix_now;
+    match command {
+        Command::DrainRs(drain) => check(validate::validate_drain(drain))?,
+        Command::AddRs(add) => check_drain_to_come("real_server", &add.real_server, unix_now)?,
+        Command::AddVip(service) => check_drains_to_come("", service, unix_now, |_| true)?,
+        _ => {}
     }
     draft.edit(command, circumstances.unix_now)
+}
+
+/// A file that was saved during a drain is restored or applied when its deadline has passed: the real server would be
+/// removed as soon as it is there, and nobody would know why it is missing. (At a start, where nobody is there to be
+/// asked, that is what happens.)
+fn check_drain_to_come(place: &str, new: &RealServerConfig, unix_now: u64) -> Result<(), ErrorReply> {
+    let passed = new.drain.and_then(|drain| drain.until_unix_seconds).filter(|until| *until <= unix_now);
+    let Some(until) = passed else { return Ok(()) };
+    let message = format!(
+        "{place}.drain.until_unix_seconds: {until} ({}) has passed: real server {} would be removed at once",
+        utc::text(until),
+        new.address
+    );
+    let help = "leave the real server out, or its drain, or drain it with `true`, which has no deadline";
+    Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help))
+}
+
+/// The same of those real servers of a service that `is_new` picks; places start with `prefix`.
+fn check_drains_to_come(
+    prefix: &str,
+    service: &ServiceConfig,
+    unix_now: u64,
+    is_new: impl Fn(&RealServerConfig) -> bool,
+) -> Result<(), ErrorReply> {
+    let real_servers = service.real_servers.iter().enumerate();
+    real_servers.filter(|(_, real_server)| is_new(real_server)).try_for_each(|(index, real_server)| {
+        check_drain_to_come(&format!("{prefix}real_servers[{index}]"), real_server, unix_now)
+    })
 }
 
 /// What is wrong with what a command adds. Places are those of its arguments.
@@ -136,6 +172,23 @@ fn applied(
         services: apply.config.services.clone(),
     };
     check_all(circumstances, &candidate)?;
+    // One whose time is over this very moment is about to go by itself: what runs is no news.
+    let drained = |services: &[ServiceConfig]| -> HashSet<(Owner, u64)> {
+        let drains = services.iter().flat_map(|service| {
+            let real_servers = service.real_servers.iter();
+            real_servers.map(|one| (Owner { service: service.id, address: one.address }, one.drain))
+        });
+        drains.filter_map(|(owner, drain)| Some((owner, drain?.until_unix_seconds?))).collect()
+    };
+    let running = drained(&running.services);
+    for (index, service) in candidate.services.iter().enumerate() {
+        let is_new = |one: &RealServerConfig| {
+            let owner = Owner { service: service.id, address: one.address };
+            let until = one.drain.and_then(|drain| drain.until_unix_seconds);
+            until.is_some_and(|until| !running.contains(&(owner, until)))
+        };
+        check_drains_to_come(&format!("services[{index}]."), service, circumstances.unix_now, is_new)?;
+    }
     Ok(candidate)
 }
 
