@@ -41,7 +41,7 @@ Exit codes:
   7  permission denied
   8  no answer in time, or a drain that did not end in time
   9  dr-director speaks another version of the protocol, or what came is no answer
-  10 somebody else ended or changed the drain that was waited for";
+  10  somebody else ended or changed the drain that was waited for";
 
 /// Problems of one file that are printed; the others are counted.
 const PROBLEMS_SHOWN_MAX: usize = 50;

@@ -22,6 +22,8 @@ const REFUSED: i32 = 255;
 const LISTING_FAILED: i32 = 1;
 /// What ipvsadm exits with where there is no IPVS.
 const NO_IPVS: i32 = 2;
+/// What it says then, before the reason.
+const NO_IPVS_TEXT: &str = "Can't initialize ipvs: ";
 
 /// What ipvsadm says to whom the kernel refuses everything.
 const NOT_ROOT: &str = "Permission denied (you must be root)";
@@ -152,10 +154,15 @@ impl Failure {
     /// Nobody is there to be asked, or nobody that listens to this user.
     fn no_ipvs(reason: &str, own_reason: &str) -> Failure {
         let text = format!(
-            "Can't initialize ipvs: {reason}\n\
+            "{NO_IPVS_TEXT}{reason}\n\
              Are you sure that IP Virtual Server is built in the kernel or as module?\n{own_reason}"
         );
         Failure { exit_code: NO_IPVS, text }
+    }
+
+    /// Nobody can be asked anything more.
+    pub(super) fn is_of_no_ipvs(&self) -> bool {
+        self.text.starts_with(NO_IPVS_TEXT)
     }
 
     /// The director did not answer.

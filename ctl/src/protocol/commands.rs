@@ -332,6 +332,8 @@ pub struct Filter {
 
 /// `offset` and `limit` of a [`ConnectionsQuery`] together at most.
 pub const CONNECTION_ROWS_MAX: u32 = 1_000_000;
+/// Rows in one answer, whatever `limit` says: about 100 MB of JSON, within what clients take.
+pub const CONNECTION_PAGE_ROWS_MAX: u32 = 500_000;
 
 /// Every state of a connection or template, by IPVS's name: TCP's, UDP's, SCTP's, and that of a template in use.
 pub const CONNECTION_STATES: [&str; 25] = [
