@@ -393,6 +393,32 @@ fn drain_whose_deadline_has_passed_is_refused_where_it_is_new() {
     assert_eq!(changes_of(&self::config(FILE), &running, &again), Ok(vec![]));
 }
 
+/// Each look at the whole asks the host once: so they are counted.
+#[test]
+fn batch_names_its_one_wrong_command_after_few_looks_at_the_whole() {
+    let mut fixed = config(FILE);
+    fixed.ports[0].addresses = vec!["10.0.0.1/16".parse().unwrap()];
+    fixed.director.real_server_capacity = 20_000;
+    let running = settings(&fixed);
+    let added = |last: u32| {
+        let address = Ipv4Addr::from(0x0a00_1000 + last);
+        command("add-rs", &format!(r#"{{{SERVICE},"real_server":{{"address":"{address}"}}}}"#))
+    };
+    let wrong = command("add-rs", &format!(r#"{{{SERVICE},"real_server":{{"address":"10.9.0.11"}}}}"#));
+    let mut commands: Vec<Command> = (0..4000).map(added).collect();
+    commands[2500] = wrong;
+    let looks = std::cell::Cell::new(0);
+    let is_acceptable = |_: &Settings| {
+        looks.set(looks.get() + 1);
+        Ok(())
+    };
+    let circumstances =
+        Circumstances { fixed: &fixed, unix_now: 1_763_666_640, is_acceptable: &is_acceptable };
+    let error = candidate(&circumstances, &running, &Command::Batch(Batch { commands })).unwrap_err();
+    assert_eq!((error.index, error.code), (Some(2500), ErrorCode::Invalid), "{}", error.message);
+    assert!(looks.get() <= 1, "what is valid was looked at {} times", looks.get());
+}
+
 /// As many as a request holds; quadratic work would take minutes.
 #[test]
 fn batch_of_thousands_of_real_servers_is_quick() {
