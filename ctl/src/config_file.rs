@@ -296,12 +296,20 @@ fn is_list(
     value.get_ref().is_array().then(|| (value.span(), place()))
 }
 
+/// The file that a path leads to over links, whether it is there or not.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            // A ring of links is another error.
+            Ok(link) => target_of(&path.with_file_name(link)),
+            Err(_) => Ok(path.to_owned()),
+        },
+        target => target,
+    }
+}
+
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let target = match fs::canonicalize(path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(error) => return Err(error),
-    };
+    let target = target_of(path)?;
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -18,9 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use ctl::client::{Client, ClientError};
+use ctl::client::{Client, ClientError, DEFAULT_TIMEOUT};
 use ctl::protocol::Command;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,20 +42,28 @@ const IPVSADM_NAMES: [&str; 3] = ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"];
 
 /// Does what the command line says.
 pub(crate) fn run() -> ExitCode {
-    if let Some(name) = called_as_ipvsadm() {
+    if is_called_as_ipvsadm() {
         let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         let socket = socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
-        return run_ipvsadm(name, std::env::args_os().skip(1), &socket);
+        // Messages have the name as it was called, with its path.
+        return ctl::ipvsadm::run(std::env::args_os().collect(), &socket, DEFAULT_TIMEOUT);
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return refuse_arguments(&error),
     };
-    if let Verb::Ipvsadm(ipvsadm) = &arguments.verb {
-        return run_ipvsadm("ipvsadm", ipvsadm.arguments.iter().cloned(), &arguments.socket);
-    }
     let session = Session { arguments: &arguments };
-    match session.perform() {
+    let done = match &arguments.verb {
+        Verb::Ipvsadm(_) if arguments.json => {
+            Err(Failure::Usage { message: "ipvsadm prints what ipvsadm prints: it has no --json".to_owned() })
+        }
+        Verb::Ipvsadm(ipvsadm) => {
+            let words = std::iter::once(OsString::from("ipvsadm")).chain(ipvsadm.arguments.iter().cloned());
+            return ctl::ipvsadm::run(words.collect(), &arguments.socket, session.answer_timeout());
+        }
+        _ => session.perform(),
+    };
+    match done {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failure) => {
             failure.report(arguments.json);
@@ -65,14 +72,10 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn called_as_ipvsadm() -> Option<&'static str> {
-    let called = std::env::args_os().next()?;
-    let called = Path::new(&called).file_name()?;
-    IPVSADM_NAMES.into_iter().find(|name| called == *name)
-}
-
-fn run_ipvsadm(name: &str, arguments: impl Iterator<Item = OsString>, socket: &Path) -> ExitCode {
-    ctl::ipvsadm::run(std::iter::once(OsString::from(name)).chain(arguments).collect(), socket)
+fn is_called_as_ipvsadm() -> bool {
+    let called = std::env::args_os().next();
+    let name = called.as_ref().and_then(|called| Path::new(called).file_name());
+    name.is_some_and(|name| IPVSADM_NAMES.iter().any(|known| name == *known))
 }
 
 /// `--help` and `--version` arrive here too, as clap has it.
@@ -144,8 +147,11 @@ impl Session<'_> {
     }
 
     fn call<T: DeserializeOwned>(&self, command: &Command) -> Result<T, ClientError> {
-        let timeout = Duration::from_secs(self.arguments.answer_timeout);
-        Client::connect_within(&self.arguments.socket, timeout)?.call(command)
+        Client::connect_within(&self.arguments.socket, self.answer_timeout())?.call(command)
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        Duration::from_secs(self.arguments.answer_timeout)
     }
 
     fn print<T: Serialize>(&self, result: &T, render: impl FnOnce(&T) -> String) -> Result<(), Failure> {

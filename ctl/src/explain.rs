@@ -4,7 +4,7 @@
 //! `invalid value: integer`. A message that is not recognised is passed on as it is.
 
 use crate::nearest::nearest;
-use crate::validate::PORT_HELP;
+use crate::validate::{PORT_HELP, TIMEOUT_SECONDS};
 
 /// Longest part of somebody's input that a message repeats, in characters.
 const QUOTED_CHARS_MAX: usize = 100;
@@ -49,6 +49,10 @@ impl Explained {
     pub(crate) fn help_at(self, place: &str) -> Option<String> {
         if self.is_out_of_range && place.ends_with(".port") {
             return Some(PORT_HELP.to_owned());
+        }
+        if self.is_out_of_range && (place.ends_with(".timeout_seconds") || place.contains("timeouts.")) {
+            let (min, max) = (TIMEOUT_SECONDS.start(), TIMEOUT_SECONDS.end());
+            return Some(format!("give a whole number from {min} to {max}"));
         }
         self.help
     }

@@ -20,8 +20,12 @@ pub use commands::*;
 /// Version of this protocol. A request with another one is refused with both named.
 pub const VERSION: u32 = 1;
 
-/// Longest request line, in bytes, newline included: room for `apply` with tens of thousands of real servers.
-pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Longest request line, in bytes, newline included: a batch of [`BATCH_COMMANDS_MAX`] real servers, each of about 140
+/// bytes, is about as long.
+pub const REQUEST_BYTES_MAX: usize = 64 << 20;
+
+/// Commands of one `batch`, which take more memory than the shortest text of one: so many are about 230 MB.
+pub const BATCH_COMMANDS_MAX: usize = 500_000;
 
 /// One answer: `result` or `error`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,17 +1,20 @@
 //! A request as a line of JSON. Both sides: what `dr-ctl` writes, and the daemon's reader, which turns whatever arrives
 //! into a command or an error that names the place. It never panics and needs memory in proportion to the line.
 
+use std::fmt;
 use std::ops::Range;
 use std::str;
 
 use scheduler::Algorithm;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::explain::{clip, explain};
 use crate::nearest::nearest;
-use crate::protocol::{Batch, Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION};
+use crate::protocol::{
+    BATCH_COMMANDS_MAX, Batch, Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION,
+};
 use crate::scheduler_flags::FlagNames;
 
 /// Every verb, as it goes over the socket.
@@ -134,7 +137,7 @@ fn read_batch(root: &str, arguments: &str) -> Result<Batch, ErrorReply> {
     #[serde(expecting = "a map", deny_unknown_fields)]
     struct Arguments<'a> {
         #[serde(borrow)]
-        commands: Vec<&'a RawValue>,
+        commands: BatchCommands<'a>,
     }
     #[derive(Deserialize)]
     #[serde(expecting = "a map", deny_unknown_fields)]
@@ -146,7 +149,7 @@ fn read_batch(root: &str, arguments: &str) -> Result<Batch, ErrorReply> {
     }
 
     check_object(root, arguments)?;
-    let Arguments { commands } = read(root, arguments)?;
+    let Arguments { commands: BatchCommands(commands) } = read(root, arguments)?;
     let read_nested = |(index, command): (usize, &RawValue)| {
         let root = format!("{root}.commands[{index}]");
         let nested = || {
@@ -164,11 +167,42 @@ fn read_batch(root: &str, arguments: &str) -> Result<Batch, ErrorReply> {
             }
             Err(bad(format!("{root}.verb: `{verb}` changes nothing")).with_help("send it by itself"))
         };
-        // More than that are longer than a request can be.
         nested().map_err(|error| ErrorReply { index: u32::try_from(index).ok(), ..error })
     };
     let commands = commands.into_iter().enumerate().map(read_nested).collect::<Result<_, _>>()?;
     Ok(Batch { commands })
+}
+
+/// The commands of a batch as text, [`BATCH_COMMANDS_MAX`] at most.
+struct BatchCommands<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for BatchCommands<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(BatchCommandsVisitor)
+    }
+}
+
+struct BatchCommandsVisitor;
+
+impl<'de> Visitor<'de> for BatchCommandsVisitor {
+    type Value = BatchCommands<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BatchCommands<'de>, A::Error> {
+        let mut commands = Vec::new();
+        while let Some(command) = list.next_element()? {
+            if commands.len() == BATCH_COMMANDS_MAX {
+                return Err(A::Error::custom(format_args!(
+                    "a batch has at most {BATCH_COMMANDS_MAX} commands"
+                )));
+            }
+            commands.push(command);
+        }
+        Ok(BatchCommands(commands))
+    }
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use ctl::config::{
     Config, ConnectionsConfig, DirectorConfig, Drain, Persistence, PortConfig, RealServerConfig,
     ServiceConfig, Timeouts,
 };
-use ctl::protocol::{ErrorCode, REQUEST_BYTES_MAX, Response};
+use ctl::protocol::{BATCH_COMMANDS_MAX, ErrorCode, REQUEST_BYTES_MAX, Response};
 use ctl::request::{VERBS, parse_request};
 use ctl::validate::{self, validate_for_start};
 use scheduler::Algorithm;
@@ -190,6 +190,7 @@ fn the_page_names_the_ranges_that_are_checked() {
     }
     assert!(section(&page, "### ports").contains(&format!("{} ports at most", validate::PORTS_MAX)));
     assert!(page.contains(&format!("at most {REQUEST_BYTES_MAX}\nbytes")));
+    assert!(page.contains(&format!("it has at most {BATCH_COMMANDS_MAX}.")));
 }
 
 #[test]

@@ -116,6 +116,8 @@ struct Filter {
     /// By slot; none: all.
     slots: Option<Vec<bool>>,
     client: Option<ipnet::Ipv4Net>,
+    /// Under which mask the template of a slot knows its clients; empty where nobody asks for clients.
+    masks: Vec<u32>,
     vip: Option<Ipv4Addr>,
     state: Option<String>,
     /// By number of the state.
@@ -157,7 +159,7 @@ impl Listing {
         Ok(Listing {
             tables: control.tables.clone(),
             clock: control.clock.clone(),
-            filter: Filter::new(query, &owners),
+            filter: Filter::new(query, &owners, services.configured()),
             owners,
             marks: marks(services.configured()),
             sort: query.sort,
@@ -364,8 +366,16 @@ fn protocol(protocol: snapshot::Protocol) -> Option<Protocol> {
     }
 }
 
+/// The mask of persistence of the service that has each slot.
+fn masks(owners: &[Option<Owner>], services: &[ServiceConfig]) -> Vec<u32> {
+    let persistent = services.iter().filter_map(|service| Some((service.id, service.persistence?.netmask)));
+    let by_service: HashMap<ServiceId, u32> = persistent.map(|(id, mask)| (id, mask.to_bits())).collect();
+    let mask = |owner: &Owner| by_service.get(&owner.service).copied();
+    owners.iter().map(|owner| owner.as_ref().and_then(mask).unwrap_or(u32::MAX)).collect()
+}
+
 impl Filter {
-    fn new(query: &ConnectionsQuery, owners: &[Option<Owner>]) -> Self {
+    fn new(query: &ConnectionsQuery, owners: &[Option<Owner>], services: &[ServiceConfig]) -> Self {
         let is_wanted = |owner: &Owner| {
             query.service.is_none_or(|id| id == owner.service)
                 && query.real_server.is_none_or(|address| address == owner.address)
@@ -380,6 +390,7 @@ impl Filter {
             kind: query.kind,
             slots: (query.service.is_some() || query.real_server.is_some()).then(slots),
             client: query.client,
+            masks: query.client.map(|_| masks(owners, services)).unwrap_or_default(),
             vip: query.vip,
             state: query.state.clone(),
             states,
@@ -400,7 +411,12 @@ impl Filter {
             TemplateScope::Service(key) => key.address == vip,
             TemplateScope::Group(_) => false,
         };
-        let is_of_network = |network: ipnet::Ipv4Net| network.contains(&template.key.client_network());
+        // One of a whole network is of each client in it.
+        let mask = self.masks.get(template.destination as usize).copied().unwrap_or(u32::MAX);
+        let is_of_network = |network: ipnet::Ipv4Net| {
+            let difference = network.addr().to_bits() ^ template.key.client_network().to_bits();
+            difference & network.netmask().to_bits() & mask == 0
+        };
         (template.controlled > 0 || !template.expires.is_past(now))
             && self.state.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(state_of(template)))
             && self.admits_slot(template.destination)

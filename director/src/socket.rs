@@ -1,7 +1,8 @@
 //! The control socket: newline-delimited JSON, one client a task, every client bounded in bytes and time.
 //!
 //! Control thread only. What a client may cost: a request of at most [`REQUEST_BYTES_MAX`] within
-//! [`REQUEST_TIMEOUT`], all unfinished requests together at most [`BUFFERED_BYTES_MAX`], an answer that it reads within
+//! [`REQUEST_TIMEOUT`], all requests together, from their first byte to their answer, at most [`BUFFERED_BYTES_MAX`] and a
+//! small one of each client (memory is taken as the bytes come), an answer that it reads within
 //! [`ANSWER_TIMEOUT`]. At most [`CLIENTS_MAX`] clients; one more, and the one idle longest is told and closed.
 
 use std::cell::{Cell, RefCell};
@@ -36,13 +37,15 @@ pub const CLIENTS_MAX: usize = 256;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// From an answer's first byte to its last, taken by the client's socket buffer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Unfinished requests of all clients together.
-pub const BUFFERED_BYTES_MAX: usize = 64 << 20;
+/// Requests of all clients together, from their first byte to their answer: two of the longest. What is made of their text
+/// takes a few times that. Small requests, of at most [`LARGE_REQUEST_BYTES`], are served above it too: somebody must be
+/// able to look while others load large tables.
+pub const BUFFERED_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
 /// Read from a client at once.
 const READ_BYTES: usize = 64 * 1024;
 /// Requests and answers larger than this are parsed and written on another thread: tens of milliseconds.
-const LARGE_REQUEST_BYTES: usize = 64 * 1024;
+pub const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 const LARGE_ANSWER_ROWS: usize = 256;
 /// A group database that does not answer by then admits nobody.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -341,6 +344,7 @@ impl Session {
             };
             self.client.is_served.set(true);
             let answer = answer(&self.control, caller, line).await;
+            self.account(self.received.len());
             let is_written = self.write(&answer).await;
             self.client.is_served.set(false);
             self.client.idle_since.set(Instant::now());
@@ -361,7 +365,6 @@ impl Session {
                 let rest = self.received.split_off(self.searched + offset + 1);
                 let mut line = std::mem::replace(&mut self.received, rest);
                 self.searched = 0;
-                self.account(self.received.len());
                 line.pop();
                 return Ok(line);
             }
@@ -399,8 +402,8 @@ impl Session {
             Ok(Ok(_)) => {
                 let mine = self.received.len();
                 self.account(mine);
-                if self.clients.buffered.get() > BUFFERED_BYTES_MAX {
-                    let reason = format!("unfinished requests hold {BUFFERED_BYTES_MAX} bytes already");
+                if mine > LARGE_REQUEST_BYTES && self.clients.buffered.get() > BUFFERED_BYTES_MAX {
+                    let reason = format!("other requests hold most of {BUFFERED_BYTES_MAX} bytes already");
                     return Err(self.refuse(ErrorCode::Full, reason));
                 }
                 Ok(())

@@ -75,6 +75,7 @@ impl Control {
             persistent_connections: slot.map_or(0, |slot| self.services.slots().templates(slot)),
             upper_threshold: real_server.upper_threshold,
             lower_threshold: real_server.lower_threshold,
+            drain: real_server.drain,
             drain_seconds_left: self.drains.seconds_left(owner, self.now()),
         }
     }

@@ -607,6 +607,21 @@ fn a_link_to_a_file_stays_a_link() {
 }
 
 #[test]
+fn a_link_to_a_file_that_is_not_there_yet_leads_to_the_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("there")).unwrap();
+    let (target, link) = (folder.path().join("there/real.toml"), folder.path().join("lb.toml"));
+    symlink("there/second", &link).unwrap();
+    symlink("real.toml", folder.path().join("there/second")).unwrap();
+    let config = Config::from_toml(GOOD, "lb.toml").unwrap();
+    config.write_atomically(&link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(Config::load(&target).unwrap(), config);
+    symlink("ring", folder.path().join("ring")).unwrap();
+    assert!(config.write_atomically(&folder.path().join("ring")).is_err());
+}
+
+#[test]
 fn what_cannot_be_written_is_an_error_and_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::default();

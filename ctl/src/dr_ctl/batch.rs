@@ -1,9 +1,9 @@
 //! `batch`: the changes of a file, one a line as on the command line, all of them or none.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use clap::Parser;
 use ctl::client::ClientError;
 use ctl::config_file::{read_text, read_text_from};
 use ctl::protocol::{Batch, Changed, Command};
@@ -58,8 +58,8 @@ fn parse(text: &str) -> Result<Lines, (usize, String)> {
 }
 
 fn parse_line(line: &str) -> Result<Command, String> {
-    let words = std::iter::once("dr-ctl").chain(line.split_whitespace());
-    let Arguments { verb, .. } = Arguments::try_parse_from(words).map_err(|error| said(&error))?;
+    let words = std::iter::once("dr-ctl").chain(line.split_whitespace()).map(OsString::from);
+    let Arguments { verb, .. } = Arguments::read(words).map_err(|error| said(&error))?;
     if matches!(&verb, Verb::DrainRs(drain) if drain.wait().is_some()) {
         return Err("a batch does not --wait".to_owned());
     }

@@ -8,6 +8,7 @@
 //! | `queries.rs` | verbs that show what runs, and the options for all connections |
 //! | `values.rs` | how single values are read |
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
@@ -75,6 +76,41 @@ pub(crate) struct Arguments {
     pub(crate) answer_timeout: u64,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// Options whose value may be left out. clap wants it behind `=`, for otherwise it takes the next word, whatever that is:
+/// `--wait tcp 192.0.2.10:80 10.0.0.11`.
+const OPTIONAL_VALUES: [&str; 2] = ["--persistent", "--wait"];
+
+impl Arguments {
+    /// Reads a command line, the program's name first. An optional value that is a time may be a word of its own:
+    /// `--wait 60s`.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+        let mut joined: Vec<OsString> = Vec::new();
+        for word in words {
+            // ipvsadm's command line is its own.
+            let is_ours = !joined.iter().skip(1).any(|word| word == "ipvsadm");
+            match joined.last_mut() {
+                Some(last)
+                    if is_ours && OPTIONAL_VALUES.iter().any(|option| last == option) && is_time(&word) =>
+                {
+                    last.push("=");
+                    last.push(word);
+                }
+                _ => joined.push(word),
+            }
+        }
+        Arguments::try_parse_from(joined)
+    }
+}
+
+/// Digits and a unit, or none; no address and no protocol is one.
+fn is_time(word: &OsStr) -> bool {
+    let word = word.as_encoded_bytes();
+    let digits =
+        word.strip_suffix(b"s").or_else(|| word.strip_suffix(b"m")).or_else(|| word.strip_suffix(b"h"));
+    let digits = digits.or_else(|| word.strip_suffix(b"d")).unwrap_or(word);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 #[derive(Debug, Subcommand)]
@@ -228,7 +264,7 @@ impl Verb {
             Verb::DelRs(del) => Command::DelRs(del.query()),
             Verb::DrainRs(drain) => Command::DrainRs(drain.query()),
             Verb::Clear => Command::Clear,
-            Verb::SetOptions(set) => set.command(),
+            Verb::SetOptions(set) => set.command()?,
             Verb::Zero(filter) => Command::Zero(filter.filter()),
             Verb::Batch(_)
             | Verb::Show(_)

@@ -1,10 +1,16 @@
-//! `drain-rs --wait`: looks every second what is left, until the real server is gone or has no connections.
+//! `drain-rs --wait`: looks every second what is left, until the real server is gone or has no connections, for as long as
+//! the drain is the one that was set. Somebody else may end or change it meanwhile, and then nothing that was waited for
+//! has happened.
 
-use std::thread;
+use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ctl::client::ClientError;
-use ctl::protocol::{Changed, Command, ErrorCode, Filter, RealServerView, Show};
+use ctl::config::Drain;
+use ctl::protocol::{Changed, Command, DrainRs, ErrorCode, Filter, RealServerView, Show};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 use super::cli::DrainWait;
@@ -13,7 +19,7 @@ use super::listings::duration;
 use super::{Session, changes, print};
 
 /// How often it looks.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL_MILLISECONDS: u16 = 1000;
 
 /// What the daemon may need to remove a real server after its deadline.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,6 +33,15 @@ struct Drained {
     waited_seconds: u64,
 }
 
+/// What one look finds.
+enum Found {
+    /// It is not there, or its service is not.
+    Gone,
+    There(Box<RealServerView>),
+    /// The daemon did not answer in time: the next look may find more.
+    NoAnswer(ClientError),
+}
+
 impl Session<'_> {
     pub(super) fn drain_and_wait(&self, wait: &DrainWait) -> Result<(), Failure> {
         let changed: Changed = self.call(&Command::DrainRs(wait.drain))?;
@@ -35,39 +50,48 @@ impl Session<'_> {
             print(&changes::describe(&changed))?;
         }
         let start = Instant::now();
-        let mut last_said = String::new();
+        let (mut drain_set, mut counts_said) = (None, None);
         loop {
-            let left = self.left(wait)?;
-            let is_over = match &left {
-                None => true,
-                Some(left) => wait.drain.timeout_seconds.is_none() && connections(left) == 0,
-            };
-            if is_over {
-                return self.tell_end(wait, changed, left.is_none(), start.elapsed());
+            let found = self.look(wait)?;
+            let is_time_over = time_max(wait).is_some_and(|max| start.elapsed() >= max);
+            match found {
+                Found::Gone => return self.tell_end(wait, changed, true, start.elapsed()),
+                Found::NoAnswer(error) if is_time_over => return Err(error.into()),
+                Found::NoAnswer(_) => {}
+                Found::There(left) => {
+                    check_drain(&wait.drain, drain_set, left.drain)?;
+                    drain_set = left.drain;
+                    if wait.drain.timeout_seconds.is_none() && connections(&left) == 0 {
+                        return self.tell_end(wait, changed, false, start.elapsed());
+                    }
+                    let counts = describe(&left);
+                    if is_time_over {
+                        let DrainRs { address, service, .. } = wait.drain;
+                        let message = format!("{address} of {service} is still there: {counts}");
+                        return Err(Failure::StillDraining { message });
+                    }
+                    if is_talkative && counts_said.as_ref() != Some(&counts) {
+                        let is_first = counts_said.is_none();
+                        let deadline = left.drain_seconds_left.filter(|_| is_first).map(describe_deadline);
+                        print(&format!("{counts}{}\n", deadline.unwrap_or_default()))?;
+                    }
+                    counts_said = Some(counts);
+                }
             }
-            let said = left.as_ref().map(describe).unwrap_or_default();
-            if is_talkative && said != last_said {
-                print(&format!("{said}\n"))?;
-            }
-            if time_max(wait).is_some_and(|max| start.elapsed() >= max) {
-                let message =
-                    format!("{} of {} is still there: {said}", wait.drain.address, wait.drain.service);
-                return Err(Failure::StillDraining { message });
-            }
-            last_said = said;
-            thread::sleep(INTERVAL);
+            sleep_while_somebody_reads()?;
         }
     }
 
-    /// None: it is gone, or its service is.
-    fn left(&self, wait: &DrainWait) -> Result<Option<RealServerView>, ClientError> {
+    fn look(&self, wait: &DrainWait) -> Result<Found, ClientError> {
         let command = Command::Show(Filter { service: Some(wait.drain.service) });
         match self.call::<Show>(&command) {
             Ok(show) => {
                 let mut real_servers = show.services.into_iter().flat_map(|service| service.real_servers);
-                Ok(real_servers.find(|real_server| real_server.address == wait.drain.address))
+                let found = real_servers.find(|real_server| real_server.address == wait.drain.address);
+                Ok(found.map_or(Found::Gone, |left| Found::There(Box::new(left))))
             }
-            Err(ClientError::Refused(reply)) if reply.code == ErrorCode::NotFound => Ok(None),
+            Err(ClientError::Refused(reply)) if reply.code == ErrorCode::NotFound => Ok(Found::Gone),
+            Err(error @ ClientError::Timeout { .. }) => Ok(Found::NoAnswer(error)),
             Err(error) => Err(error),
         }
     }
@@ -89,6 +113,37 @@ impl Session<'_> {
     }
 }
 
+/// Refuses a drain that is not the one of the last look or, at the first look, not of the kind that was asked for.
+fn check_drain(asked: &DrainRs, last: Option<Drain>, now: Option<Drain>) -> Result<(), Failure> {
+    let is_of_the_kind = now.is_some_and(|now| {
+        now.until_unix_seconds.is_some() == asked.timeout_seconds.is_some()
+            && now.keep_persistent == asked.keep_persistent
+    });
+    if is_of_the_kind && last.is_none_or(|last| now == Some(last)) {
+        return Ok(());
+    }
+    let what = match now {
+        None => "it is drained no more and gets new connections",
+        Some(_) => "it is drained in another way or until another time",
+    };
+    let DrainRs { address, service, .. } = asked;
+    let message = format!("the drain of {address} of {service} was changed by somebody else: {what}");
+    Err(Failure::DrainChanged { message })
+}
+
+/// Nobody waits for the end of a wait whose output is closed (`| head -1`). A write would find that out only with the
+/// next thing to say, which may be hours later.
+fn sleep_while_somebody_reads() -> Result<(), Failure> {
+    let output = io::stdout();
+    // Closed and broken ones are told whatever is asked for.
+    let mut watched = [PollFd::new(output.as_fd(), PollFlags::empty())];
+    match poll(&mut watched, INTERVAL_MILLISECONDS) {
+        Ok(0) | Err(Errno::EINTR) => Ok(()),
+        Ok(_) => Err(Failure::Output(io::ErrorKind::BrokenPipe.into())),
+        Err(errno) => Err(Failure::Output(errno.into())),
+    }
+}
+
 /// None: for ever.
 fn time_max(wait: &DrainWait) -> Option<Duration> {
     let own = wait.seconds_max.map(|seconds| Duration::from_secs(seconds.into()));
@@ -102,12 +157,12 @@ fn connections(left: &RealServerView) -> u64 {
 
 fn describe(left: &RealServerView) -> String {
     let RealServerView { active_connections, inactive_connections, persistent_connections, .. } = left;
-    let counts = format!(
+    format!(
         "connections left: {active_connections} active, {inactive_connections} inactive, {persistent_connections} \
          persistence templates"
-    );
-    match left.drain_seconds_left {
-        Some(seconds) => format!("{counts}; it goes in {} at the latest", duration(seconds)),
-        None => counts,
-    }
+    )
+}
+
+fn describe_deadline(seconds_left: u64) -> String {
+    format!("; it goes in {} at the latest", duration(seconds_left))
 }

@@ -22,6 +22,7 @@ pub(crate) mod exit {
     pub(crate) const DENIED: u8 = 7;
     pub(crate) const TIMEOUT: u8 = 8;
     pub(crate) const PROTOCOL: u8 = 9;
+    pub(crate) const DRAIN_CHANGED: u8 = 10;
 }
 
 /// What help and man page say at their end.
@@ -39,7 +40,8 @@ Exit codes:
   6  dr-director cannot be reached
   7  permission denied
   8  no answer in time, or a drain that did not end in time
-  9  dr-director speaks another version of the protocol, or what came is no answer";
+  9  dr-director speaks another version of the protocol, or what came is no answer
+  10  somebody else ended or changed the drain that was waited for";
 
 /// Problems of one file that are printed; the others are counted.
 const PROBLEMS_SHOWN_MAX: usize = 50;
@@ -61,6 +63,8 @@ pub(crate) enum Failure {
     RefusedLine { place: String, reply: ErrorReply },
     /// The time to wait for a drain is over.
     StillDraining { message: String },
+    /// Somebody else ended or changed the drain that was waited for.
+    DrainChanged { message: String },
     /// The standard output cannot be written.
     Output(io::Error),
     /// A generated file cannot be written.
@@ -125,6 +129,7 @@ impl Failure {
             Failure::Usage { .. } | Failure::Line { .. } => exit::USAGE,
             Failure::RefusedLine { reply, .. } => exit_code_of(reply.code),
             Failure::StillDraining { .. } => exit::TIMEOUT,
+            Failure::DrainChanged { .. } => exit::DRAIN_CHANGED,
             Failure::Output(_) => exit::OTHER,
             Failure::Generated { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 exit::DENIED
@@ -189,7 +194,9 @@ impl Failure {
                 let what = if problems.len() == 1 { "problem" } else { "problems" };
                 format!("{file_name}: {} {what}", problems.len())
             }
-            Failure::Usage { message } | Failure::StillDraining { message } => message.clone(),
+            Failure::Usage { message }
+            | Failure::StillDraining { message }
+            | Failure::DrainChanged { message } => message.clone(),
             Failure::Line { place, message } => format!("{place}: {message}"),
             Failure::RefusedLine { place, reply } => format!("{place}: {reply}"),
             Failure::Output(error) => format!("the standard output cannot be written: {error}"),
@@ -205,6 +212,9 @@ impl Failure {
             Failure::Line { .. } => Some("write every line as on dr-ctl's command line".to_owned()),
             Failure::RefusedLine { reply, .. } => reply.help.clone(),
             Failure::StillDraining { .. } => Some("wait longer, or remove it with del-rs".to_owned()),
+            Failure::DrainChanged { .. } => {
+                Some("see show, and dr-director's log, which has every change and whose it is".to_owned())
+            }
             Failure::Problems { .. } | Failure::Output(_) | Failure::Generated { .. } => None,
         }
     }
@@ -224,6 +234,7 @@ impl Failure {
             Failure::Usage { .. } | Failure::Line { .. } => "usage",
             Failure::RefusedLine { reply, .. } => name_of(reply.code),
             Failure::StillDraining { .. } => "timeout",
+            Failure::DrainChanged { .. } => "drain_changed",
             Failure::Output(_) | Failure::Generated { .. } => "internal",
         }
     }

@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use ctl::config::{ConnectionsConfig, Persistence, PersistenceEngine, ServiceConfig, ServiceId, Timeouts};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
-    ConnectionView, Connections, ConnectionsQuery, EntryKind, Neighbours, RealServerView, ServiceView, Show,
-    Stats, Status, TrafficCounters, TrafficRates,
+    ConnectionView, Connections, ConnectionsQuery, EntryKind, Neighbours, RealServerState, RealServerView,
+    ServiceView, Show, Stats, Status, TrafficCounters, TrafficRates,
 };
 use ctl::scheduler_flags;
 
@@ -96,11 +96,16 @@ fn timeouts_given(timeouts: &Timeouts) -> Vec<String> {
     given.filter_map(|(name, seconds)| seconds.map(|seconds| format!("{name}={seconds}"))).collect()
 }
 
+/// That it is drained is told whatever its state: an operator who waits for its end must see it of a host that is down.
 fn describe_state(rs: &RealServerView) -> String {
-    match rs.drain_seconds_left {
-        Some(seconds) => format!("{}, {} left", rs.state, duration(seconds)),
-        None => rs.state.to_string(),
+    let mut text = rs.state.to_string();
+    if rs.drain.is_some() && rs.state != RealServerState::Draining {
+        text += &format!(", {}", RealServerState::Draining);
     }
+    if let Some(seconds) = rs.drain_seconds_left {
+        text += &format!(", {} left", duration(seconds));
+    }
+    text
 }
 
 /// The upper one, and the lower one that is in force.

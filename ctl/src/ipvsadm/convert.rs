@@ -18,6 +18,12 @@ pub(super) fn group_name(mark: u32) -> GroupName {
     format!("fwmark-{mark}").parse().expect("letters, a dash and at most 10 digits are a name")
 }
 
+/// The mark in such a name.
+pub(super) fn mark_of_name(name: &str) -> Option<u32> {
+    let mark: u32 = name.strip_prefix("fwmark-")?.parse().ok()?;
+    (group_name(mark).as_str() == name).then_some(mark)
+}
+
 /// What names the service that a command line names, if the director can have one by that name.
 pub(super) fn id_of(
     service: &Service,

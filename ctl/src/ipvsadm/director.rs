@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::command::Action;
 use super::failure::Failure;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, DEFAULT_TIMEOUT};
 use crate::config::{GroupName, ServiceId};
 use crate::protocol::{Command, ErrorCode, ErrorReply, Filter, Show};
 
@@ -24,20 +25,26 @@ pub trait Director {
 #[derive(Debug)]
 pub struct Daemon {
     socket: PathBuf,
+    answer_timeout: Duration,
     client: Option<Client>,
 }
 
 impl Daemon {
     /// The one at `socket`.
     pub fn at(socket: &Path) -> Daemon {
-        Daemon { socket: socket.to_owned(), client: None }
+        Daemon::within(socket, DEFAULT_TIMEOUT)
+    }
+
+    /// The one at `socket`, which has so long for each answer.
+    pub fn within(socket: &Path, answer_timeout: Duration) -> Daemon {
+        Daemon { socket: socket.to_owned(), answer_timeout, client: None }
     }
 }
 
 impl Director for Daemon {
     fn ask(&mut self, command: &Command) -> Result<serde_json::Value, ClientError> {
         if self.client.is_none() {
-            self.client = Some(Client::connect(&self.socket)?);
+            self.client = Some(Client::connect_within(&self.socket, self.answer_timeout)?);
         }
         let client = self.client.as_mut().expect("connected above");
         client.call(command)

@@ -22,6 +22,11 @@ const REFUSED: i32 = 255;
 const LISTING_FAILED: i32 = 1;
 /// What ipvsadm exits with where there is no IPVS.
 const NO_IPVS: i32 = 2;
+/// What it says then, before the reason.
+const NO_IPVS_TEXT: &str = "Can't initialize ipvs: ";
+
+/// What ipvsadm says to whom the kernel refuses everything.
+const NOT_ROOT: &str = "Permission denied (you must be root)";
 
 impl From<Misuse> for Failure {
     fn from(misuse: Misuse) -> Failure {
@@ -127,9 +132,9 @@ impl Failure {
             ErrorCode::NotFound => Refusal::NoSuchDestination,
             ErrorCode::Exists if action == Action::AddService => Refusal::ServiceExists,
             ErrorCode::Exists if action == Action::AddServer => Refusal::DestinationExists,
+            // The kernel refuses as much before ipvsadm says what it wants.
             ErrorCode::Denied => {
-                let text = "Permission denied (you must be root)".to_owned();
-                return Failure { exit_code: exit_code_of(action), text };
+                return Failure::no_ipvs(NOT_ROOT, &own_reason(&reply.message, reply.help.as_deref()));
             }
             ErrorCode::Exists | ErrorCode::Invalid => {
                 return Failure::with_reason(action, &Refusal::NotUnicast.to_string(), reply);
@@ -146,19 +151,26 @@ impl Failure {
         Failure { exit_code: exit_code_of(action), text: refusal.to_string() }
     }
 
+    /// Nobody is there to be asked, or nobody that listens to this user.
+    fn no_ipvs(reason: &str, own_reason: &str) -> Failure {
+        let text = format!(
+            "{NO_IPVS_TEXT}{reason}\n\
+             Are you sure that IP Virtual Server is built in the kernel or as module?\n{own_reason}"
+        );
+        Failure { exit_code: NO_IPVS, text }
+    }
+
+    /// Nobody can be asked anything more.
+    pub(super) fn is_of_no_ipvs(&self) -> bool {
+        self.text.starts_with(NO_IPVS_TEXT)
+    }
+
     /// The director did not answer.
     pub(super) fn of_client(action: Action, error: &ClientError) -> Failure {
         let own = own_reason(&error.to_string(), error.help().as_deref());
-        let no_ipvs = |reason: &str| Failure {
-            exit_code: NO_IPVS,
-            text: format!(
-                "Can't initialize ipvs: {reason}\n\
-                 Are you sure that IP Virtual Server is built in the kernel or as module?\n{own}"
-            ),
-        };
         match error {
-            ClientError::Unreachable { source, .. } => no_ipvs(&strerror(source)),
-            ClientError::Denied { .. } => no_ipvs("Permission denied (you must be root)"),
+            ClientError::Unreachable { source, .. } => Failure::no_ipvs(&strerror(source), &own),
+            ClientError::Denied { .. } => Failure::no_ipvs(NOT_ROOT, &own),
             ClientError::Refused(reply) => Failure::of_reply(action, reply, false),
             _ => Failure { exit_code: exit_code_of(action), text: own },
         }

@@ -27,6 +27,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 mod check;
 pub mod command;
@@ -54,11 +55,12 @@ use run::Run;
 /// Where `-s` says nothing.
 pub(crate) const DEFAULT_SCHEDULER: &str = "wlc";
 
-/// Does what a command line says, against the daemon at `socket`. `arguments` starts with the name of the program, as the
-/// messages have it: `ipvsadm`, or one of the scripts `ipvsadm-save` and `ipvsadm-restore`.
-pub fn run(arguments: Vec<OsString>, socket: &Path) -> ExitCode {
+/// Does what a command line says, against the daemon at `socket`, which has `answer_timeout` for each answer. `arguments`
+/// starts with the name of the program, as the messages have it: `ipvsadm`, or one of the scripts `ipvsadm-save` and
+/// `ipvsadm-restore`, with the path by which it was called.
+pub fn run(arguments: Vec<OsString>, socket: &Path, answer_timeout: Duration) -> ExitCode {
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let mut daemon = Daemon::at(socket);
+    let mut daemon = Daemon::within(socket, answer_timeout);
     let names = SystemNames::default();
     let code = run_with(&arguments, &mut daemon, &names, &mut stdin, &mut stdout, &mut stderr);
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
@@ -74,7 +76,7 @@ pub fn run_with(
     stderr: &mut dyn Write,
 ) -> i32 {
     let arguments: Vec<String> =
-        arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        arguments.iter().map(|argument| text_of(argument.as_encoded_bytes())).collect();
     let (program, words) = match arguments.split_first() {
         Some((program, words)) => (program.as_str(), words),
         None => ("ipvsadm", &[][..]),
@@ -87,4 +89,30 @@ pub fn run_with(
         "ipvsadm-restore" => run.restore_script(),
         _ => run.ipvsadm(words),
     }
+}
+
+/// What a byte that is not UTF-8 is in our texts: a letter for private use that nobody writes, this many above it.
+const NO_UTF_8: u32 = 0x10_ff00;
+
+/// Bytes as text, from which [`bytes_of`] makes the same bytes again: ipvsadm repeats a word as it was given.
+fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let others = chunk.invalid().iter().map(|byte| char::from_u32(NO_UTF_8 + u32::from(*byte)));
+        text.extend(others.flatten());
+    }
+    text
+}
+
+/// The bytes of a text.
+fn bytes_of(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for letter in text.chars() {
+        match u32::from(letter).checked_sub(NO_UTF_8).and_then(|byte| u8::try_from(byte).ok()) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
 }

@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::misuse::Misuse;
 use super::parse::parse;
 use super::resolve::Names;
-use super::save::{Extension, MARKER};
+use super::save::{BEGIN, END, Extension, MARKER};
 use crate::client::ClientError;
 use crate::config::ServiceId;
-use crate::protocol::{Batch, Changed, Command, ErrorReply};
+use crate::protocol::{Batch, Changed, Command, ErrorCode, ErrorReply};
 
 /// What a file asks for.
 #[derive(Debug, Default)]
@@ -27,6 +27,10 @@ pub(super) struct Plan {
     marks: Marks,
     /// What the next line is to have in addition, and the line that says so.
     pending: Option<(usize, Extension)>,
+    /// Where a file that we saved has not come to its end yet: the line that began it.
+    begun: Option<usize>,
+    /// A file that we saved is in it whole, be it of an empty table.
+    is_whole: bool,
 }
 
 /// Line 0: what ipvsadm-restore does before it reads.
@@ -54,10 +58,18 @@ impl Plan {
             plan.read_line(program, number, line, director, names)
                 .map_err(|failure| failure.at_line(number))?;
         }
-        match plan.pending.take() {
-            None => Ok(plan),
-            Some((number, _)) => Err(misplaced(None).at_line(number)),
+        // First, for it explains what else may be amiss.
+        if let Some(number) = plan.begun {
+            return Err(cut().at_line(number));
         }
+        if let Some((number, _)) = plan.pending.take() {
+            return Err(misplaced(None).at_line(number));
+        }
+        let has_changes = plan.origins.iter().any(|(number, _)| *number != BEFORE_THE_FIRST);
+        if is_script && !has_changes && !plan.is_whole {
+            return Err(nothing_to_restore());
+        }
+        Ok(plan)
     }
 
     fn read_line(
@@ -68,8 +80,8 @@ impl Plan {
         director: &mut dyn Director,
         names: &dyn Names,
     ) -> Result<(), Failure> {
-        if let Some(json) = line.trim_start().strip_prefix(MARKER) {
-            return self.read_extension(number, json);
+        if let Some(said) = own_comment(line) {
+            return self.read_comment(number, said);
         }
         let words = words_of(line);
         if words.is_empty() {
@@ -91,6 +103,16 @@ impl Plan {
             self.push(number, line.action, command);
         }
         Ok(())
+    }
+
+    /// A comment of ours.
+    fn read_comment(&mut self, number: usize, said: &str) -> Result<(), Failure> {
+        if said == END {
+            (self.begun, self.is_whole) = (None, true);
+            return Ok(());
+        }
+        self.begun.get_or_insert(number);
+        if said == BEGIN { Ok(()) } else { self.read_extension(number, said) }
     }
 
     fn read_extension(&mut self, number: usize, json: &str) -> Result<(), Failure> {
@@ -122,8 +144,11 @@ impl Plan {
             (Extension::Service(extension), Some(Command::AddVip(mut service))) => {
                 match (extension.group, service.id) {
                     (Some(group), ServiceId::Group(_)) => service.id = ServiceId::Group(group),
-                    (Some(_), ServiceId::Virtual(_)) => return Err(no_group()),
+                    (Some(_), ServiceId::Virtual(_)) => return Err(of_groups_only("a group's name")),
                     (None, _) => {}
+                }
+                if !extension.members.is_empty() && matches!(service.id, ServiceId::Virtual(_)) {
+                    return Err(of_groups_only("members"));
                 }
                 service.members = extension.members;
                 service.slow_start_seconds = extension.slow_start_seconds;
@@ -183,8 +208,8 @@ impl Plan {
             return Err(Failure::of_reply(Action::Restore, reply, false));
         };
         let is_missing = match service_of(&commands[index]) {
-            Some(id) => !is_defined(&commands[..index], id, director)?,
-            None => false,
+            Some(id) if reply.code == ErrorCode::NotFound => !is_defined(&commands[..index], id, director)?,
+            _ => false,
         };
         let failure = Failure::of_reply(action, reply, is_missing);
         Err(if number == BEFORE_THE_FIRST { failure } else { failure.at_line(number) })
@@ -196,10 +221,31 @@ impl Plan {
     }
 }
 
+/// What a comment of ours says, if the line is one. People write it with other blanks, or none.
+fn own_comment(line: &str) -> Option<&str> {
+    let (hash, name) = MARKER.split_once(' ').expect("the marker is a hash and a name");
+    Some(line.trim_start().strip_prefix(hash)?.trim_start().strip_prefix(name)?.trim())
+}
+
 /// The words of a line, up to a comment.
 fn words_of(line: &str) -> Vec<String> {
     let words = line.split([' ', '\t', '\r']).take_while(|word| !word.starts_with('#'));
-    words.filter(|word| !word.is_empty() && *word != "ipvsadm").map(str::to_owned).collect()
+    let words = words.filter(|word| !word.is_empty() && *word != "ipvsadm").map(str::to_owned);
+    let mut words: Vec<String> = words.collect();
+    for index in 1..words.len() {
+        if matches!(words[index - 1].as_str(), "-f" | "--fwmark-service")
+            && let Some(mark) = wrapped_mark(&words[index])
+        {
+            words[index] = mark.to_string();
+        }
+    }
+    words
+}
+
+/// The mark that ipvsadm saves as a negative number: one over 2147483647.
+fn wrapped_mark(word: &str) -> Option<u32> {
+    let number: i32 = word.parse().ok()?;
+    (number < 0).then_some(number.cast_unsigned())
 }
 
 fn misplaced(extension: Option<&Extension>) -> Failure {
@@ -220,8 +266,23 @@ fn marked() -> Failure {
     Failure { exit_code: 2, text: "dr-director: `-A -f` adds a group that has a firewall mark".to_owned() }
 }
 
-fn no_group() -> Failure {
-    Failure { exit_code: 2, text: "dr-director: only a firewall mark (-f) has a group's name".to_owned() }
+fn of_groups_only(what: &str) -> Failure {
+    Failure { exit_code: 2, text: format!("dr-director: only a firewall mark (-f) has {what}") }
+}
+
+fn cut() -> Failure {
+    let text = format!(
+        "dr-director: the file that begins here was cut: no line `{MARKER} {END}` comes after it\n\
+         dr-director: help: save again; where the rest is known not to matter, add that line"
+    );
+    Failure { exit_code: 2, text }
+}
+
+/// ipvsadm-restore behind a save that failed would remove every service.
+fn nothing_to_restore() -> Failure {
+    let text = "dr-director: there is nothing to restore, and nothing was changed\n\
+                dr-director: help: was what should be restored saved? `ipvsadm -C` removes every service";
+    Failure { exit_code: 2, text: text.to_owned() }
 }
 
 fn service_of(command: &Command) -> Option<ServiceId> {

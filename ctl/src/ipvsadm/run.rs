@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 
+use super::bytes_of;
 use super::command::{Action, Asked, CommandLine, Opt};
-use super::convert::{command_of, id_of};
+use super::convert::{command_of, id_of, mark_of_name};
 use super::director::{Director, Marks, ask, show};
 use super::failure::{Failure, Refusal};
 use super::format::{self, Columns, Style};
@@ -15,10 +17,10 @@ use super::restore::Plan;
 use super::rows::{ConnectionRow, ServiceRow, sort};
 use super::save::save;
 use crate::client::ClientError;
-use crate::config::{Config, ServiceId, Timeouts};
+use crate::config::{Config, ServiceConfig, ServiceId, Timeouts, VirtualAddress};
 use crate::protocol::{
     CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, Changed, Command, Connections, ConnectionsQuery,
-    EntryKind, Filter, ServiceView, Show, Stats, Status,
+    EntryKind, ErrorCode, Filter, ServiceView, Show, Stats, Status,
 };
 
 /// What the run talks to.
@@ -75,7 +77,7 @@ impl Run<'_> {
             Ok(()) => 0,
             Err(failure) => {
                 // Nobody is left to tell where that is closed.
-                let _ = writeln!(self.stderr, "{}", failure.text);
+                let _ = self.stderr.write_all(&bytes_of(&format!("{}\n", failure.text)));
                 failure.exit_code
             }
         }
@@ -102,6 +104,10 @@ impl Run<'_> {
     }
 
     fn change(&mut self, line: &CommandLine) -> Result<(), Failure> {
+        self.try_change(line).map_err(|failure| self.with_group(line, failure))
+    }
+
+    fn try_change(&mut self, line: &CommandLine) -> Result<(), Failure> {
         let mut marks = Marks::default();
         let command = match command_of(line, &mut marks, self.director) {
             Ok(Some(command)) => command,
@@ -113,7 +119,9 @@ impl Run<'_> {
         let ClientError::Refused(reply) = &error else {
             return Err(Failure::of_client(line.action, &error));
         };
-        let is_missing = self.running_service(line, &mut marks)?.is_none();
+        // Only then it matters, and a daemon that denies has closed the connection already.
+        let is_missing =
+            reply.code == ErrorCode::NotFound && self.running_service(line, &mut marks)?.is_none();
         Err(Failure::of_reply(line.action, reply, is_missing))
     }
 
@@ -126,7 +134,8 @@ impl Run<'_> {
         failure: Failure,
     ) -> Result<Failure, Failure> {
         let is = |refusal: Refusal| failure == Failure::from(refusal);
-        let is_settled = matches!(line.action, Action::StartDaemon | Action::StopDaemon)
+        let is_settled = failure.is_of_no_ipvs()
+            || matches!(line.action, Action::StartDaemon | Action::StopDaemon)
             || [Refusal::ServiceExists, Refusal::NoSuchService, Refusal::ServiceNotDefined]
                 .into_iter()
                 .any(is);
@@ -167,6 +176,30 @@ impl Run<'_> {
         Ok(shown.and_then(|show| show.services.into_iter().next()))
     }
 
+    /// ipvsadm knows a group by its mark alone: where a command line names one of its VIP:ports instead, the group is named
+    /// below what ipvsadm says of a service that is there already or is not.
+    fn with_group(&mut self, line: &CommandLine, failure: Failure) -> Failure {
+        let about = [Refusal::ServiceExists, Refusal::NoSuchService, Refusal::ServiceNotDefined];
+        let is_about_service = about.iter().any(|refusal| failure.text == refusal.to_string());
+        let service = &line.service;
+        let (IpAddr::V4(address), Some(protocol), 0) = (service.address, service.protocol, service.fwmark)
+        else {
+            return failure;
+        };
+        let named = VirtualAddress { protocol, address, port: service.port };
+        let shown: Option<Show> =
+            is_about_service.then(|| ask(self.director, &Command::Show(Filter::default())).ok()).flatten();
+        let groups = shown.into_iter().flat_map(|show| show.services).map(|view| view.service);
+        let owner = groups.into_iter().find(|group| group.members.contains(&named));
+        let Some(ServiceConfig { id, fwmark, .. }) = owner else { return failure };
+        let how = match fwmark {
+            Some(mark) => format!("name it with -f {mark}"),
+            None => format!("give it a mark for -f, with `dr-ctl set-vip {id} --fwmark N`"),
+        };
+        let text = format!("{}\ndr-director: {named} is a member of {id}: {how}", failure.text);
+        Failure { text, ..failure }
+    }
+
     fn list(&mut self, line: &CommandLine) -> Result<(), Failure> {
         let given = line.given;
         let style = style_of(line);
@@ -175,7 +208,8 @@ impl Run<'_> {
             return self.list_connections(given.has(Opt::PersistentConn), style.is_numeric);
         }
         if given.has(Opt::Service) {
-            return self.list_service(line, style, is_sorted);
+            let listed = self.list_service(line, style, is_sorted);
+            return listed.map_err(|failure| self.with_group(line, failure));
         }
         if given.has(Opt::Timeout) {
             let status: Status = self.ask(Action::List, &Command::Status)?;
@@ -254,7 +288,9 @@ impl Run<'_> {
             }
         };
         let marks = self.marks_by_name(views.iter().any(|view| view.group.is_some()))?;
-        let mark_of = |name: &str| marks.get(name).copied().unwrap_or_default();
+        // A group of `-A -f` that is removed has its mark in its name.
+        let mark_of =
+            |name: &str| marks.get(name).copied().or_else(|| mark_of_name(name)).unwrap_or_default();
         let rows: Vec<ConnectionRow> = views.iter().map(|view| ConnectionRow::new(view, mark_of)).collect();
         if !is_numeric {
             format::prepare_names(&[], &rows, self.names);

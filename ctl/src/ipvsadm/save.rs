@@ -1,5 +1,6 @@
 //! `-S`: the configuration as lines that ipvsadm loads. What ipvsadm cannot save is in it too: `-x` and `-y` on the
-//! lines of the real servers, `--set` on a line of its own, and all else in comments, which ipvsadm-restore skips.
+//! lines of the real servers, `--set` on a line of its own, and all else in comments, which ipvsadm-restore skips. So are
+//! the first line and the last one, which tell a whole file from one that was cut.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,6 +21,10 @@ use crate::protocol::SetOptions;
 
 /// What starts a comment that is ours.
 pub(super) const MARKER: &str = "# dr-director:";
+
+/// What the first and the last line of a file say behind [`MARKER`].
+pub(super) const BEGIN: &str = "begin";
+pub(super) const END: &str = "end";
 
 /// What a comment of ours says, in JSON behind [`MARKER`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +89,8 @@ pub fn save(config: &Config, is_numeric: bool, names: &dyn Names) -> String {
     sort(&mut rows);
     prepare_names(&rows, &[], names);
 
-    let mut text = connection_lines(config.connections.as_ref().unwrap_or(&ConnectionsConfig::default()));
+    let mut text = format!("{MARKER} {BEGIN}\n");
+    text += &connection_lines(config.connections.as_ref().unwrap_or(&ConnectionsConfig::default()));
     for row in &rows {
         let service = configs[&row.label];
         text.push_str(&comment(service_extension(service).map(Extension::Service)));
@@ -101,6 +107,7 @@ pub fn save(config: &Config, is_numeric: bool, names: &dyn Names) -> String {
     for service in others {
         text.push_str(&comment(Some(Extension::AddService(service.clone()))));
     }
+    text.push_str(&format!("{MARKER} {END}\n"));
     text
 }
 

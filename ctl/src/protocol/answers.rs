@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConnectionsConfig, GroupName, Protocol, ServiceConfig, ServiceId};
+use crate::config::{ConnectionsConfig, Drain, GroupName, Protocol, ServiceConfig, ServiceId};
 use crate::mac::MacAddress;
 
 /// Result of every change.
@@ -54,6 +54,9 @@ pub struct RealServerView {
     pub upper_threshold: u32,
     /// Lower threshold; 0: three quarters of the upper one.
     pub lower_threshold: u32,
+    /// How it is drained, whatever else keeps it from new connections; none: it is not.
+    #[serde(default, with = "crate::drain")]
+    pub drain: Option<Drain>,
     /// Seconds until it is removed, where it is drained with a deadline.
     pub drain_seconds_left: Option<u64>,
 }

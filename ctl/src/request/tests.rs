@@ -459,6 +459,38 @@ fn an_object_given_as_a_list_is_refused() {
 }
 
 #[test]
+fn a_timeout_past_its_type_is_told_the_range_of_timeouts() {
+    let service = r#""service":{"group":"web"}"#;
+    for (verb, arguments, place) in [
+        ("drain-rs", r#""address":"10.0.0.11","timeout_seconds":1099511627776"#, "arguments.timeout_seconds"),
+        ("set-vip", r#""timeouts":{"udp":1099511627776}"#, "arguments.timeouts.udp"),
+        (
+            "set-vip",
+            r#""persistence":{"timeout_seconds":1099511627776}"#,
+            "arguments.persistence.timeout_seconds",
+        ),
+    ] {
+        let line = format!(r#"{{"version":1,"verb":"{verb}","arguments":{{{service},{arguments}}}}}"#);
+        let (code, message, help) = error_of(&line);
+        assert_eq!((code, message.starts_with(place)), (ErrorCode::Invalid, true), "{message}");
+        assert_eq!(help.as_deref(), Some("give a whole number from 1 to 2678400"), "{line}");
+    }
+}
+
+#[test]
+fn a_batch_past_its_limit_is_refused_and_one_at_it_is_not() {
+    let batch = |commands: usize| {
+        let commands = vec![r#"{"verb":"clear"}"#; commands].join(",");
+        format!(r#"{{"version":1,"verb":"batch","arguments":{{"commands":[{commands}]}}}}"#)
+    };
+    let at_the_limit = parse_request(batch(BATCH_COMMANDS_MAX).as_bytes());
+    assert!(matches!(at_the_limit, Ok(Command::Batch(batch)) if batch.commands.len() == BATCH_COMMANDS_MAX));
+    let error = parse_request(batch(BATCH_COMMANDS_MAX + 1).as_bytes()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::BadRequest);
+    assert!(error.message.ends_with("a batch has at most 500000 commands"), "{}", error.message);
+}
+
+#[test]
 fn a_request_past_the_limit_is_refused_and_one_at_it_is_not() {
     let mut line = ADD_RS.as_bytes().to_vec();
     line.resize(REQUEST_BYTES_MAX, b' ');
@@ -466,7 +498,7 @@ fn a_request_past_the_limit_is_refused_and_one_at_it_is_not() {
     line.push(b' ');
     let error = parse_request(&line).unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
-    assert!(error.message.contains("longer than 4194304 bytes"));
+    assert!(error.message.contains("longer than 67108864 bytes"));
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub const MBUF_COUNT: RangeInclusive<u32> = 512..=1 << 24;
 pub const MBUF_DATA_ROOM: RangeInclusive<u16> = 256..=u16::MAX;
 /// Connections of a worker: at 48 bytes each, the highest is 12 GiB.
 pub const CONNECTION_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
-/// Persistence templates of all workers.
-pub const TEMPLATE_CAPACITY: RangeInclusive<u32> = 1..=1 << 28;
+/// Persistence templates of all workers: the data plane names one in 24 bits.
+pub const TEMPLATE_CAPACITY: RangeInclusive<u32> = 1..=1 << 24;
 /// Virtual services, members of groups counted.
 pub const SERVICE_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
 /// Real servers.

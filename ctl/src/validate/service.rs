@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use super::connections::{TIMEOUT_SECONDS, check_timeouts};
 use super::{PORT_HELP, Problem, range_problem};
 use crate::config::{
-    Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId, VirtualAddress,
+    Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    VirtualAddress,
 };
 
 /// Seconds of a slow start: up to a day.
@@ -57,7 +58,26 @@ pub(super) fn check(prefix: &str, service: &ServiceConfig) -> Vec<Problem> {
         problems.extend(check_persistence(&format!("{prefix}persistence."), persistence, other));
     }
     problems.extend(check_timeouts(prefix, &service.timeouts));
+    if let Some(own) = own {
+        problems.extend(check_own_timeouts(prefix, own.protocol, &service.timeouts));
+    }
     problems
+}
+
+/// Each timeout is of the protocol with which its name begins; those of another one would never hold.
+fn check_own_timeouts(prefix: &str, protocol: Protocol, timeouts: &Timeouts) -> Vec<Problem> {
+    let is_in_range = |seconds: u32| TIMEOUT_SECONDS.contains(&seconds);
+    let given = Timeouts::NAMES.iter().zip(timeouts.values());
+    let given = given.filter(|(_, seconds)| seconds.is_some_and(is_in_range));
+    let of_protocol = |name: &str| name.split('_').next() == Some(protocol.to_string().as_str());
+    let others = given.filter(|(name, _)| !of_protocol(name));
+    others
+        .map(|(name, _)| {
+            let message = format!("this service is {protocol}, and has no connections in that state");
+            Problem::invalid(format!("{prefix}timeouts.{name}"), message)
+                .help(format!("leave it out, or give a timeout whose name begins with {protocol}"))
+        })
+        .collect()
 }
 
 fn check_slow_start(prefix: &str, service: &ServiceConfig) -> Option<Problem> {

@@ -221,8 +221,8 @@ fn numbers_of_the_director_out_of_range_are_refused() {
         (|d, n| d.template_capacity = n, 0, "director.template_capacity: 0 is under 1"),
         (
             |d, n| d.template_capacity = n,
-            (1 << 28) + 1,
-            "director.template_capacity: 268435457 is over 268435456",
+            (1 << 24) + 1,
+            "director.template_capacity: 16777217 is over 16777216",
         ),
         (|d, n| d.memory_mib = n, 63, "director.memory_mib: 63 is under 64"),
         (|d, n| d.memory_mib = n, 1_048_577, "director.memory_mib: 1048577 is over 1048576"),

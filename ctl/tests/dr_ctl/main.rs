@@ -153,7 +153,7 @@ fn help_names_every_exit_code_as_the_page_does() {
     assert_eq!(run.code, 0);
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/CONFIGURATION.md")).unwrap();
     let codes: Vec<&str> = run.output.split("Exit codes:\n").nth(1).unwrap().lines().collect();
-    assert_eq!(codes.len(), 10);
+    assert_eq!(codes.len(), 11);
     for (number, line) in codes.iter().enumerate() {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
         assert_eq!(code, number.to_string());
@@ -576,6 +576,29 @@ fn connections_are_counted_alone_where_asked() {
     assert_eq!((run.code, run.output.as_str()), (0, "12\n"));
     let arguments = &requests.recv().unwrap()["arguments"];
     assert_eq!((&arguments["limit"], &arguments["service"]), (&json!(0), &json!({ "group": "web" })));
+}
+
+#[test]
+fn ipvsadm_heeds_the_answer_timeout_and_has_no_json() {
+    let (_folder, socket) = daemon(std::mem::forget);
+    let start = Instant::now();
+    let run = dr_ctl_at(&socket, &["--answer-timeout", "1", "ipvsadm", "-C"]);
+    assert!(run.errors.contains("gave no answer within 1 s"), "{}", run.errors);
+    assert!(run.code == 255 && start.elapsed() < Duration::from_secs(9));
+    let run = dr_ctl_at(&socket, &["--json", "ipvsadm", "-C"]);
+    let error: Value = serde_json::from_str(&run.errors).unwrap();
+    assert_eq!((run.code, &error["error"]["code"]), (2, &json!("usage")));
+}
+
+#[test]
+fn a_link_called_by_its_path_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("ipvsadm");
+    std::os::unix::fs::symlink(BINARY, &link).unwrap();
+    let run: Run = Command::new(&link).arg("word").output().unwrap().into();
+    let link = link.display();
+    let text = format!("Try `{link} -h' or '{link} --help' for more information.\n");
+    assert_eq!((run.code, run.errors), (255, text));
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What each command line asks of the director, and what is said where it refuses.
 
+use std::io::Write;
+
 use ctl::config::{
     Config, ConnectionsConfig, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    VirtualAddress,
 };
 use ctl::ipvsadm::director::Daemon;
 use ctl::protocol::{
     Batch, Command, ConnectionView, ErrorCode, ErrorReply, Filter, OneRealServer, OneService,
-    PersistenceChange, SetOptions, SetRs, SetVip,
+    PersistenceChange, Response, SetOptions, SetRs, SetVip,
 };
 use scheduler::Algorithm;
 
@@ -207,7 +210,6 @@ fn the_directors_refusals_have_ipvsadms_words_and_its_own_where_those_say_too_li
             ErrorCode::Full,
             "Memory allocation problem\ndr-director: it is so\ndr-director: help: do this".to_owned(),
         ),
-        (ErrorCode::Denied, "Permission denied (you must be root)".to_owned()),
         (
             ErrorCode::BadRequest,
             "Module is wrong version\ndr-director: it is so\ndr-director: help: do this".to_owned(),
@@ -232,6 +234,42 @@ fn without_a_daemon_ipvsadm_says_so_as_it_does_without_a_kernel() {
     assert!(lines[2].starts_with("dr-director: /nonexistent/control.sock: cannot connect"), "{stderr}");
 }
 
+/// A daemon that denies does so when somebody connects, and closes; what was asked for it never reads.
+#[test]
+fn whom_the_daemon_denies_hears_what_the_kernel_says_whatever_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let reply = ErrorReply::new(ErrorCode::Denied, "user 65534 may not command this director");
+            let _ = stream.unwrap().write_all(&Response::error(reply.with_help("run as root")).to_line());
+        }
+    });
+    let text = "Can't initialize ipvs: Permission denied (you must be root)\n\
+                Are you sure that IP Virtual Server is built in the kernel or as module?\n\
+                dr-director: user 65534 may not command this director\n\
+                dr-director: help: run as root";
+    for line in [
+        "-C",
+        "-Ln",
+        "-Lcn",
+        "-S",
+        "-Z",
+        "--set 1 2 3",
+        "-A -t 192.0.2.10:80",
+        "-A -f 7",
+        "-E -t 192.0.2.10:80 -s nonsense",
+        "-a -t 192.0.2.10:80 -r 10.0.0.11",
+        "-d -t 192.0.2.10:80 -r 10.0.0.11",
+        "-L -t 192.0.2.10:80",
+    ] {
+        assert_eq!(ipvsadm(&mut Daemon::at(&socket), line), fails(2, text), "{line}");
+    }
+    let printed = run(&mut Daemon::at(&socket), &["ipvsadm-restore"], "-A -t 192.0.2.10:80\n");
+    assert_eq!(printed, fails(2, text));
+}
+
 #[test]
 fn connections_of_a_mark_have_it_as_their_address() {
     let view = |group: Option<&str>| ConnectionView {
@@ -248,7 +286,7 @@ fn connections_of_a_mark_have_it_as_their_address() {
         real_server: [10, 0, 0, 11].into(),
         worker: None,
     };
-    let connections = vec![view(None), view(Some("shop")), view(Some("unknown"))];
+    let connections = vec![view(None), view(Some("shop")), view(Some("unknown")), view(Some("fwmark-9"))];
     let mut director = Memory { connections, ..director() };
     let text = "\
 IPVS connection entries
@@ -256,6 +294,7 @@ pro expire state       source             virtual            destination
 TCP 134:19 ESTABLISHED 198.51.100.7:40312 0.0.0.0:80         10.0.0.11:80
 IP  02:59  NONE        198.51.100.7:0     0.0.0.7:0          10.0.0.11:0
 IP  02:59  NONE        198.51.100.7:0     0.0.0.0:0          10.0.0.11:0
+IP  02:59  NONE        198.51.100.7:0     0.0.0.9:0          10.0.0.11:0
 ";
     let printed = ipvsadm(&mut director, "-Lcn");
     assert_eq!(printed, Printed { stdout: text.to_owned(), ..silent() });
@@ -335,10 +374,15 @@ fn comments_of_ours_stand_before_the_line_that_they_are_about() {
             "# dr-director: {\"real_server\":{}}\n# dr-director: {\"service\":{}}\n",
             format!("line 2: {place} adds a real server (-a)"),
         ),
-        ("-C\n# dr-director: {\"service\":{}}\n", format!("line 2: {place} it is about")),
+        ("-C\n# dr-director: {\"service\":{}}\n# dr-director: end\n", format!("line 2: {place} it is about")),
         (
             "# dr-director: {\"service\":{\"group\":\"web\"}}\n-A -t 192.0.2.20:80\n",
             "line 2: dr-director: only a firewall mark (-f) has a group's name".to_owned(),
+        ),
+        (
+            "#dr-director:{\"service\":{\"members\":[{\"protocol\":\"tcp\",\"address\":\"192.0.2.30\",\"port\":80}]}}\n\
+             -A -t 192.0.2.20:80\n",
+            "line 2: dr-director: only a firewall mark (-f) has members".to_owned(),
         ),
     ] {
         assert_eq!(run(&mut director(), &["ipvsadm", "-R"], file), fails(2, &text), "{file}");
@@ -347,6 +391,63 @@ fn comments_of_ours_stand_before_the_line_that_they_are_about() {
     assert_eq!(printed.exit_code, 2);
     let start = "line 1: dr-director: the comment says nothing that is known: unknown variant `nonsense`";
     assert!(printed.stderr.starts_with(start), "{}", printed.stderr);
+}
+
+#[test]
+fn a_file_of_ours_that_was_cut_is_refused_and_changes_nothing() {
+    let mut saver = director();
+    saver.config.services[0].slow_start_seconds = 20;
+    let saved = ipvsadm(&mut saver, "-Sn").stdout;
+    let lines: Vec<&str> = saved.split_inclusive('\n').collect();
+    let text = |number| {
+        let what = "the file that begins here was cut: no line `# dr-director: end` comes after it";
+        let help = "help: save again; where the rest is known not to matter, add that line";
+        format!("line {number}: dr-director: {what}\ndr-director: {help}")
+    };
+    for program in ["ipvsadm -R", "ipvsadm-restore"] {
+        let words: Vec<&str> = program.split(' ').collect();
+        for kept in 1..lines.len() {
+            let mut loader = Memory::default();
+            let before = loader.config.clone();
+            assert_eq!(run(&mut loader, &words, &lines[..kept].concat()), fails(2, &text(1)), "{kept}");
+            assert_eq!(loader.config, before, "{kept}");
+        }
+        // Lines before and after it are somebody's own, and a second file may follow.
+        let whole = format!("-C\n{saved}-A -t 192.0.2.40:80\n");
+        assert_eq!(run(&mut Memory::default(), &words, &whole), silent());
+        let cut = format!("{saved}{}", lines[..2].concat());
+        assert_eq!(run(&mut Memory::default(), &words, &cut), fails(2, &text(lines.len() + 1)));
+    }
+}
+
+#[test]
+fn restore_script_without_anything_to_restore_is_refused_and_an_empty_table_is_something() {
+    let text = "dr-director: there is nothing to restore, and nothing was changed\n\
+                dr-director: help: was what should be restored saved? `ipvsadm -C` removes every service";
+    for input in ["", "\n", "# a comment\n"] {
+        let mut director = director();
+        let before = director.config.clone();
+        assert_eq!(run(&mut director, &["ipvsadm-restore"], input), fails(2, text), "{input:?}");
+        assert_eq!(director.config, before);
+        // Which says what is to be done and clears nothing by itself.
+        assert_eq!(run(&mut director, &["ipvsadm", "-R"], input), silent());
+    }
+    let mut director = director();
+    let saved = ipvsadm(&mut Memory::default(), "-Sn").stdout;
+    assert_eq!(run(&mut director, &["ipvsadm-restore"], &saved), silent());
+    assert_eq!(director.config.services, []);
+}
+
+#[test]
+fn a_mark_that_ipvsadm_saved_as_a_negative_number_is_restored_as_the_mark_that_it_is() {
+    let mut director = Memory::default();
+    let file = "-A -f -1 -s lc\n-a -f -1 -r 10.0.0.11:0 -g -w 1\n";
+    assert_eq!(run(&mut director, &["ipvsadm", "-R"], file), silent());
+    let [service] = &director.config.services[..] else { panic!("{:?}", director.config) };
+    assert_eq!((service.fwmark, service.real_servers.len()), (Some(u32::MAX), 1));
+    // On the command line it is what ipvsadm refuses.
+    let refused = ipvsadm(&mut director, "-D -f -1");
+    assert_eq!(refused, fails(2, "invalid fwmark value `-1' specified"));
 }
 
 #[test]
@@ -361,7 +462,8 @@ fn what_ipvsadm_cannot_save_is_saved() {
     services[0].real_servers[0].lower_threshold = 750;
     services[0].real_servers[0].mac = Some("02:00:00:00:00:11".parse().unwrap());
     services.push(ServiceConfig::new(group("unmarked")));
-    let saved = r#"--set 0 0 30
+    let saved = r#"# dr-director: begin
+--set 0 0 30
 # dr-director: {"connections":{"timeouts":{"tcp_syn_recv":5},"sloppy_tcp":true}}
 # dr-director: {"service":{"slow_start_seconds":20}}
 -A -t 192.0.2.10:80 -s wlc
@@ -371,6 +473,7 @@ fn what_ipvsadm_cannot_save_is_saved() {
 -A -f 7 -s wlc
 -a -f 7 -r 10.0.0.11:0 -g -w 1
 # dr-director: {"add_service":{"group":"unmarked","scheduler":"wlc","real_servers":[]}}
+# dr-director: end
 "#;
     let printed = ipvsadm(&mut director, "-Sn");
     assert_eq!(printed.stdout, saved);
@@ -383,6 +486,56 @@ fn a_group_without_a_mark_is_listed_last_by_its_name() {
     director.config.services.insert(0, ServiceConfig::new(group("unmarked")));
     let printed = ipvsadm(&mut director, "-Ln");
     assert!(printed.stdout.ends_with("FWM  unmarked wlc\n"), "{}", printed.stdout);
+}
+
+#[test]
+fn whoever_names_a_member_of_a_group_is_told_the_group() {
+    let mut director = director();
+    let member = VirtualAddress { protocol: Protocol::Tcp, address: [192, 0, 2, 30].into(), port: 80 };
+    director.config.services[1].members.push(member);
+    let member = VirtualAddress { port: 81, ..member };
+    director
+        .config
+        .services
+        .push(ServiceConfig { members: vec![member], ..ServiceConfig::new(group("unmarked")) });
+    let marked = "dr-director: tcp 192.0.2.30:80 is a member of group shop: name it with -f 7";
+    let unmarked = "dr-director: tcp 192.0.2.30:81 is a member of group unmarked: give it a mark for -f, with \
+                    `dr-ctl set-vip group unmarked --fwmark N`";
+    for (line, exit_code, text, own) in [
+        ("-D -t 192.0.2.30:80", 255, "No such service", marked),
+        ("-E -t 192.0.2.30:80", 255, "No such service", marked),
+        ("-Z -t 192.0.2.30:80", 255, "No such service", marked),
+        ("-L -n -t 192.0.2.30:80", 1, "No such service", marked),
+        ("-a -t 192.0.2.30:80 -r 10.0.0.12", 255, "Service not defined", marked),
+        ("-D -t 192.0.2.30:81", 255, "No such service", unmarked),
+    ] {
+        assert_eq!(ipvsadm(&mut director, line), fails(exit_code, &format!("{text}\n{own}")), "{line}");
+    }
+    director.refusal = Some(ErrorReply::new(ErrorCode::Exists, "it belongs to group shop already"));
+    let printed = ipvsadm(&mut director, "-A -t 192.0.2.30:80");
+    assert_eq!(printed, fails(255, &format!("Service already exists\n{marked}")));
+    director.refusal = None;
+    assert_eq!(ipvsadm(&mut director, "-D -t 192.0.2.31:80"), fails(255, "No such service"));
+}
+
+#[test]
+fn words_are_repeated_as_they_were_given_and_the_program_as_it_was_called() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut stderr = Vec::new();
+    let words: Vec<_> = [&b"ipvsadm"[..], b"-A", b"-t", b"1.2.3.4:80", b"-\xff\xc3\xa9"]
+        .into_iter()
+        .map(|word| OsStr::from_bytes(word).to_owned())
+        .collect();
+    let names = ctl::ipvsadm::resolve::NoNames;
+    let (mut director, mut stdin, mut stdout) = (director(), &b""[..], Vec::new());
+    let code = ctl::ipvsadm::run_with(&words, &mut director, &names, &mut stdin, &mut stdout, &mut stderr);
+    assert_eq!((code, stderr.as_slice()), (255, &b"-\xff\xc3\xa9: unknown option\n"[..]));
+
+    let printed = run(&mut director, &["/usr/local/sbin/ipvsadm", "word"], "");
+    let text = "Try `/usr/local/sbin/ipvsadm -h' or '/usr/local/sbin/ipvsadm --help' for more information.";
+    assert_eq!(printed, fails(255, text));
 }
 
 #[test]

@@ -188,6 +188,7 @@ fn view(service: &ServiceConfig) -> ServiceView {
         persistent_connections: 5,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
+        drain: server.drain,
         drain_seconds_left: None,
     });
     let real_servers = servers.collect();

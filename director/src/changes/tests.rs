@@ -246,10 +246,10 @@ fn new_kinds_of_changes_are_told_in_their_lines() {
         ),
         (
             "set-vip",
-            r#"{SERVICE,"persistence":{"timeout_seconds":60,"netmask":"255.255.255.0"},"timeouts":{"udp":5}}"#,
+            r#"{SERVICE,"persistence":{"timeout_seconds":60,"netmask":"255.255.255.0"},"timeouts":{"tcp_close":5}}"#,
             &[
                 "persistence of tcp 192.0.2.10:80: off -> 60 s, netmask 255.255.255.0",
-                "timeout udp of tcp 192.0.2.10:80: default -> 5 s",
+                "timeout tcp_close of tcp 192.0.2.10:80: default -> 5 s",
             ],
         ),
         ("set-vip", r#"{SERVICE,"persistence":"off","timeouts":{"udp":0}}"#, &[]),
@@ -351,6 +351,72 @@ fn batch_names_the_first_command_that_is_wrong() {
         let error = changes(&batch(&commands)).unwrap_err();
         assert_eq!((error.index, error.code), (Some(index), code), "{commands:?}: {}", error.message);
     }
+}
+
+#[test]
+fn drain_whose_deadline_has_passed_is_refused_where_it_is_new() {
+    let now = 1_763_666_640_u64;
+    let drained =
+        |until: u64| format!(r#"{{"address":"10.0.0.14","drain":{{"until_unix_seconds":{until}}}}}"#);
+    let added = |until| command("add-rs", &format!(r#"{{{SERVICE},"real_server":{}}}"#, drained(until)));
+    let service = r#""protocol":"tcp","address":"192.0.2.11","port":80"#;
+    let with =
+        |until| format!(r#"{{{service},"real_servers":[{{"address":"10.0.0.11"}},{}]}}"#, drained(until));
+    assert!(changes(&added(now + 1)).is_ok());
+    assert!(changes(&command("add-vip", &with(now + 1))).is_ok());
+    let batch =
+        |until| Command::Batch(Batch { commands: vec![Command::Clear, command("add-vip", &with(until))] });
+    assert!(changes(&batch(now + 1)).is_ok());
+    let apply = |until: u64| {
+        let services = format!(r#"{{"config":{{"services":[{}]}}}}"#, with(until));
+        command("apply", &services)
+    };
+    assert!(changes(&apply(now + 1)).is_ok());
+    for (refused, place, index) in [
+        (added(now), "real_server.", None),
+        (command("add-vip", &with(now)), "real_servers[1].", None),
+        (batch(now), "real_servers[1].", Some(1)),
+        (apply(now), "services[0].real_servers[1].", None),
+    ] {
+        let error = changes(&refused).unwrap_err();
+        assert_eq!((error.code, error.index), (ErrorCode::Invalid, index), "{}", error.message);
+        let start = format!("{place}drain.until_unix_seconds: 1763666640 (2025-11-20T19:24:00Z) has passed");
+        assert!(error.message.starts_with(&start) && error.help.is_some(), "{}", error.message);
+    }
+    // What runs is no news: it goes by itself.
+    let mut running = settings(&config(FILE));
+    running.services.truncate(1);
+    let drain = Drain { until_unix_seconds: Some(now), keep_persistent: false };
+    running.services[0].real_servers[1].drain = Some(drain);
+    let config = Config { services: running.services.clone(), ..Config::default() };
+    let again = Command::Apply(Apply { config, dry_run: false });
+    assert_eq!(changes_of(&self::config(FILE), &running, &again), Ok(vec![]));
+}
+
+/// Each look at the whole asks the host once: so they are counted.
+#[test]
+fn batch_names_its_one_wrong_command_after_few_looks_at_the_whole() {
+    let mut fixed = config(FILE);
+    fixed.ports[0].addresses = vec!["10.0.0.1/16".parse().unwrap()];
+    fixed.director.real_server_capacity = 20_000;
+    let running = settings(&fixed);
+    let added = |last: u32| {
+        let address = Ipv4Addr::from(0x0a00_1000 + last);
+        command("add-rs", &format!(r#"{{{SERVICE},"real_server":{{"address":"{address}"}}}}"#))
+    };
+    let wrong = command("add-rs", &format!(r#"{{{SERVICE},"real_server":{{"address":"10.9.0.11"}}}}"#));
+    let mut commands: Vec<Command> = (0..4000).map(added).collect();
+    commands[2500] = wrong;
+    let looks = std::cell::Cell::new(0);
+    let is_acceptable = |_: &Settings| {
+        looks.set(looks.get() + 1);
+        Ok(())
+    };
+    let circumstances =
+        Circumstances { fixed: &fixed, unix_now: 1_763_666_640, is_acceptable: &is_acceptable };
+    let error = candidate(&circumstances, &running, &Command::Batch(Batch { commands })).unwrap_err();
+    assert_eq!((error.index, error.code), (Some(2500), ErrorCode::Invalid), "{}", error.message);
+    assert!(looks.get() <= 1, "what is valid was looked at {} times", looks.get());
 }
 
 /// As many as a request holds; quadratic work would take minutes.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use ctl::config::Persistence;
 use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
 use dataplane::dpdk::region::Pages;
 use dataplane::persistence::{TemplateKey, TemplateLimits};
@@ -63,6 +64,13 @@ fn test_marks() -> HashMap<GroupName, u32> {
     marks(&[group("marked", Some(5)), group("unmarked", None)])
 }
 
+/// The group `marked` knows its clients by networks of 256.
+fn test_services() -> [ServiceConfig; 1] {
+    let netmask = [255, 255, 255, 0].into();
+    let persistence = Persistence { timeout_seconds: 60, netmask, engine: None };
+    [ServiceConfig { persistence: Some(persistence), ..ServiceConfig::new(of_group("marked", 1).service) }]
+}
+
 /// Slot 0 is 10.0.0.12's, slot 1 10.0.0.11's; 2 and 3 are of the groups `marked` and `unmarked`. It is second 10.
 fn listed(
     tables: &[&ConnectionTable],
@@ -77,7 +85,7 @@ fn listed(
     let listing = Listing {
         tables: Tables::new(tables.iter().map(|table| table.reader()).collect(), templates.clone(), 0),
         clock,
-        filter: Filter::new(query, &owners),
+        filter: Filter::new(query, &owners, &test_services()),
         owners,
         marks: test_marks(),
         sort: query.sort,
@@ -180,6 +188,22 @@ fn templates_are_listed_for_themselves_and_with_connections() {
 }
 
 #[test]
+fn template_of_a_network_is_found_by_every_client_in_it() {
+    let templates = templates();
+    let [service] = test_services();
+    let mask = service.persistence.unwrap().netmask.to_bits();
+    let key = TemplateKey::for_group([198, 51, 100, 7], mask, 70);
+    templates.open(&key, Ticks(0), 100 * TICKS_PER_SECOND, 2, b"").unwrap();
+    for (client, found) in
+        [("198.51.100.9/32", 1), ("198.51.100.128/25", 1), ("198.51.0.0/16", 1), ("198.51.101.9/32", 0)]
+    {
+        let client = Some(client.parse().unwrap());
+        let query = ConnectionsQuery { kind: EntryKind::Templates, client, ..query() };
+        assert_eq!(listed(&[], &templates, &query).matching, found, "{client:?}");
+    }
+}
+
+#[test]
 fn templates_of_groups_without_a_mark_have_no_vip_and_stay_apart_by_service() {
     let templates = templates();
     for (client, group, slot) in [(1, 70, 2), (2, 71, 3), (3, 70, 2), (4, 71, 3)] {
@@ -253,7 +277,7 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
             let listing = Listing {
                 tables: Tables::new(vec![reader.clone()], templates(), 0),
                 clock: Clock::manual().0,
-                filter: Filter::new(&query, &owners),
+                filter: Filter::new(&query, &owners, &[]),
                 owners: owners.clone(),
                 marks: test_marks(),
                 sort: query.sort,

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use ctl::protocol::{ErrorCode, REQUEST_BYTES_MAX, Response};
-use director::socket::{CLIENTS_MAX, ControlSocket, SocketError, serve};
+use director::socket::{CLIENTS_MAX, ControlSocket, LARGE_REQUEST_BYTES, SocketError, serve};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::CONFIG;
 use crate::rig::{Rig, soon, until};
+
+/// More than a request and both sockets' buffers hold.
+const FLOOD_BYTES: usize = REQUEST_BYTES_MAX + (16 << 20);
 
 const STATUS: &[u8] = b"{\"version\":1,\"verb\":\"status\"}\n";
 
@@ -154,7 +157,7 @@ fn ten_mebibytes_without_a_newline_are_refused_at_the_limit() {
         let flood = tokio::task::spawn_local(async move {
             let chunk = vec![b'x'; 1 << 20];
             let mut sent = 0;
-            while sent < 10 << 20 && writer.write_all(&chunk).await.is_ok() {
+            while sent < FLOOD_BYTES && writer.write_all(&chunk).await.is_ok() {
                 sent += chunk.len();
             }
             sent
@@ -167,7 +170,7 @@ fn ten_mebibytes_without_a_newline_are_refused_at_the_limit() {
         let error = answer.error.unwrap();
         assert_eq!(error.code, ErrorCode::BadRequest);
         assert!(error.message.contains(&REQUEST_BYTES_MAX.to_string()), "{}", error.message);
-        assert!(soon("the flood ends", flood).await.unwrap() < 10 << 20);
+        assert!(soon("the flood ends", flood).await.unwrap() < FLOOD_BYTES);
         assert!(other.status().await);
     });
 }
@@ -181,6 +184,41 @@ fn longest_request_is_still_read() {
         line.push(b'\n');
         client.send(&line).await;
         assert!(client.answer().await.unwrap().result.is_some());
+    });
+}
+
+#[test]
+fn while_requests_hold_all_memory_a_large_one_is_refused_and_a_small_one_served() {
+    with_socket(async |_, path| {
+        let mut holders = Vec::new();
+        for _ in 0..2 {
+            let mut holder = Client::connect(path).await;
+            holder.send(&vec![b' '; REQUEST_BYTES_MAX - 1]).await;
+            holders.push(holder);
+        }
+        // While another is served, the daemon reads what is on its way.
+        for _ in 0..3 {
+            assert!(Client::connect(path).await.status().await);
+        }
+        let mut large = Client::connect(path).await;
+        large.send(&vec![b' '; 2 * LARGE_REQUEST_BYTES]).await;
+        assert_eq!(large.code().await, Some(ErrorCode::Full));
+        assert!(large.answer().await.is_none(), "closed");
+        assert!(Client::connect(path).await.status().await);
+        // What is let go of is room again.
+        drop(holders.pop());
+        let mut line = vec![b' '; 2 * LARGE_REQUEST_BYTES];
+        line.extend_from_slice(STATUS);
+        let served = async {
+            loop {
+                let mut again = Client::connect(path).await;
+                again.send(&line).await;
+                if again.answer().await.is_some_and(|answer| answer.result.is_some()) {
+                    break;
+                }
+            }
+        };
+        soon("room", served).await;
     });
 }
 

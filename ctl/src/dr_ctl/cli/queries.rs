@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ctl::protocol::{
-    CONNECTION_ROWS_MAX, CONNECTION_STATES, Command, ConnectionOrder, ConnectionsQuery, EntryKind, Filter,
-    SetOptions,
+    CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, CONNECTION_STATES, Command, ConnectionOrder,
+    ConnectionsQuery, EntryKind, Filter, SetOptions,
 };
 use ctl::validate::{CONN_REUSE_MODE, TIMEOUT_SECONDS};
 use ipnet::Ipv4Net;
@@ -42,13 +42,13 @@ pub(crate) struct ConnectionsArguments {
     /// Reverse the order
     #[arg(long)]
     descending: bool,
-    /// Show so many at most, 1 to 100000; all that match are counted
+    /// Show so many at most, 1 to 500000; all that match are counted
     #[arg(
         long,
         value_name = "ROWS",
         default_value_t = 1000,
         allow_hyphen_values = true,
-        value_parser = number(1..=100_000_u32)
+        value_parser = number(1..=CONNECTION_PAGE_ROWS_MAX)
     )]
     limit: u32,
     /// Leave out so many at the front; with --limit at most 1000000
@@ -160,9 +160,9 @@ impl ConnectionsArguments {
 }
 
 impl SetOptionsArguments {
-    pub(crate) fn command(&self) -> Command {
-        Command::SetOptions(SetOptions {
-            timeouts: timeouts(&self.timeout),
+    pub(crate) fn command(&self) -> Result<Command, String> {
+        Ok(Command::SetOptions(SetOptions {
+            timeouts: timeouts(&self.timeout)?,
             sloppy_tcp: self.sloppy_tcp,
             sloppy_sctp: self.sloppy_sctp,
             secure_tcp: self.secure_tcp,
@@ -171,6 +171,6 @@ impl SetOptionsArguments {
             expire_quiescent_template: self.expire_quiescent_template,
             lblc_expiration_seconds: self.lblc_expiration,
             creation_rate_per_worker: self.creation_rate,
-        })
+        }))
     }
 }

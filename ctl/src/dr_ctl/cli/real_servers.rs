@@ -80,7 +80,7 @@ pub(crate) struct DrainRsArguments {
     keep_persistent: bool,
     /// Wait until it is gone or, without --timeout, has no connections left; for this time at most, and print what is
     /// left meanwhile
-    #[arg(long, value_name = "TIME", num_args = 0..=1, value_parser = seconds(TIMEOUT_SECONDS))]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = seconds(TIMEOUT_SECONDS))]
     wait: Option<Option<u32>>,
 }
 

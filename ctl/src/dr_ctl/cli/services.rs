@@ -161,6 +161,7 @@ struct ServiceOptions {
         long,
         value_name = "TIME",
         num_args = 0..=1,
+        require_equals = true,
         default_missing_value = "360",
         value_parser = seconds(TIMEOUT_SECONDS)
     )]
@@ -247,7 +248,7 @@ impl NewServiceOptions {
             slow_start_seconds: common.slow_start.unwrap_or_default(),
             persistence: common.persistence(),
             one_packet: common.one_packet,
-            timeouts: timeouts(&common.timeout),
+            timeouts: timeouts(&common.timeout)?,
             ..ServiceConfig::new(id)
         })
     }
@@ -289,7 +290,7 @@ impl SetVipArguments {
             slow_start_seconds: common.slow_start,
             persistence: common.persistence().map(PersistenceChange::On).or(off),
             one_packet: (common.one_packet || self.no_one_packet).then_some(common.one_packet),
-            timeouts: timeouts(&common.timeout),
+            timeouts: timeouts(&common.timeout)?,
             fwmark: self.fwmark,
         }))
     }

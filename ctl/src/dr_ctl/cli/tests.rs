@@ -1,12 +1,13 @@
 //! Tests of the command line: what becomes of arguments, and what is said of wrong ones.
 
 use clap::CommandFactory;
+use ctl::protocol::CONNECTION_PAGE_ROWS_MAX;
 use ctl::request::{VERBS, encode_request, parse_request};
 
 use super::*;
 
 fn parse(line: &str) -> Result<Arguments, clap::Error> {
-    Arguments::try_parse_from(line.split_whitespace())
+    Arguments::read(line.split_whitespace().map(OsString::from))
 }
 
 #[test]
@@ -200,7 +201,8 @@ fn arguments_out_of_range_or_half_are_refused_with_the_reason() {
             "add-vip tcp 192.0.2.10:80 --persistent 99999999999999999999999999999999999999999d",
             "is over 2678400",
         ),
-        ("add-vip tcp 192.0.2.10:80 --persistent 1x", "`1x` is no time"),
+        ("add-vip tcp 192.0.2.10:80 --persistent=1x", "`1x` is no time"),
+        ("add-vip tcp 192.0.2.10:80 --persistent 1x", "unexpected argument '1x'"),
         ("add-vip tcp 192.0.2.10:80 --timeout udp", "a state and its seconds are wanted"),
         (
             "add-vip tcp 192.0.2.10:80 --timeout udpp=1",
@@ -249,4 +251,57 @@ fn arguments_out_of_range_or_half_are_refused_with_the_reason() {
         let error = command(&format!("dr-ctl {line}")).expect_err(line);
         assert!(error.contains(words), "{line}: {error}");
     }
+}
+
+#[test]
+fn an_optional_value_is_a_time_behind_an_equals_sign_or_a_blank_and_never_a_word_of_another_kind() {
+    let place = "tcp 192.0.2.10:80 10.0.0.11";
+    for (line, seconds_max) in [
+        (format!("drain-rs --wait {place}"), None),
+        (format!("drain-rs {place} --wait"), None),
+        ("drain-rs tcp 192.0.2.10:80 --wait 10.0.0.11".to_owned(), None),
+        (format!("drain-rs --wait 60s {place}"), Some(60)),
+        (format!("drain-rs {place} --wait=1h --timeout 5m"), Some(3600)),
+        (format!("drain-rs {place} --wait 90"), Some(90)),
+    ] {
+        let arguments = parse(&format!("dr-ctl {line}")).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let Verb::DrainRs(drain) = arguments.verb else { panic!("{line}") };
+        let wait = drain.wait().unwrap();
+        assert_eq!((wait.seconds_max, wait.drain.address), (seconds_max, [10, 0, 0, 11].into()), "{line}");
+    }
+    for (line, seconds) in [
+        ("add-vip --persistent tcp 192.0.2.10:80", 360),
+        ("add-vip --persistent 6m tcp 192.0.2.10:80", 360),
+        ("add-group --persistent=1h web", 3600),
+        ("add-vip tcp 192.0.2.10:80 --persistent 77", 77),
+    ] {
+        let Ok(Command::AddVip(service)) = command(&format!("dr-ctl {line}")) else { panic!("{line}") };
+        assert_eq!(service.persistence.unwrap().timeout_seconds, seconds, "{line}");
+    }
+    // ipvsadm's command line is read as ipvsadm reads it.
+    let Verb::Ipvsadm(ipvsadm) = parse("dr-ctl ipvsadm -A --persistent 77").unwrap().verb else { panic!() };
+    assert_eq!(ipvsadm.arguments, ["-A", "--persistent", "77"]);
+}
+
+#[test]
+fn a_timeout_that_is_given_twice_is_refused() {
+    for line in [
+        "set-options --timeout tcp_established=33,tcp_established=44",
+        "set-vip tcp 192.0.2.10:80 --timeout tcp_established=33 --timeout tcp_established=default",
+        "add-vip tcp 192.0.2.10:80 --timeout udp=1,tcp_established=33 --timeout tcp_established=33",
+    ] {
+        let error = command(&format!("dr-ctl {line}")).unwrap_err();
+        assert_eq!(error, "--timeout: tcp_established is given twice", "{line}");
+    }
+}
+
+#[test]
+fn as_many_connections_as_one_answer_has_may_be_asked_for() {
+    let limit = CONNECTION_PAGE_ROWS_MAX;
+    let help =
+        Arguments::command().find_subcommand_mut("connections").unwrap().render_long_help().to_string();
+    assert!(help.contains(&format!("1 to {limit};")), "{help}");
+    let asked = command(&format!("dr-ctl connections --limit {limit}")).unwrap();
+    assert!(matches!(asked, Command::Connections(query) if query.limit == limit));
+    assert!(command(&format!("dr-ctl connections --limit {}", limit + 1)).is_err());
 }

@@ -143,13 +143,15 @@ impl FromStr for StateTimeout {
     }
 }
 
-/// All of them; where one is given twice, the last counts.
-pub(super) fn timeouts(given: &[StateTimeout]) -> Timeouts {
+/// All of them; one that is given twice is refused.
+pub(super) fn timeouts(given: &[StateTimeout]) -> Result<Timeouts, String> {
     let mut timeouts = Timeouts::default();
     for StateTimeout { index, seconds } in given {
-        *timeouts.values_mut()[*index] = Some(*seconds);
+        if timeouts.values_mut()[*index].replace(*seconds).is_some() {
+            return Err(format!("--timeout: {} is given twice", Timeouts::NAMES[*index]));
+        }
     }
-    timeouts
+    Ok(timeouts)
 }
 
 /// `192.0.2.10:80`

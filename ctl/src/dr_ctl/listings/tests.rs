@@ -1,5 +1,6 @@
 //! Tests of the tables: every line as people see it.
 
+use ctl::config::Drain;
 use ctl::protocol::*;
 
 use super::*;
@@ -25,15 +26,20 @@ fn show_looks_as_ipvsadm_does() {
         persistent_connections: 0,
         upper_threshold: 0,
         lower_threshold: 0,
+        drain: None,
         drain_seconds_left: None,
     };
     let full = RealServerView {
         upper_threshold: 1000,
         persistent_connections: 5,
+        drain: Some(Drain { until_unix_seconds: Some(4_102_444_800), keep_persistent: false }),
         drain_seconds_left: Some(243),
         ..real_server(13, 0, RealServerState::Draining, None, 999, 1)
     };
     let other = RealServerView { upper_threshold: 10, lower_threshold: 2, ..full.clone() };
+    let silent = RealServerView { state: RealServerState::Unresolved, ..full.clone() };
+    let silent_for_good =
+        RealServerView { drain: Some(Drain::default()), drain_seconds_left: None, ..silent.clone() };
     let answer = Show {
         services: vec![
             ServiceView {
@@ -56,22 +62,24 @@ fn show_looks_as_ipvsadm_does() {
                     "group='web'\nfwmark=7\npersistence={timeout_seconds=60}\n\
                      members=[{protocol='tcp',address='192.0.2.11',port=80},{protocol='tcp',address='192.0.2.11',port=0}]\n",
                 ),
-                real_servers: vec![full, other],
+                real_servers: vec![full, other, silent, silent_for_good],
             },
         ],
     };
     let expected = "\
 Protocol VIP:Port Scheduler Flags
-  -> RealServer:Port  Forward  Weight  State                 MAC                Port  Thresholds  PersistConn  ActiveConn  InActConn
+  -> RealServer:Port  Forward  Weight  State                             MAC                Port  Thresholds  PersistConn  ActiveConn  InActConn
 tcp 192.0.2.10:80 wrr
-  -> 10.0.0.11:80     Route         1  up                    02:00:00:00:00:0b  lan0  -                     0          12          3
-  -> 10.0.0.112:80    Route     65535  unresolved            -                  lan0  -                     0           0    1000000
+  -> 10.0.0.11:80     Route         1  up                                02:00:00:00:00:0b  lan0  -                     0          12          3
+  -> 10.0.0.112:80    Route     65535  unresolved                        -                  lan0  -                     0           0    1000000
 udp 192.0.2.10:53 wlc (flag-1,flag-3) persistent 360 mask 255.255.255.0 pe sip ops slow-start 1m00s timeout tcp_close=1,udp=30
 group web fwmark 7 wlc persistent 60
   member tcp 192.0.2.11:80
   member tcp 192.0.2.11:0
-  -> 10.0.0.13        Route         0  draining, 4m03s left  -                  lan0  1000/750              5         999          1
-  -> 10.0.0.13        Route         0  draining, 4m03s left  -                  lan0  10/2                  5         999          1
+  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0  1000/750              5         999          1
+  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0  10/2                  5         999          1
+  -> 10.0.0.13        Route         0  unresolved, draining, 4m03s left  -                  lan0  1000/750              5         999          1
+  -> 10.0.0.13        Route         0  unresolved, draining              -                  lan0  1000/750              5         999          1
 ";
     assert_eq!(show(&answer), expected);
 }

@@ -114,6 +114,22 @@ fn port_0_is_for_persistent_services() {
 }
 
 #[test]
+fn a_timeout_of_another_protocol_is_refused_and_a_group_may_have_each() {
+    let spoil = |config: &mut Config| {
+        *own(&mut config.services[0]) =
+            VirtualAddress { protocol: Protocol::Tcp, ..*own(&mut config.services[0]) };
+        config.services[0].timeouts = Timeouts { udp: Some(5), tcp_close: Some(5), ..Timeouts::default() };
+    };
+    let problem = "services[0].timeouts.udp: this service is tcp, and has no connections in that state";
+    assert_problem(spoil, problem);
+    let group = ServiceConfig {
+        timeouts: Timeouts { udp: Some(5), sctp_init: Some(5), ..Timeouts::default() },
+        ..ServiceConfig::new(ServiceId::Group("of-all".parse().unwrap()))
+    };
+    assert_eq!(problems_of(|config| config.services.push(group.clone())), [""; 0]);
+}
+
+#[test]
 fn numbers_of_a_service_out_of_range_are_refused() {
     for seconds in [1, 2_678_400] {
         let spoil = |config: &mut Config| config.services[0].persistence = Some(persistence(seconds));
