@@ -45,9 +45,9 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["flows", "rounds", "seconds", "warm_up", "publish", "assert"])]
     quick: bool,
 
-    /// What a listing of connections costs the worker, instead: the director alone, without one and with one all the time.
-    #[arg(long, conflicts_with_all = ["publish", "assert", "json", "write_traffic"])]
-    pub(crate) listing: bool,
+    /// What listings of connections cost the worker, instead: the director alone, without any and with so many a second.
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with_all = ["publish", "assert", "json", "write_traffic"])]
+    pub(crate) listing: Option<u32>,
 
     /// Exit code 1 where the ratio is below its bar.
     #[arg(long)]

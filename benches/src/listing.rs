@@ -1,4 +1,4 @@
-//! `--listing`: the director's rate while its connections are listed all the time, beside its rate without.
+//! `--listing`: the director's rate while its connections are listed again and again, beside its rate without.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub(crate) struct Listings {
 }
 
 impl Listing {
-    /// Starts it.
-    pub(crate) fn start(socket: &Path) -> Result<Listing> {
+    /// Starts it: so many a second, or as many as there can be.
+    pub(crate) fn start(socket: &Path, per_second: u32) -> Result<Listing> {
         let mut client = Client::connect(socket)?;
         let query = ConnectionsQuery { sort: ConnectionOrder::Expires, limit: 100, ..Default::default() };
         let is_over = Arc::new(AtomicBool::new(false));
@@ -43,6 +43,8 @@ impl Listing {
                 let answer: Connections = client.call(&Command::Connections(query.clone()))?;
                 listings.count += 1;
                 listings.matching = answer.matching;
+                let next = began + Duration::from_secs(1) * listings.count / per_second;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             Ok(Listings { time: began.elapsed(), ..listings })
         });

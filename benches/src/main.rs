@@ -10,7 +10,7 @@
 //! | [`process`] | a process that ends with this one |
 //! | [`testpmd`], [`director`] | the two that are compared, as a [`forwarder::Forwarder`] each |
 //! | [`interval`] | counters read twice, and what makes the time between them worth little |
-//! | [`listing`] | `--listing`: what a listing of connections costs the worker |
+//! | [`listing`] | `--listing`: what listings of connections cost the worker |
 //! | [`run`] | pairs of intervals for every number of flows |
 //! | [`results`] | what came of it: the JSON, medians and spreads, the bars |
 //! | [`machine`] | where it ran |
@@ -61,8 +61,8 @@ fn bench(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let plan: Plan = arguments.plan();
-    if arguments.listing {
-        run::listing(&plan)?;
+    if let Some(per_second) = arguments.listing {
+        run::listing(&plan, per_second)?;
         return Ok(ExitCode::SUCCESS);
     }
     let results = run::run(&plan)?;

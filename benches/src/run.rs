@@ -50,11 +50,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
     })
 }
 
-/// Measures what a listing of connections costs, and prints it.
-pub(crate) fn listing(plan: &Plan) -> Result<()> {
+/// Measures what listings of connections cost, and prints it.
+pub(crate) fn listing(plan: &Plan, per_second: u32) -> Result<()> {
     let mut bench = Bench::new(plan)?;
     for &flows in &plan.flows {
-        bench.listing(flows)?;
+        bench.listing(flows, per_second)?;
     }
     println!("{}", Machine::describe(bench.dpdk).in_words());
     Ok(())
@@ -143,7 +143,7 @@ impl Bench<'_> {
     }
 
     /// One director; intervals without and with a listing in turns.
-    fn listing(&mut self, flows: u32) -> Result<()> {
+    fn listing(&mut self, flows: u32, per_second: u32) -> Result<()> {
         let (traffic, device) = self.traffic(flows)?;
         let began = Instant::now();
         let mut director = self.start_director(&Sizing::of(flows), &device)?;
@@ -151,7 +151,7 @@ impl Bench<'_> {
         let mut pairs = Vec::new();
         for _ in 0..self.plan.rounds {
             let quiet = Interval::measure(&mut director, flows, &self.cpus, self.lengths(), start)?;
-            let listing = Listing::start(director.socket())?;
+            let listing = Listing::start(director.socket(), per_second)?;
             let listed = Interval::measure(&mut director, flows, &self.cpus, self.lengths(), start)?;
             pairs.push(listing::Pair::new(quiet, listed, listing.stop()?));
         }

@@ -55,6 +55,17 @@ fn quick_run_measures_both_and_leaves_nothing() {
 }
 
 #[test]
+fn listings_are_made_while_the_director_is_measured() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = bench(temporary.path(), &["--quick", "--listing", "10"]).output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1,024 flows") && said.contains("each of 1024 connections"), "{said}");
+    assert!(is_empty(temporary.path()) && processes_of(temporary.path()).is_empty());
+}
+
+#[test]
 fn killed_bench_takes_its_processes_and_files_along() {
     let temporary = tempfile::tempdir().unwrap();
     let arguments = ["--flows", "1", "--rounds", "1", "--seconds", "600", "--no-hugepages"];
