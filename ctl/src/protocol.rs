@@ -22,7 +22,7 @@ pub const VERSION: u32 = 1;
 
 /// Longest request line, in bytes, newline included: a batch of [`BATCH_COMMANDS_MAX`] real servers, each of about 140
 /// bytes, is about as long.
-pub const REQUEST_BYTES_MAX: usize = 64 << 20;
+pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// Commands of one `batch`, which take more memory than the shortest text of one: so many are about 230 MB.
 pub const BATCH_COMMANDS_MAX: usize = 500_000;

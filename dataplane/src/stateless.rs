@@ -12,7 +12,7 @@ use crate::clock::TICKS_PER_SECOND;
 use crate::connection::{ConnectionState, StateTimeouts};
 use crate::snapshot::Protocol;
 
-/// For so long after a packet was forwarded without state, new connections of its service go by the ring too: a client that
+/// For so long after a first packet was forwarded without state, new connections of its service go by the ring too: a client that
 /// was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
 pub const RETRY_SECONDS: u32 = 60;
 
@@ -39,7 +39,8 @@ pub struct StatelessMemory(CachePadded<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
-    forwarded: LastTime,
+    first: LastTime,
+    midway: LastTime,
     untemplated: LastTime,
 }
 
@@ -48,14 +49,24 @@ struct Times {
 struct LastTime(AtomicU32);
 
 impl StatelessMemory {
-    /// A packet is forwarded without state now.
-    pub fn forwarded(&self, now_seconds: u32) {
-        self.0.forwarded.set(now_seconds);
+    /// A packet that may be a connection's first is forwarded without state now.
+    pub fn first_forwarded(&self, now_seconds: u32) {
+        self.0.first.set(now_seconds);
     }
 
-    /// Whether a packet was forwarded without state in the last so many seconds, or less than one more.
-    pub fn was_forwarded_within(&self, seconds: u32, now_seconds: u32) -> bool {
-        self.0.forwarded.is_within(seconds, now_seconds)
+    /// A packet midway is forwarded without state now, or its connection kept for a short time only.
+    pub fn midway_forwarded(&self, now_seconds: u32) {
+        self.0.midway.set(now_seconds);
+    }
+
+    /// Whether such a first packet was forwarded in the last so many seconds, or less than one more.
+    pub fn was_first_within(&self, seconds: u32, now_seconds: u32) -> bool {
+        self.0.first.is_within(seconds, now_seconds)
+    }
+
+    /// The same of any packet.
+    pub fn was_any_within(&self, seconds: u32, now_seconds: u32) -> bool {
+        self.0.first.is_within(seconds, now_seconds) || self.0.midway.is_within(seconds, now_seconds)
     }
 
     /// A persistent client's connection opens now without a template, for want of room.
@@ -91,14 +102,16 @@ mod tests {
     #[test]
     fn stateless_memory_lasts_for_its_time_and_no_second_longer() {
         let memory = StatelessMemory::default();
-        assert!(!memory.was_forwarded_within(u32::MAX, 7), "never");
-        memory.forwarded(10);
+        assert!(!memory.was_any_within(u32::MAX, 7), "never");
+        memory.first_forwarded(10);
         for (now, is_within) in [(9, true), (10, true), (70, true), (71, false), (u32::MAX, false)] {
-            assert_eq!(memory.was_forwarded_within(60, now), is_within, "{now}");
+            assert_eq!(memory.was_first_within(60, now), is_within, "{now}");
+            assert_eq!(memory.was_any_within(60, now), is_within, "{now}");
         }
-        memory.forwarded(20);
-        memory.forwarded(19);
-        assert!(memory.was_forwarded_within(60, 80), "a worker whose clock is behind takes nothing back");
+        memory.midway_forwarded(20);
+        memory.midway_forwarded(19);
+        assert!(memory.was_any_within(60, 80), "a worker whose clock is behind takes nothing back");
+        assert!(!memory.was_first_within(60, 80));
         assert!(!memory.was_opened_without_template_within(u32::MAX, 80));
         memory.opened_without_template(0);
         assert!(memory.was_opened_without_template_within(0, 0));

@@ -235,12 +235,14 @@ impl Model {
         let before = self.living();
         let stateless = self.rig.counters[0].stateless_total();
         let untemplated = self.rig.counters[0].untemplated.load();
+        let adopted = self.rig.counters[0].adopted.load();
         let dropped_removed = self.rig.dropped(RealServerRemoved);
         let template = self.template(&sent);
         let went_to = self.rig.slot_for(&sent.frame);
         let after = self.living();
         let was_stateless = self.rig.counters[0].stateless_total() > stateless;
-        if was_stateless {
+        // An adopted connection's time may be cut short, so that it has to be adopted again.
+        if was_stateless || self.rig.counters[0].adopted.load() > adopted {
             self.last_stateless.insert(sent.flow.3, self.now);
         }
         self.assert_lasting(&before, Some(sent.flow));

@@ -464,7 +464,10 @@ fn without_allowance_a_template_is_followed_and_re_armed_and_newcomers_go_by_the
         assert!(is_followed && slot == Some(2), "{slot:?}");
         rig.advance_and_sweep(40);
     }
-    rig.advance_and_sweep(361);
+    // For as long as one of those may be silent.
+    rig.advance_and_sweep(900 + 60 - 41);
+    assert_eq!(rig.templates.count(2), 1);
+    rig.advance_and_sweep(42);
     assert_eq!(rig.templates.count(2), 0);
     rig.assert_conservation();
 }

@@ -283,6 +283,84 @@ fn template_followed_without_state_is_re_armed() {
 }
 
 #[test]
+fn template_followed_without_state_lasts_as_long_as_its_connection_may_be_silent() {
+    let mut rig = rig(Algorithm::Rr, &[0, 1, 2, 3].map(Rs::new));
+    let clients = || (0..20).map(|last| [88, 1, 1, last]);
+    let homes: Vec<_> = clients()
+        .map(|client| {
+            let home = rig.slot_for(&tcp_to(HTTPS, client, 999, SYN));
+            rig.pass(&tcp_to(HTTPS, client, 999, RST));
+            home
+        })
+        .collect();
+    flood(&mut rig, HTTPS);
+    for (client, home) in clients().zip(&homes) {
+        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, SYN)), *home);
+    }
+    rig.advance_and_sweep(PERSISTENT_SECONDS + 590);
+    for (client, home) in clients().zip(&homes) {
+        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), *home);
+    }
+    rig.assert_conservation();
+}
+
+#[test]
+fn new_connection_of_a_persistent_client_takes_along_nothing_that_goes_without_state() {
+    for change in [Rs { is_drained: true, ..Rs::new(1) }, Rs { upper_threshold: 1, ..Rs::new(1) }] {
+        let mut rig = rig(Algorithm::Rr, &[2, 1, 0].map(Rs::new));
+        flood(&mut rig, HTTPS);
+        let clients = || (0..60).map(|last| [88, 1, 1, last]);
+        let homes: Vec<_> = clients().map(|client| rig.slot_for(&tcp_to(HTTPS, client, 1000, SYN))).collect();
+        let real_servers = [Rs::new(2), change, Rs::new(0)];
+        rig.counts[1].open();
+        set_thresholds(&rig.counts, &real_servers);
+        rig.publish_snapshot(services(&rig.counts, Algorithm::Rr, &real_servers));
+        for (client, home) in clients().zip(&homes) {
+            rig.hand.advance_ticks(2);
+            assert_ne!(rig.slot_for(&tcp_to(HTTPS, client, 1001, SYN)), Some(1));
+            assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), *home);
+        }
+        rig.assert_conservation();
+    }
+}
+
+#[test]
+fn connection_whose_time_was_cut_short_is_adopted_again() {
+    let mut rig = Rig::with(1, 1, 512, |counts| services(counts, Algorithm::Rr, &[1, 0].map(Rs::new)));
+    flood(&mut rig, HTTP);
+    let (client, port) = flow(77_777);
+    let home = rig.slot_for(&tcp(client, port, SYN));
+    rig.advance_and_sweep(880);
+    for (client, port) in flows(300) {
+        rig.hand.advance_ticks(1);
+        rig.pass(&udp_to(SYSLOG, client, port, b"log"));
+    }
+    assert_eq!(rig.slot_for(&tcp(client, port, ACK)), home);
+    rig.advance_and_sweep(90);
+    assert_eq!(rig.slot_for(&tcp(client, port, ACK)), home, "it was silent for a minute and a half");
+    rig.assert_conservation();
+}
+
+#[test]
+fn scheduler_decides_again_a_minute_after_the_flood_whatever_goes_on_midway() {
+    let real_servers = [Rs { upper_threshold: 1, ..Rs::new(1) }, Rs { upper_threshold: 200, ..Rs::new(0) }];
+    let mut rig = rig(Algorithm::Fo, &real_servers);
+    flood(&mut rig, HTTP);
+    for _ in 0..4 {
+        rig.advance_and_sweep(30);
+        for (client, port) in flows(10) {
+            rig.pass(&tcp(client, port, ACK));
+        }
+    }
+    assert!(rig.stateless(Threshold) > 0);
+    let (client, port) = flow(88_888);
+    let by_scheduler = rig.slot_for(&tcp(client, port, SYN));
+    let others: Vec<_> = (0..20).map(|more| rig.slot_for(&tcp(client, port + 1 + more, SYN))).collect();
+    assert!(others.iter().all(|other| *other == by_scheduler), "`fo` has one for all: {others:?}");
+    rig.assert_conservation();
+}
+
+#[test]
 fn full_template_table_leaves_nobody_without_a_connection() {
     let limits = TemplateLimits { capacity: 64, ..template_limits() };
     let real_servers = [0, 1, 2, 3].map(Rs::new);

@@ -132,7 +132,7 @@ impl Services {
         compiled.is_some_and(|compiled| {
             let timeouts = self.timeouts.get(usize::from(compiled.timeouts)).unwrap_or(&StateTimeouts::IPVS);
             let seconds = stateless::longest_silence_seconds(timeouts);
-            compiled.stateless.was_forwarded_within(seconds, now_seconds)
+            compiled.stateless.was_any_within(seconds, now_seconds)
         })
     }
 

@@ -61,7 +61,7 @@ impl Session<'_> {
                 Found::There(left) => {
                     check_drain(&wait.drain, drain_set, left.drain)?;
                     drain_set = left.drain;
-                    if wait.drain.timeout_seconds.is_none() && connections(&left) == 0 {
+                    if wait.drain.timeout_seconds.is_none() && is_empty(&left, wait.drain.keep_persistent) {
                         return self.tell_end(wait, changed, false, start.elapsed());
                     }
                     let counts = describe(&left);
@@ -151,8 +151,10 @@ fn time_max(wait: &DrainWait) -> Option<Duration> {
     own.or_else(|| deadline.map(|seconds| Duration::from_secs(seconds.into()) + GRACE))
 }
 
-fn connections(left: &RealServerView) -> u64 {
-    u64::from(left.active_connections) + u64::from(left.inactive_connections)
+/// No connection is left, and no client that may still open one.
+fn is_empty(left: &RealServerView, keeps_persistent: bool) -> bool {
+    let has_clients = keeps_persistent && left.persistent_connections > 0;
+    left.active_connections == 0 && left.inactive_connections == 0 && !has_clients
 }
 
 fn describe(left: &RealServerView) -> String {

@@ -498,7 +498,7 @@ fn a_request_past_the_limit_is_refused_and_one_at_it_is_not() {
     line.push(b' ');
     let error = parse_request(&line).unwrap_err();
     assert_eq!(error.code, ErrorCode::BadRequest);
-    assert!(error.message.contains("longer than 67108864 bytes"));
+    assert!(error.message.contains("longer than 33554432 bytes"));
 }
 
 #[test]

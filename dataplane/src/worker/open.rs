@@ -68,8 +68,8 @@ pub(super) fn open<Q: QueuePair>(
     }
     let silence_seconds =
         || stateless::silence_seconds(lookup::timeouts_of(snapshot, service.timeouts), key.protocol);
-    let is_adopted = packet.event.is_midway()
-        && service.stateless.was_forwarded_within(silence_seconds(), round.now_seconds);
+    let is_adopted =
+        packet.event.is_midway() && service.stateless.was_any_within(silence_seconds(), round.now_seconds);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
         return Err(DropReason::NoConnection);
     }
@@ -188,22 +188,21 @@ impl Opening<'_> {
     }
 
     /// Packets of this connection, or of the same client where it has to stay, may have been forwarded by the ring.
-    fn follows_stateless(&self) -> bool {
+    pub(super) fn follows_stateless(&self) -> bool {
         let (memory, now) = (&self.service.stateless, self.now_seconds);
         let timeouts = lookup::timeouts_of(self.snapshot, self.service.timeouts);
         match &self.service.persistence {
             // Any of the client's connections.
             Some(_) => {
                 let seconds = stateless::longest_silence_seconds(timeouts);
-                memory.was_forwarded_within(seconds, now)
-                    || memory.was_opened_without_template_within(seconds, now)
+                memory.was_any_within(seconds, now) || memory.was_opened_without_template_within(seconds, now)
             }
             None if self.is_one_packet() => false,
             None if self.is_adopted => true,
             None if self.packet.key.protocol() == Protocol::UDP => {
-                memory.was_forwarded_within(stateless::silence_seconds(timeouts, Protocol::UDP), now)
+                memory.was_first_within(stateless::silence_seconds(timeouts, Protocol::UDP), now)
             }
-            None => memory.was_forwarded_within(stateless::RETRY_SECONDS, now),
+            None => memory.was_first_within(stateless::RETRY_SECONDS, now),
         }
     }
 
@@ -289,13 +288,14 @@ impl Opening<'_> {
 
     /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood, or when the table has little
     /// room left, may be the flood's, which must not stay as long as an established one: it gets no more than a SYN gets,
-    /// until its next packet. Ended too early, it is adopted again.
+    /// until its next packet. Ended too early, it is adopted again: that is remembered.
     fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
         let ticks = timeouts.ticks(state);
-        let is_flood =
-            || self.service.stateless.was_forwarded_within(stateless::RETRY_SECONDS, self.now_seconds);
+        let memory = &self.service.stateless;
+        let is_flood = || memory.was_first_within(stateless::RETRY_SECONDS, self.now_seconds);
         if self.is_adopted && (self.connections.is_half_full() || is_flood()) {
+            memory.midway_forwarded(self.now_seconds);
             return ticks.min(timeouts.ticks(ConnectionState::SynReceived));
         }
         ticks
@@ -310,8 +310,10 @@ impl Opening<'_> {
     /// Forwards the packet and remembers nothing of it.
     pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
-        if !self.ends_adopted() {
-            self.service.stateless.forwarded(self.now_seconds);
+        match self.is_adopted {
+            false => self.service.stateless.first_forwarded(self.now_seconds),
+            true if self.ends_adopted() => {}
+            true => self.service.stateless.midway_forwarded(self.now_seconds),
         }
         self.counters.stateless[reason as usize].add(1);
         Ok(slot)

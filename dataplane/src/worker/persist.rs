@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::lookup;
 use super::open::Opening;
+use crate::clock::TICKS_PER_SECOND;
 use crate::connection::FlowKey;
 use crate::packet::ethernet::{self, EthernetHeader};
 use crate::packet::ipv4::Ipv4Header;
@@ -13,6 +14,7 @@ use crate::packet::udp::UdpHeader;
 use crate::persistence::{TemplateKey, TemplateTableFull};
 use crate::port::ChecksumStatus;
 use crate::snapshot::{DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol};
+use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason};
 
 impl Opening<'_> {
@@ -34,7 +36,7 @@ impl Opening<'_> {
         }
         let is_one_packet = self.is_one_packet();
         let room = if is_one_packet { Ok(()) } else { self.room() };
-        if let Some(template) = self.templates.hold(&key, self.now, persistence.timeout_ticks) {
+        if let Some(template) = self.templates.hold(&key, self.now, self.template_ticks(persistence, room)) {
             let stays = self.may_stay_with(template.destination);
             if let (true, Ok(())) = (stays, room) {
                 return self.connect(template.destination, Some(template.id));
@@ -56,6 +58,10 @@ impl Opening<'_> {
         }
         let slot = self.pick()?;
         lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        if self.is_off_ring(slot) {
+            self.counters.untemplated.add(1);
+            return self.connect(slot, None);
+        }
         match self.templates.open(&key, self.now, persistence.timeout_ticks, slot, call_id) {
             // Another worker may have been faster: then the client goes where that one says.
             Ok(template) => {
@@ -66,6 +72,22 @@ impl Opening<'_> {
             }
             Err(TemplateTableFull) => self.without_template(&key, slot),
         }
+    }
+
+    /// A template that is followed without state has to last as long as the connection may be silent.
+    fn template_ticks(&self, persistence: &Persistence, room: Result<(), StatelessReason>) -> u32 {
+        let timeouts = lookup::timeouts_of(self.snapshot, self.service.timeouts);
+        let silence = || stateless::longest_silence_seconds(timeouts).saturating_mul(TICKS_PER_SECOND);
+        match room {
+            Ok(()) => persistence.timeout_ticks,
+            Err(_) => persistence.timeout_ticks.max(silence()),
+        }
+    }
+
+    /// The client's connections without state, if it has such, go by the ring elsewhere: a template to this real server
+    /// would take them along.
+    fn is_off_ring(&self, slot: u32) -> bool {
+        self.follows_stateless() && self.slot_of(self.on_ring()) != Ok(slot)
     }
 
     /// There is no room for a template, or it controls as many connections as it can: one that there is leads, else the ring

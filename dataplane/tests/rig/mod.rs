@@ -296,6 +296,8 @@ impl Rig {
 
     /// As the control thread does, which keeps a service's memory over its versions.
     pub fn publish_snapshot(&mut self, mut snapshot: Snapshot) {
+        // As long as these are there, no other is where one of them was.
+        let _given: Vec<_> = snapshot.services.values().cloned().collect();
         let mut kept: HashMap<*const Service, Arc<Service>> = HashMap::new();
         for (key, service) in &mut snapshot.services {
             let stateless = self.stateless.entry(*key).or_insert_with(|| service.stateless.clone());
