@@ -62,7 +62,8 @@ pub struct WorkerCounters {
     pub stateless: [Counter; StatelessReason::COUNT],
     /// Connections among those opened whose first packets were forwarded without one.
     pub adopted: Counter,
-    /// Connections of persistent clients that opened without a template, for want of room.
+    /// Connections of persistent clients that opened without a template: no room for one, or it would move what goes
+    /// without state.
     pub untemplated: Counter,
     /// Frames of the control thread that a port took.
     pub control_sent: Counter,

@@ -12,8 +12,8 @@ use crate::clock::TICKS_PER_SECOND;
 use crate::connection::{ConnectionState, StateTimeouts};
 use crate::snapshot::Protocol;
 
-/// For so long after a first packet was forwarded without state, new connections of its service go by the ring too: a client that
-/// was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
+/// For so long after a first packet was forwarded without state, new connections of its service go by the ring too: a
+/// client that was not answered sends its SYN again, and must not meet another real server. IPVS waits as long in SYN_RECV.
 pub const RETRY_SECONDS: u32 = 60;
 
 /// For so long after a packet was forwarded without state, more packets of its connection may come: as long as it may be

@@ -260,22 +260,26 @@ fn persistent_client_without_state_on_one_worker_stays_on_the_other() {
     rig.assert_conservation();
 }
 
+/// Twenty clients with a template and no connection that matters, and where each leads.
+fn with_templates(rig: &mut Rig) -> Vec<([u8; 4], Option<u32>)> {
+    let clients = (0..20).map(|last| [88, 1, 1, last]);
+    let homes = clients.map(|client| {
+        let home = rig.slot_for(&tcp_to(HTTPS, client, 999, SYN));
+        rig.pass(&tcp_to(HTTPS, client, 999, RST));
+        (client, home)
+    });
+    homes.collect()
+}
+
 #[test]
 fn template_followed_without_state_is_re_armed() {
     let mut rig = rig(Algorithm::Rr, &[0, 1, 2, 3].map(Rs::new));
-    let clients = || (0..20).map(|last| [88, 1, 1, last]);
-    let homes: Vec<_> = clients()
-        .map(|client| {
-            let home = rig.slot_for(&tcp_to(HTTPS, client, 999, SYN));
-            rig.pass(&tcp_to(HTTPS, client, 999, RST));
-            home
-        })
-        .collect();
+    let homes = with_templates(&mut rig);
     for _ in 0..2 * PERSISTENT_SECONDS / 50 {
         rig.advance_and_sweep(50);
         flood(&mut rig, HTTPS);
-        for (client, home) in clients().zip(&homes) {
-            assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), *home);
+        for &(client, home) in &homes {
+            assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), home);
         }
     }
     assert!(rig.connections().iter().all(|connection| connection.key.client_port() != 1000));
@@ -285,21 +289,14 @@ fn template_followed_without_state_is_re_armed() {
 #[test]
 fn template_followed_without_state_lasts_as_long_as_its_connection_may_be_silent() {
     let mut rig = rig(Algorithm::Rr, &[0, 1, 2, 3].map(Rs::new));
-    let clients = || (0..20).map(|last| [88, 1, 1, last]);
-    let homes: Vec<_> = clients()
-        .map(|client| {
-            let home = rig.slot_for(&tcp_to(HTTPS, client, 999, SYN));
-            rig.pass(&tcp_to(HTTPS, client, 999, RST));
-            home
-        })
-        .collect();
+    let homes = with_templates(&mut rig);
     flood(&mut rig, HTTPS);
-    for (client, home) in clients().zip(&homes) {
-        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, SYN)), *home);
+    for &(client, home) in &homes {
+        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, SYN)), home);
     }
     rig.advance_and_sweep(PERSISTENT_SECONDS + 590);
-    for (client, home) in clients().zip(&homes) {
-        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), *home);
+    for &(client, home) in &homes {
+        assert_eq!(rig.slot_for(&tcp_to(HTTPS, client, 1000, ACK)), home);
     }
     rig.assert_conservation();
 }

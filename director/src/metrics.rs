@@ -105,7 +105,7 @@ metrics! {
     WorkerAdopted = COUNTER "dr_worker_adopted_connections_total" ["worker"]
         "Connections among the opened whose first packets were forwarded without one.";
     WorkerUntemplated = COUNTER "dr_worker_untemplated_connections_total" ["worker"]
-        "Connections of persistent clients that opened without a template, for want of room.";
+        "Connections of persistent clients that opened without a template: no room for one, or it would move what goes without state.";
     WorkerControlSent = COUNTER "dr_worker_control_sent_packets_total" ["worker"]
         "Packets of the control thread that the worker sent.";
     WorkerControlNotSent = COUNTER "dr_worker_control_not_sent_packets_total" ["worker"]

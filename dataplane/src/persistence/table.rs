@@ -10,8 +10,8 @@
 //! - Who opens or holds a template controls it until he releases it, and it is his key's all that time: its words do not
 //!   change hands. What [`TemplateTable::open`] and [`TemplateTable::hold`] return is right whatever other workers do.
 //! - Each entry is in the free list, or in the hands of one thread, or live in exactly one way, or invalid and held.
-//! - The count of a destination slot is never less than the templates that name it, so that a slot whose count is 0 may
-//!   be given away once no worker has a configuration that leads to it.
+//! - The count of a destination slot is never less than the templates by which it can be found, so that a slot whose count
+//!   is 0, and that no connection names, may be given away once no worker has a configuration that leads to it.
 //!
 //! A hold is one compare-and-swap of the control word. It may happen on an entry that is not linked there any more, or not
 //! yet (see [`super::bucket`]); so who holds looks at the bucket once more, and releases and looks again if it was so.
