@@ -58,6 +58,16 @@ impl Ipv4Header {
     /// Errors: `Truncated`, `BadIpHeader`, `BadIpChecksum`, `BadSource`.
     #[inline(always)]
     pub fn read(packet: &[u8], checksum: ChecksumStatus) -> Result<(&Ipv4Header, &[u8]), DropReason> {
+        Ipv4Header::read_of(packet, packet.len(), checksum)
+    }
+
+    /// The same of a packet of `available` bytes, of which `packet` is the beginning; so is what is returned of its payload.
+    #[inline(always)]
+    pub fn read_of(
+        packet: &[u8],
+        available: usize,
+        checksum: ChecksumStatus,
+    ) -> Result<(&Ipv4Header, &[u8]), DropReason> {
         let Ok((header, _)) = Ipv4Header::ref_from_prefix(packet) else {
             return Err(DropReason::Truncated);
         };
@@ -70,10 +80,10 @@ impl Ipv4Header {
         if total_length < header_length {
             return Err(DropReason::BadIpHeader);
         }
-        let Some(packet) = packet.get(..total_length) else {
+        if total_length > available || header_length > packet.len() {
             return Err(DropReason::Truncated);
-        };
-        let (bytes, payload) = packet.split_at(header_length);
+        }
+        let (bytes, payload) = packet.get(..total_length).unwrap_or(packet).split_at(header_length);
         let checksum_is_good = match checksum {
             ChecksumStatus::Good => true,
             ChecksumStatus::Unknown => match bytes.first_chunk() {
@@ -97,6 +107,12 @@ impl Ipv4Header {
     fn source_is_impossible(&self) -> bool {
         let first = self.source[0];
         first == 0 || first == 127 || first >= 224 || self.source == self.destination
+    }
+
+    /// Fixed header and options, in bytes.
+    #[inline(always)]
+    pub fn header_length(&self) -> usize {
+        usize::from(self.version_and_length & 15) * 4
     }
 
     /// It is a piece of a larger packet.
