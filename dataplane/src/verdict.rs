@@ -1,5 +1,7 @@
 //! What becomes of a packet, and by which reason one is dropped or forwarded without a connection.
 
+use crate::port::PortId;
+
 /// Every received packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

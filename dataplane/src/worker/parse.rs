@@ -171,7 +171,7 @@ fn parse_ipv6(payload: &[u8], length: usize, ingress: &Ingress, packet: &mut Pac
 /// Source and destination port, and the packet's event. `transport` is the transport header and what follows of it in the
 /// first segment, `length` all that follows.
 #[inline(always)]
-pub(super) fn ports(
+fn ports(
     protocol: u8,
     transport: &[u8],
     length: usize,
