@@ -222,10 +222,10 @@ fn each_packet_gets_its_verdict() {
         }
         if expected == Punt {
             let mut punted = Vec::new();
-            let queue = if frame[12..14] == [8, 6] { PuntQueue::Arp } else { PuntQueue::Echo };
+            let queue = if frame[12..14] == [8, 6] { PuntQueue::Neighbour } else { PuntQueue::Echo };
             assert_eq!(
                 dataplane::host::HostPath::next_punted(&rig.host, queue, &mut punted),
-                Some(PortId(0)),
+                Some(dataplane::snapshot::InterfaceId(0)),
                 "{name}"
             );
             assert_eq!(punted, frame, "{name}");
@@ -280,8 +280,8 @@ fn flood_of_pings_leaves_the_way_free_for_arp() {
     }
     rig.pass(&arp([10, 0, 0, 11], DIP, own_mac(0)));
     let mut punted = Vec::new();
-    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Arp, &mut punted);
-    assert_eq!(port, Some(PortId(0)));
+    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Neighbour, &mut punted);
+    assert_eq!(port, Some(dataplane::snapshot::InterfaceId(0)));
     rig.assert_conservation();
 }
 
