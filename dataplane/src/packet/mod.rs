@@ -12,6 +12,7 @@ pub mod icmp_report;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod quote;
 pub mod sctp;
 pub mod sip;
