@@ -100,7 +100,7 @@ impl PieceSum {
     pub fn add(&mut self, piece: &[u8]) {
         let sum = sum(piece);
         self.total += u64::from(if self.is_odd { sum.swap_bytes() } else { sum });
-        self.is_odd ^= piece.len() % 2 != 0;
+        self.is_odd ^= !piece.len().is_multiple_of(2);
     }
 
     /// The sum over all pieces.
