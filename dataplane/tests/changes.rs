@@ -306,10 +306,7 @@ impl Model {
             assert_eq!(went_to, Some(old.destination), "{:?} of {old:?}", sent.flow);
             assert!(!was_stateless);
             let new = after.expect("it is known");
-            assert_eq!(
-                (new.destination, new.link, new.flags),
-                (old.destination, old.link, old.flags)
-            );
+            assert_eq!((new.destination, new.link, new.flags), (old.destination, old.link, old.flags));
             assert!(new.expires.0 > self.now, "re-armed");
         }
     }

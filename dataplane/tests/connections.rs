@@ -188,8 +188,11 @@ fn reader_shows_every_connection_once() {
     }
     rig.pass(&tcp(CLIENT, 1007, ACK));
     let reader = &rig.connections[0];
-    let connections: Vec<_> =
-        (0..reader.used_bound()).step_by(64).flat_map(|from| reader.read(from, 64)).map(|record| record.connection).collect();
+    let connections: Vec<_> = (0..reader.used_bound())
+        .step_by(64)
+        .flat_map(|from| reader.read(from, 64))
+        .map(|record| record.connection)
+        .collect();
     assert_eq!(connections.len(), 500);
     let mut ports: Vec<_> = connections.iter().map(|connection| connection.key.client_port()).collect();
     ports.sort_unstable();

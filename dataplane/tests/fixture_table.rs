@@ -94,12 +94,8 @@ fn each_packet_gets_its_verdict() {
         ("other unicast MAC", changed(syn(), |frame| frame[5] ^= 1), Drop(WrongMac)),
         ("broadcast MAC, unicast IP", changed(syn(), |frame| frame[..6].fill(255)), Drop(WrongMac)),
         ("multicast MAC", changed(syn(), |frame| frame[0] |= 1), Drop(WrongMac)),
-        (
-            "IPv6",
-            changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])),
-            Drop(UnknownEtherType),
-        ),
-        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownEtherType)),
+        ("IPv6", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])), Drop(BadIpHeader)),
+        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownVlan)),
         (
             "802.3 length",
             changed(syn(), |frame| frame[12..14].copy_from_slice(&[0, 46])),

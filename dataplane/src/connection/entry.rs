@@ -104,7 +104,10 @@ impl LastHop {
 
     pub(super) fn from_word(word: u64) -> LastHop {
         let [a, b, c, d, e, f, low, high] = word.to_le_bytes();
-        LastHop { mac: [a, b, c, d, e, f], interface: InterfaceId(u16::from_le_bytes([low, high]) & !IS_LAST_HOP) }
+        LastHop {
+            mac: [a, b, c, d, e, f],
+            interface: InterfaceId(u16::from_le_bytes([low, high]) & !IS_LAST_HOP),
+        }
     }
 }
 

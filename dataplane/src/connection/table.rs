@@ -263,7 +263,10 @@ impl ConnectionTable {
     pub fn connection(&self, id: ConnectionId) -> Connection {
         let connection = self.entry(id.index()).connection();
         let is_ipv6 = connection.key.is_ipv6();
-        Connection { pair: if is_ipv6 { self.entries.pair(id.index()) } else { Ipv6Pair::NONE }, ..connection }
+        Connection {
+            pair: if is_ipv6 { self.entries.pair(id.index()) } else { Ipv6Pair::NONE },
+            ..connection
+        }
     }
 
     /// The template that controls `connection`, one of this table.
@@ -426,7 +429,8 @@ impl ConnectionTable {
         let connection = self.connection(id);
         debug_assert!(connection.state != ConnectionState::Free);
         let template = self.template(&connection);
-        if let Some(reply) = self.reply(id).filter(|_| connection.flags.contains(ConnectionFlags::TRANSLATED)) {
+        if let Some(reply) = self.reply(id).filter(|_| connection.flags.contains(ConnectionFlags::TRANSLATED))
+        {
             let extension = self.extension_of(reply.index());
             self.give_back(reply);
             if let Some(extension) = NonZeroU32::new(extension) {
@@ -435,7 +439,11 @@ impl ConnectionTable {
             self.companions -= 2;
         }
         self.give_back(id);
-        Connection { link: template, flags: connection.flags.without(ConnectionFlags::TRANSLATED), ..connection }
+        Connection {
+            link: template,
+            flags: connection.flags.without(ConnectionFlags::TRANSLATED),
+            ..connection
+        }
     }
 
     /// Takes an entry out of its bucket and frees it.

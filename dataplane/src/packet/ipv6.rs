@@ -345,7 +345,7 @@ impl Ipv6Header {
         };
         let end = offset + FRAGMENT_HEADER_BYTES;
         let piece = self.total_length().checked_sub(end).ok_or(ExtensionError::Truncated)?;
-        if fragment.more && piece % 8 != 0 {
+        if fragment.more && !piece.is_multiple_of(8) {
             return Err(ExtensionError::Malformed(4));
         }
         if usize::from(fragment.offset) + piece > usize::from(u16::MAX) {

@@ -111,7 +111,7 @@ fn parse_ipv4<F: Frame>(
     snapshot: &Snapshot,
     packet: &mut Packet,
 ) -> Parsed {
-    let (ip, payload) = match Ipv4Header::read_of(payload, length, frame.ip_checksum()) {
+    let (ip, payload) = match Ipv4Header::read_segmented(payload, length, frame.ip_checksum()) {
         Ok(read) => read,
         Err(reason) => return Parsed::Drop(reason),
     };
@@ -159,11 +159,11 @@ fn parse_ipv6(payload: &[u8], length: usize, ingress: &Ingress, packet: &mut Pac
         return Parsed::Drop(DropReason::Truncated);
     };
     let length = usize::from(ip.payload_length.get()).saturating_sub(offset);
-    let (client_port, virtual_port) =
-        match ports(upper.protocol, transport, length, ingress.snapshot, packet) {
-            Ok(ports) => ports,
-            Err(parsed) => return parsed,
-        };
+    let (client_port, virtual_port) = match ports(upper.protocol, transport, length, ingress.snapshot, packet)
+    {
+        Ok(ports) => ports,
+        Err(parsed) => return parsed,
+    };
     packet.key = ingress.seed.ipv6_key(&packet.pair, client_port, virtual_port, upper.protocol);
     Parsed::Flow
 }

@@ -278,7 +278,8 @@ fn rewrite_otherwise<F: Frame>(
             if let Some(ip) = frame.bytes_mut().get_mut(usize::from(packet.ip_offset)..) {
                 direct_routing::decrement_ttl(ip);
             }
-            let written = link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan);
+            let written =
+                link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan);
             written.map(drop).ok_or(DropReason::NoHeadroom)
         }
     };

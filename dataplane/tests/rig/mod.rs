@@ -15,8 +15,8 @@ use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePai
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, InterfaceId, InterfaceSnapshot, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
-    Snapshot, shared_counts,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, PortSnapshot, Protocol,
+    Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
@@ -111,9 +111,10 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
             is_quiesced: rs.weight == 0 || rs.is_drained,
             ..Destination::default()
         };
-        snapshot
-            .addresses
-            .insert([10, rs.port, 0, 11 + rs.slot as u8].into(), AddressRole::Neighbour(InterfaceId(rs.port.into())));
+        snapshot.addresses.insert(
+            [10, rs.port, 0, 11 + rs.slot as u8].into(),
+            AddressRole::Neighbour(InterfaceId(rs.port.into())),
+        );
     }
     for member in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS), (Protocol::SCTP, DIAMETER)] {
         add_service(&mut snapshot, counts, algorithm, real_servers, &[member], |_| {});
@@ -323,7 +324,11 @@ impl Rig {
 
     /// The connections of all workers.
     pub fn connections(&self) -> Vec<Connection> {
-        self.connections.iter().flat_map(|reader| reader.read(0, u32::MAX)).map(|record| record.connection).collect()
+        self.connections
+            .iter()
+            .flat_map(|reader| reader.read(0, u32::MAX))
+            .map(|record| record.connection)
+            .collect()
     }
 
     /// IPVS's name of the state of the client's connection from this port; empty where there is none.
