@@ -49,6 +49,40 @@ impl Mbuf {
         true
     }
 
+    /// Puts `tail` behind the last segment; false, and `tail` is freed, where the frame would have too many.
+    pub(super) fn chain(&mut self, tail: Mbuf) -> bool {
+        let length = self.field::<u32>(dpdk_sys::dr_mbuf_pkt_len);
+        let Some(length) = length.checked_add(tail.field(dpdk_sys::dr_mbuf_pkt_len)) else { return false };
+        let segments = self.field::<u16>(dpdk_sys::dr_mbuf_nb_segs);
+        let Some(segments) = segments.checked_add(tail.field(dpdk_sys::dr_mbuf_nb_segs)) else {
+            return false;
+        };
+        let Some(last) = self.last_mut() else { return false };
+        *last.next_mut() = Some(tail);
+        self.set_field(dpdk_sys::dr_mbuf_pkt_len, length);
+        self.set_field(dpdk_sys::dr_mbuf_nb_segs, segments);
+        true
+    }
+
+    /// A copy in one mbuf of `pool`, padded with zeros to `least`, or nothing where the pool is empty or the frame longer
+    /// than an mbuf.
+    pub(super) fn copy_into(&self, pool: &MbufPool, least: usize) -> Option<Mbuf> {
+        let mut copy = Mbuf::allocate(pool)?;
+        if !copy.append(self.length().max(least)) {
+            return None;
+        }
+        self.copy_to(0, copy.bytes_mut());
+        Some(copy)
+    }
+
+    /// Takes off all that was said of the frame when it was received. No flag of a received frame is one that asks for
+    /// something when it is sent, but a driver that hands frames over as they are (net_ring) would hand on a verdict on
+    /// what has been changed since.
+    #[inline(always)]
+    pub(super) fn clear_packet_flags(&mut self) {
+        self.set_field(dpdk_sys::dr_mbuf_ol_flags, self.flags() & OWNERSHIP);
+    }
+
     /// Meets what MBUF_FAST_FREE demands of every mbuf of a TX queue: of `pool`, direct, one segment, refcnt 1.
     #[inline]
     pub(super) fn may_be_fast_freed_into(&self, pool: &MbufPool) -> bool {

@@ -9,9 +9,21 @@ use std::sync::Arc;
 use super::mbuf::Mbuf;
 use super::mempool::MbufPool;
 use super::port::StartedPort;
-use crate::port::{BURST, Burst, Frame, FramePool, QueuePair};
+use crate::packet::ethernet::FRAME_BYTES_MIN;
+use crate::port::{BURST, Burst, QueuePair};
 
 const _: () = assert!(BURST <= u16::MAX as usize);
+
+/// What the driver demands of the mbufs that it is given to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// All of the port's pool, direct, of one segment and nobody else's: it frees them in bulk (MBUF_FAST_FREE).
+    FastFree,
+    /// Nothing: it sends a chain whole.
+    Chains,
+    /// One segment: of a chain it would send the first part, or read beyond it.
+    SingleSegments,
+}
 
 /// RX queue n and TX queue n of a port. The port runs as long as one of these is left.
 #[derive(Debug)]
@@ -19,8 +31,7 @@ pub struct PortQueuePair {
     port: u16,
     queue: u16,
     pool: MbufPool,
-    /// The pool to keep MBUF_FAST_FREE's contract with; none where the port does not use it.
-    fast_free: Option<MbufPool>,
+    sending: Sending,
     _started: Arc<StartedPort>,
 }
 
@@ -30,10 +41,10 @@ impl PortQueuePair {
         port: u16,
         queue: u16,
         pool: MbufPool,
-        fast_free: Option<MbufPool>,
+        sending: Sending,
         started: Arc<StartedPort>,
     ) -> Self {
-        PortQueuePair { port, queue, pool, fast_free, _started: started }
+        PortQueuePair { port, queue, pool, sending, _started: started }
     }
 
     /// The queue's number.
@@ -62,17 +73,12 @@ impl QueuePair for PortQueuePair {
 
     #[inline]
     fn transmit(&mut self, burst: &mut Burst<Mbuf>) -> usize {
-        let offered = match &self.fast_free {
-            Some(pool) if !burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(pool)) => {
-                copy_foreign(burst, pool)
-            }
-            _ => burst.len(),
-        };
+        let offered = self.prepare(burst);
         if offered == 0 {
             return 0;
         }
-        // SAFETY: as for RX in `receive`. The first `offered` pointers are mbufs that `burst` owns; MBUF_FAST_FREE's
-        // contract holds for them where it is in use (checked above). The driver owns the first `sent` afterwards, so
+        // SAFETY: as for RX in `receive`. The first `offered` pointers are mbufs that `burst` owns, and they are what the
+        // driver demands (`prepare`): MBUF_FAST_FREE's contract, or one segment each. The driver owns the first `sent` afterwards, so
         // they leave the burst without being dropped, and the others move to the front.
         unsafe {
             let mbufs = burst.as_mut_ptr();
@@ -92,20 +98,42 @@ impl QueuePair for PortQueuePair {
     }
 }
 
-/// Replaces mbufs that the driver must not free in bulk by copies from `pool`, and returns how many from the front
-/// may be sent: all, unless the pool is empty or a frame is in several segments.
-#[cold]
-fn copy_foreign(burst: &mut Burst<Mbuf>, pool: &MbufPool) -> usize {
-    for (place, mbuf) in burst.iter_mut().enumerate() {
-        if mbuf.may_be_fast_freed_into(pool) {
-            continue;
+impl PortQueuePair {
+    /// Makes of the burst what the driver demands, and returns how many frames from the front may be sent.
+    #[inline(always)]
+    fn prepare(&self, burst: &mut Burst<Mbuf>) -> usize {
+        let mut are_fit = true;
+        for mbuf in burst.iter_mut() {
+            mbuf.clear_packet_flags();
+            are_fit &= self.is_fit(mbuf);
         }
-        match pool.frame(mbuf.bytes()) {
-            Some(copy) if mbuf.is_single_segment() => *mbuf = copy,
-            _ => return place,
+        if are_fit { burst.len() } else { self.copy_unfit(burst) }
+    }
+
+    #[inline(always)]
+    fn is_fit(&self, mbuf: &Mbuf) -> bool {
+        match self.sending {
+            Sending::FastFree => mbuf.may_be_fast_freed_into(&self.pool),
+            Sending::Chains => true,
+            Sending::SingleSegments => mbuf.is_single_segment(),
         }
     }
-    burst.len()
+
+    /// Replaces mbufs that the driver must not be given by copies, as far as the pool reaches. The port's pool holds any
+    /// frame of its MTU in one mbuf, or the driver takes chains.
+    #[cold]
+    fn copy_unfit(&self, burst: &mut Burst<Mbuf>) -> usize {
+        for (place, mbuf) in burst.iter_mut().enumerate() {
+            if self.is_fit(mbuf) {
+                continue;
+            }
+            match mbuf.copy_into(&self.pool, FRAME_BYTES_MIN) {
+                Some(copy) => *mbuf = copy,
+                None => return place,
+            }
+        }
+        burst.len()
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +142,7 @@ mod tests {
     use crate::dpdk::eal::{Eal, EalConfig, HugepageUse};
     use crate::dpdk::mempool::PoolConfig;
     use crate::dpdk::port::{Port, PortConfig};
-    use crate::port::PortStatus;
+    use crate::port::{Frame, FramePool, PortStatus};
 
     /// No driver without hardware offers MBUF_FAST_FREE, hence a port that is told to keep its contract. The only unit
     /// test that starts EAL: it starts once in a process.
@@ -132,7 +160,7 @@ mod tests {
         let (own, other) = (pool(3), pool(63));
         let (port, mut pairs) = Port::start(&eal, &PortConfig::new("net_ring0", 1), &own).unwrap();
         let pair = &mut pairs[0];
-        pair.fast_free = Some(own.clone());
+        pair.sending = Sending::FastFree;
 
         let mut burst = Burst::new();
         burst.push(own.frame(b"0").unwrap());

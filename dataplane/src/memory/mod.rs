@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 pub use self::frame::{MemoryFrame, MemoryPool};
-use crate::port::{Burst, Frame, PortStatistics, PortStatus, QueuePair};
+use crate::port::{Burst, Frame, PortCapabilities, PortStatistics, PortStatus, QueuePair};
 
 /// Bytes before a frame's first, as in an mbuf.
 pub const HEADROOM: usize = 128;
@@ -134,7 +134,10 @@ impl MemoryPort {
 
     /// The same for a frame that arrives in several segments, cut at these offsets (ascending).
     pub fn inject_segments(&self, queue: usize, bytes: &[u8], cuts: &[usize]) -> bool {
-        self.inject_made(queue, self.shared.pool.frame_of_segments(bytes, cuts))
+        let starts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain(std::iter::once(bytes.len()));
+        let segments = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
+        self.inject_made(queue, self.shared.pool.frame_of_segments(segments))
     }
 
     /// The same for a tagged frame whose outermost VLAN tag the port takes out, as af_packet and some NICs do.
@@ -234,6 +237,10 @@ impl PortStatus for MemoryPort {
 
     fn mtu(&self) -> u16 {
         self.shared.mtu
+    }
+
+    fn capabilities(&self) -> PortCapabilities {
+        PortCapabilities { segments: true, ..PortCapabilities::default() }
     }
 
     fn statistics(&self) -> PortStatistics {
