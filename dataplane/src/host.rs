@@ -101,7 +101,8 @@ impl<P: FramePool> HostPath for HostEnd<P> {
     fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<PortId> {
         let (port, frame) = self.queues.punted(queue).pop()?;
         buffer.clear();
-        buffer.extend_from_slice(frame.bytes());
+        buffer.resize(frame.length(), 0);
+        frame.copy_to(0, buffer);
         Some(port)
     }
 

@@ -181,19 +181,13 @@ impl MbufPool {
     /// A frame of these segments, each in an mbuf of its own; nothing where the pool has too few mbufs, one is too small,
     /// or there is no segment.
     pub fn frame_of_segments<'a>(&self, segments: impl IntoIterator<Item = &'a [u8]>) -> Option<Mbuf> {
-        let mut frame: Option<Mbuf> = None;
-        for bytes in segments {
+        let segment = |bytes: &[u8]| {
             let mut segment = Mbuf::allocate(self)?;
-            if !segment.fill(bytes, bytes.len()) {
-                return None;
-            }
-            match &mut frame {
-                Some(frame) if !frame.chain(segment) => return None,
-                Some(_) => {}
-                None => frame = Some(segment),
-            }
-        }
-        frame
+            segment.fill(bytes, bytes.len()).then_some(segment)
+        };
+        let mut segments = segments.into_iter();
+        let mut frame = segment(segments.next()?)?;
+        segments.all(|bytes| segment(bytes).is_some_and(|next| frame.chain(next))).then_some(frame)
     }
 
     pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {

@@ -1,4 +1,5 @@
 //! What a frame of several segments is, as simply as can be said, to compare the real ones with.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use dataplane::port::Frame;
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! Capture files of Ethernet frames: the classic format, little-endian.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 /// The file of these frames.
 pub fn file_of(frames: &[Vec<u8>]) -> Vec<u8> {
