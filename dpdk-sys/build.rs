@@ -39,6 +39,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_avail_count",
     "rte_mempool_free",
     "rte_pktmbuf_alloc",
+    "rte_pktmbuf_clone",
     "rte_pktmbuf_free",
     "rte_pktmbuf_free_bulk",
     "rte_pktmbuf_pool_create",

@@ -6,16 +6,19 @@
 mod frame_model;
 mod pcap;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use dataplane::clock::{TICKS_PER_SECOND, Ticks};
 use dataplane::dpdk::eal::{Eal, EalConfig, HugepageUse};
 use dataplane::dpdk::mbuf::Mbuf;
 use dataplane::dpdk::mempool::{MbufPool, PoolConfig};
 use dataplane::dpdk::port::{Port, PortConfig, PortError};
 use dataplane::dpdk::queue::PortQueuePair;
-use dataplane::port::{Burst, Frame, PortStatus, QueuePair};
+use dataplane::fragments::{FragmentKey, FragmentLimits, FragmentTable, Later, Piece};
+use dataplane::port::{Burst, Frame, FramePool, PortStatus, QueuePair};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -242,4 +245,30 @@ fn allocated_frame_is_empty_with_headroom_and_ends_with_the_pool() {
     assert_eq!(frame.length(), usize::from(STANDARD));
     let others: Vec<Mbuf> = std::iter::from_fn(|| pair.allocate()).collect();
     assert_eq!(others.len(), 14);
+}
+
+#[test]
+fn every_mbuf_of_a_held_fragment_comes_back() {
+    let pool = pool(1023, STANDARD);
+    let limits = FragmentLimits::default();
+    let mut table = FragmentTable::<u32, Mbuf>::new(limits);
+    let (now, piece) = (Ticks(0), Piece { offset: 8, length: 8, is_last: true });
+    let key = |id| FragmentKey::v4(Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(192, 0, 2, 10), 17, id);
+    for id in 0..2000 {
+        // Of one mbuf and of two.
+        let frame = pool.frame(&vec![0; 60 + 4000 * usize::from(id % 2)]).unwrap();
+        assert_eq!(table.on_later(&key(id), piece, now), Later::Hold);
+        table.hold(&key(id), piece, frame, now, |frame, _| drop(frame)).unwrap();
+    }
+    assert_eq!(pool.capacity() - pool.available(), limits.held / 2 * 3);
+    let mut released = Burst::new();
+    for id in 1990..2000 {
+        table.on_first(&key(id), piece, 7, now, |frame, _| released.push(frame));
+    }
+    assert_eq!(released.len(), 10);
+    Mbuf::free_burst(&mut released);
+    table.expire(now.after(31 * TICKS_PER_SECOND), 100, |frame, _| drop(frame));
+    assert_eq!(table.held(), limits.held - 110);
+    table.drain(|frame, _| drop(frame));
+    assert_eq!(pool.available(), pool.capacity());
 }

@@ -138,7 +138,7 @@ impl Mbuf {
 
     /// What is chained to this mbuf.
     #[inline]
-    fn next(&self) -> &Option<Mbuf> {
+    pub(super) fn next(&self) -> &Option<Mbuf> {
         let next = self.0.as_ptr().cast::<Option<Mbuf>>().wrapping_byte_add(dpdk_sys::dr_mbuf_next);
         // SAFETY: the field `next` of a live mbuf is null or points to a live mbuf that belongs to the same frame, so to
         // self. That is how an Option<Mbuf> is laid out (a transparent NonNull), and the field is aligned as a pointer.
@@ -370,5 +370,23 @@ impl Drop for Mbuf {
         // SAFETY: self owns the mbuf and those chained to it and is gone after this. Their pool still exists: EAL is not
         // ended while an mbuf is out of its pool.
         unsafe { dpdk_sys::rte_pktmbuf_free(self.0.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+impl Mbuf {
+    /// A second holder of the same buffers.
+    pub(super) fn share(&self, pool: &MbufPool) -> Option<Mbuf> {
+        // SAFETY: self is a live mbuf, the pool one of mbufs; the clone is null or an mbuf of its own.
+        NonNull::new(unsafe { dpdk_sys::rte_pktmbuf_clone(self.0.as_ptr(), pool.as_ptr()) }).map(Mbuf)
+    }
+
+    /// As received by a driver that takes tags out and verifies checksums.
+    pub(super) fn set_received_flags(&mut self, tci: u16) {
+        let said = dpdk_sys::dr_mbuf_rx_vlan
+            | dpdk_sys::dr_mbuf_rx_vlan_stripped
+            | dpdk_sys::dr_mbuf_rx_ip_cksum_good;
+        self.set_field(dpdk_sys::dr_mbuf_ol_flags, self.flags() | said);
+        self.set_field(dpdk_sys::dr_mbuf_vlan_tci, tci);
     }
 }

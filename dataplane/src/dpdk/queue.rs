@@ -142,12 +142,11 @@ mod tests {
     use crate::dpdk::eal::{Eal, EalConfig, HugepageUse};
     use crate::dpdk::mempool::PoolConfig;
     use crate::dpdk::port::{Port, PortConfig};
-    use crate::port::{Frame, FramePool, PortStatus};
+    use crate::port::{ChecksumStatus, Frame, FramePool, PortStatus};
 
-    /// No driver without hardware offers MBUF_FAST_FREE, hence a port that is told to keep its contract. The only unit
-    /// test that starts EAL: it starts once in a process.
+    /// EAL starts once in a process, so these are one test.
     #[test]
-    fn foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches() {
+    fn what_a_driver_may_not_be_given_is_copied_and_flags_end_at_the_port() {
         let config = EalConfig {
             hugepages: HugepageUse::Off,
             memory_mib: 32,
@@ -160,14 +159,30 @@ mod tests {
         let (own, other) = (pool(3), pool(63));
         let (port, mut pairs) = Port::start(&eal, &PortConfig::new("net_ring0", 1), &own).unwrap();
         let pair = &mut pairs[0];
-        pair.sending = Sending::FastFree;
+        foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches(
+            pair, &own, &other,
+        );
+        assert_eq!(port.statistics().tx_packets, 3);
+        shared_and_chained_mbufs_are_copied_for_a_driver_that_frees_in_bulk(pair, &own, &other);
+        chain_is_copied_for_a_driver_that_sends_single_segments(pair, &own, &other);
+        flags_of_a_received_frame_end_where_it_is_sent(pair, &other);
+        shared_mbuf_is_read_and_not_changed(&other);
+        assert_eq!((own.available(), other.available()), (3, 63));
+    }
 
+    /// No driver without hardware offers MBUF_FAST_FREE, hence a port that is told to keep its contract.
+    fn foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::FastFree;
         let mut burst = Burst::new();
         burst.push(own.frame(b"0").unwrap());
         for number in [b"1", b"2", b"3"] {
             burst.push(other.frame(number).unwrap());
         }
-        assert!(burst[0].may_be_fast_freed_into(&own) && !burst[1].may_be_fast_freed_into(&own));
+        assert!(burst[0].may_be_fast_freed_into(own) && !burst[1].may_be_fast_freed_into(own));
         assert_eq!(pair.transmit(&mut burst), 3, "the pool has two for copies");
         assert_eq!((own.available(), other.available()), (0, 62));
         assert_eq!(pair.transmit(&mut burst), 0);
@@ -176,10 +191,88 @@ mod tests {
         burst.clear();
 
         pair.receive(&mut burst);
-        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(&own)));
+        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(own)));
         assert_eq!(burst.iter().map(|mbuf| mbuf.bytes()[0]).collect::<Vec<_>>(), *b"012");
-        assert_eq!(port.statistics().tx_packets, 3);
+    }
+
+    fn shared_and_chained_mbufs_are_copied_for_a_driver_that_frees_in_bulk(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::FastFree;
+        let frame = own.frame(&[1; 100]).unwrap();
+        let mut burst = Burst::new();
+        burst.push(frame.share(other).unwrap());
+        burst.push(other.frame_of_segments([&[2; 50][..], &[3; 70]]).unwrap());
+        assert_eq!(pair.transmit(&mut burst), 2);
+        pair.receive(&mut burst);
+        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(own)));
+        assert_eq!(burst[0].bytes(), [1; 100]);
+        assert_eq!((&burst[1].bytes()[..50], &burst[1].bytes()[50..]), (&[2; 50][..], &[3; 70][..]));
+    }
+
+    fn chain_is_copied_for_a_driver_that_sends_single_segments(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::SingleSegments;
+        let mut burst = Burst::new();
+        burst.push(other.frame(b"as it is").unwrap());
+        burst.push(other.frame_of_segments([&[2; 20][..], &[3; 10]]).unwrap());
+        assert_eq!(pair.transmit(&mut burst), 2);
+        assert_eq!((own.available(), other.available()), (2, 62));
+        pair.receive(&mut burst);
+        assert!(burst[1].is_contiguous());
+        assert_eq!(burst[1].bytes()[..30], [[2; 10], [2; 10], [3; 10]].concat());
+        assert_eq!(burst[1].bytes()[30..], [0; 30], "padded to the shortest frame");
         burst.clear();
-        assert_eq!((own.available(), other.available()), (3, 63));
+
+        // Longer than an mbuf: not to be sent at all, and nothing behind it.
+        burst.push(other.frame(&[1; 3000]).unwrap());
+        burst.push(other.frame(b"behind").unwrap());
+        assert_eq!(pair.transmit(&mut burst), 0);
+        assert_eq!((burst.len(), own.available()), (2, 3));
+    }
+
+    fn flags_of_a_received_frame_end_where_it_is_sent(pair: &mut PortQueuePair, other: &MbufPool) {
+        pair.sending = Sending::Chains;
+        let mut frame = other.frame_of_segments([&[0; 20][..], &[1; 10]]).unwrap();
+        frame.set_received_flags(0xa064);
+        assert_eq!((frame.vlan_tci(), frame.ip_checksum()), (Some(0xa064), ChecksumStatus::Good));
+        assert!(frame.remove_front(20));
+        assert_eq!(
+            (frame.vlan_tci(), frame.ip_checksum()),
+            (Some(0xa064), ChecksumStatus::Good),
+            "the frame's, not the mbuf's"
+        );
+        let mut burst = Burst::new();
+        burst.push(frame);
+        assert_eq!(pair.transmit(&mut burst), 1);
+        pair.receive(&mut burst);
+        assert_eq!((burst[0].vlan_tci(), burst[0].ip_checksum()), (None, ChecksumStatus::Unknown));
+
+        let mut frame = other.frame(&[0; 60]).unwrap();
+        frame.set_received_flags(0xa064);
+        frame.clear_vlan_tci();
+        assert_eq!((frame.vlan_tci(), frame.ip_checksum()), (None, ChecksumStatus::Good));
+    }
+
+    fn shared_mbuf_is_read_and_not_changed(pool: &MbufPool) {
+        let mut frame = pool.frame_of_segments([&[1; 60][..], &[2; 60]]).unwrap();
+        let mut shared = frame.share(pool).unwrap();
+        for mbuf in [&mut frame, &mut shared] {
+            assert!(!mbuf.is_exclusive() && !mbuf.is_contiguous());
+            assert!(mbuf.bytes_mut().is_empty());
+            assert!(!mbuf.prepend(1) && !mbuf.remove_front(1) && !mbuf.append(1) && !mbuf.truncate(1));
+            assert_eq!((mbuf.length(), mbuf.bytes()), (120, &[1; 60][..]));
+        }
+        drop(shared);
+        assert!(frame.is_exclusive() && frame.prepend(1));
+        // The second segment alone is somebody else's too.
+        let second = frame.next().as_ref().and_then(|next| next.share(pool));
+        assert!(second.is_some() && !frame.is_exclusive());
+        assert!(!frame.bytes_mut().is_empty() && !frame.truncate(10));
     }
 }
