@@ -11,6 +11,7 @@
 //! | [`connection`] | the connection table, the states, expiry, how others read it |
 //! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
+//! | [`fragments`] | where the fragments of a packet go, learned from its first |
 //! | [`stateless`] | when packets of a service were last forwarded without state |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
@@ -24,6 +25,7 @@ pub mod connection;
 pub mod counters;
 pub mod direct_routing;
 pub mod dpdk;
+pub mod fragments;
 pub mod host;
 pub mod link_layer;
 pub mod mailbox;
