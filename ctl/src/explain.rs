@@ -162,8 +162,9 @@ fn explain_type(raw: &str) -> Option<Explained> {
 fn explain_address(raw: &str, value: &str) -> Option<Explained> {
     let wanted = match raw {
         "invalid IPv4 address syntax" => "IPv4 address such as 192.0.2.10",
-        "invalid IP address syntax" | "invalid IPv4 network" => {
-            "address with its network such as 10.0.0.1/24"
+        "invalid IP address syntax" => "IP address such as 192.0.2.10 or 2001:db8::10",
+        "invalid IP network syntax" | "invalid IP address" => {
+            "address with its network such as 10.0.0.1/24 or 2001:db8::1/64"
         }
         _ => return None,
     };
