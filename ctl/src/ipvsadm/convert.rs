@@ -142,6 +142,10 @@ fn of_server(line: &CommandLine, id: ServiceId, director: &mut dyn Director) -> 
     let server = &line.server;
     let real_server = server_id(line, id);
     if line.action == Action::DeleteServer {
+        // Of no real server here: one that is added with port 0 has the service's own.
+        if server.port == 0 && id.port().is_some_and(|port| port != 0) {
+            return Err(Refusal::NoSuchDestination.into());
+        }
         return Ok(Command::DelRs(OneRealServer { service: id, real_server }));
     }
     // In the kernel's order: thresholds before everything.
