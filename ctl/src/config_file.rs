@@ -202,7 +202,7 @@ impl Config {
     pub fn from_toml(text: &str, file_name: &str) -> Result<Config, ConfigError> {
         let no_toml = |error: toml::de::Error| {
             let span = error.span().unwrap_or(text.len()..text.len());
-            let message = explain(error.message(), None).message;
+            let message = explain(error.message(), None, "").message;
             text_error(text, file_name, span, String::new(), &message, None)
         };
         let root = DeTable::parse(text).map_err(no_toml)?;
@@ -212,8 +212,8 @@ impl Config {
         }
         Config::deserialize(Deserializer::from(root)).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            let explained = explain(error.message(), text.get(span.clone()));
             let mut place = SourceMap::new(text).place_at(&span);
+            let explained = explain(error.message(), text.get(span.clone()), &place);
             if let Some(key) = &explained.key {
                 place = format!("{place}.{key}");
             }

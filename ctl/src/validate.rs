@@ -284,4 +284,6 @@ fn range_problem<T: PartialOrd + fmt::Display>(
 }
 
 #[cfg(test)]
+mod network_tests;
+#[cfg(test)]
 mod tests;
