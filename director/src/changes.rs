@@ -5,9 +5,8 @@
 //! wrong is tried first, the rest by halving.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
 
-use ctl::config::{Config, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::config::{Config, RealServerConfig, RealServerId, ServiceConfig, ServiceId};
 use ctl::protocol::{Apply, Batch, Command, ErrorCode, ErrorReply};
 use ctl::validate::{self, Problem};
 
@@ -81,7 +80,7 @@ fn check_drain_to_come(place: &str, new: &RealServerConfig, unix_now: u64) -> Re
     let message = format!(
         "{place}.drain.until_unix_seconds: {until} ({}) has passed: real server {} would be removed at once",
         utc::text(until),
-        new.address
+        new.id()
     );
     let help = "leave the real server out, or its drain, or drain it with `true`, which has no deadline";
     Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help))
@@ -131,9 +130,7 @@ fn problems_of_changed(
             })
         }
         Command::SetRs(set) => {
-            let services = find(candidate, set.service).into_iter();
-            let mut real_servers = services.flat_map(|service| &service.real_servers);
-            let changed = real_servers.find(|real_server| real_server.address == set.address);
+            let changed = find(candidate, set.service).and_then(|service| service.real_server(set.real_server));
             let mut problems = changed.map_or(Vec::new(), validate::validate_changed_real_server);
             // Whose MAC that is depends on all others.
             if set.mac.is_some() {
@@ -161,7 +158,7 @@ struct Invalid {
 #[derive(Clone, Copy)]
 struct Suspect {
     service: ServiceId,
-    real_server: Option<Ipv4Addr>,
+    real_server: Option<RealServerId>,
 }
 
 impl Suspect {
@@ -173,17 +170,17 @@ impl Suspect {
         };
         let service = candidate.services.get(index_behind("services[")?)?;
         let real_server = index_behind(".real_servers[").and_then(|index| service.real_servers.get(index));
-        Some(Suspect { service: service.id, real_server: real_server.map(|one| one.address) })
+        Some(Suspect { service: service.id, real_server: real_server.map(RealServerConfig::id) })
     }
 
     fn is_of(&self, command: &Command) -> bool {
-        let is_mine = |address| self.real_server.is_none_or(|mine| mine == address);
+        let is_mine = |id: RealServerId| self.real_server.is_none_or(|mine| mine == id.within(self.service));
         match command {
             Command::AddVip(service) => service.id == self.service,
             Command::SetVip(set) => set.service == self.service,
             Command::AddMember(one) => ServiceId::Group(one.group) == self.service,
-            Command::AddRs(add) => add.service == self.service && is_mine(add.real_server.address),
-            Command::SetRs(set) => set.service == self.service && is_mine(set.address),
+            Command::AddRs(add) => add.service == self.service && is_mine(add.real_server.id()),
+            Command::SetRs(set) => set.service == self.service && is_mine(set.real_server),
             _ => false,
         }
     }
@@ -211,6 +208,7 @@ fn applied(
     fixed_sections::check(circumstances.fixed, &apply.config)?;
     let candidate = Settings {
         connections: apply.config.connections.clone().unwrap_or_else(|| running.connections.clone()),
+        nat: apply.config.nat.clone().unwrap_or_else(|| running.nat.clone()),
         services: apply.config.services.clone(),
     };
     check_all(circumstances, &candidate).map_err(|invalid| invalid.error)?;
@@ -218,14 +216,14 @@ fn applied(
     let drained = |services: &[ServiceConfig]| -> HashSet<(Owner, u64)> {
         let drains = services.iter().flat_map(|service| {
             let real_servers = service.real_servers.iter();
-            real_servers.map(|one| (Owner { service: service.id, address: one.address }, one.drain))
+            real_servers.map(|one| (Owner { service: service.id, real_server: one.id() }, one.drain))
         });
         drains.filter_map(|(owner, drain)| Some((owner, drain?.until_unix_seconds?))).collect()
     };
     let running = drained(&running.services);
     for (index, service) in candidate.services.iter().enumerate() {
         let is_new = |one: &RealServerConfig| {
-            let owner = Owner { service: service.id, address: one.address };
+            let owner = Owner { service: service.id, real_server: one.id() };
             let until = one.drain.and_then(|drain| drain.until_unix_seconds);
             until.is_some_and(|until| !running.contains(&(owner, until)))
         };

@@ -8,10 +8,9 @@
 //! `by_owner` exactly the rest and the removed.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ctl::config::ServiceId;
+use ctl::config::{RealServerId, ServiceId};
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
 use dataplane::persistence::TemplateTable;
@@ -25,8 +24,8 @@ use crate::traffic;
 pub struct Owner {
     /// The service.
     pub service: ServiceId,
-    /// The RIP.
-    pub address: Ipv4Addr,
+    /// What names it there.
+    pub real_server: RealServerId,
 }
 
 /// Tells a service from one of the same name that was removed before.
@@ -231,6 +230,8 @@ impl Slots {
             sum.connections = sum.connections.wrapping_add(counters.connections.load());
             sum.packets = sum.packets.wrapping_add(counters.packets.load());
             sum.bytes = sum.bytes.wrapping_add(counters.bytes.load());
+            sum.reply_packets = sum.reply_packets.wrapping_add(counters.reply_packets.load());
+            sum.reply_bytes = sum.reply_bytes.wrapping_add(counters.reply_bytes.load());
         }
         sum
     }
@@ -301,13 +302,15 @@ pub(crate) fn close_template(templates: &TemplateTable, id: dataplane::persisten
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use ctl::config::Protocol;
 
     use super::*;
 
     fn owner(host: u8) -> Owner {
         let service = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80);
-        Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+        Owner { service, real_server: RealServerId::new(Ipv4Addr::new(10, 0, 0, host)) }
     }
 
     fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use ctl::config::{HostInterface, PortConfig, RouteConfig, ServiceConfig};
+use ctl::config::{HostInterface, PortConfig, Qinq, RouteConfig, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{ErrorCode, ErrorReply};
 use dataplane::port::{PortId, PortStatus};
@@ -51,8 +51,12 @@ pub struct Interface {
     pub mtu: u16,
     /// DIPs, each with its directly connected network.
     pub addresses: Vec<IpNet>,
-    /// Whether the host has a device for it, and its name.
-    pub host_interface: HostInterface,
+    /// Name of the host's device for it; none where the host has no part of it.
+    pub host_interface: Option<String>,
+    /// A start without that device is refused.
+    pub needs_host_interface: bool,
+    /// The device is there.
+    pub has_host: bool,
 }
 
 /// How the director reaches an address.
@@ -145,25 +149,27 @@ impl Topology {
             mtu,
             untagged: None,
             vlans: HashMap::new(),
-            passes_qinq: config.qinq == ctl::config::QinQ::Pass,
+            passes_qinq: config.qinq == Qinq::Pass,
         };
-        let mut add = |vlan: u16, name: String, addresses: &[IpNet], mtu, host_interface: &HostInterface| {
+        for interface in config.interfaces().filter(|interface| !interface.addresses.is_empty()) {
             let number = u16::try_from(self.interfaces.len());
             let id = InterfaceId(number.expect("validation allows fewer than 65,536 interfaces"));
-            let addresses = addresses.to_vec();
-            let host_interface = host_interface.clone();
-            self.interfaces.push(Interface { id, port: port.id, vlan, name, mac, mtu, addresses, host_interface });
-            id
-        };
-        if !config.addresses.is_empty() {
-            let name = config.name.clone();
-            port.untagged = Some(add(0, name, &config.addresses, mtu, &config.host_interface));
-        }
-        for vlan in &config.vlans {
-            let name = format!("{}.{}", config.name, vlan.id);
-            let mtu = vlan.mtu.map_or(mtu, |own| own.min(mtu));
-            let id = add(vlan.id, name, &vlan.addresses, mtu, &vlan.host_interface);
-            port.vlans.insert(vlan.id, id);
+            match interface.vlan {
+                None => port.untagged = Some(id),
+                Some(vlan) => drop(port.vlans.insert(vlan, id)),
+            }
+            self.interfaces.push(Interface {
+                id,
+                port: port.id,
+                vlan: interface.vlan.unwrap_or(0),
+                name: interface.name(),
+                mac,
+                mtu: interface.mtu.map_or(mtu, |own| own.min(mtu)),
+                addresses: interface.addresses.to_vec(),
+                host_interface: interface.host_interface_name(self.ports.len()),
+                needs_host_interface: matches!(interface.host_interface, HostInterface::Named(_)),
+                has_host: false,
+            });
         }
         let new = self.ports.len();
         self.ports.push(port);
