@@ -16,9 +16,9 @@ pub mod reader;
 pub mod state;
 pub mod table;
 
-pub use entry::{Connection, ConnectionFlags};
+pub use entry::{Connection, ConnectionFlags, LastHop};
 pub use event::Event;
-pub use key::{FlowKey, FlowSeed};
-pub use reader::TableReader;
+pub use key::{FlowKey, FlowSeed, Ipv6Pair, Tuple};
+pub use reader::{Record, TableReader};
 pub use state::{ConnectionState, StateTimeouts};
-pub use table::ConnectionTable;
+pub use table::{ConnectionTable, Translated};

@@ -6,15 +6,16 @@
 //! only when somebody went there. Where both are full, one of their connections changes to its other bucket. Entries never
 //! move. Free entries form a list through the entries themselves.
 //!
-//! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or free; `len` counts the former.
+//! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or an extension, or free; `used` counts
+//! all but the last.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
-use super::entry::{Connection, Entry};
-use super::key::{FlowKey, FlowSeed};
+use super::entry::{Connection, ConnectionFlags, Entry, LastHop};
+use super::key::{FlowKey, FlowSeed, Ipv6Pair};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
 use crate::clock::{TICKS_PER_SECOND, Ticks};
@@ -62,7 +63,10 @@ pub struct ConnectionTable {
     /// Those that were never used are not in the list of free ones.
     entries: Arc<Entries>,
     first_free: Option<ConnectionId>,
-    len: u32,
+    /// Entries that are used.
+    used: u32,
+    /// Companions among them.
+    companions: u32,
     sweep_at: u32,
     /// Entries to look at that are due, in units of 1 / [`SWEEP_TICKS`] entries.
     sweep_due: u64,
@@ -81,6 +85,19 @@ pub struct Hit<'a> {
     entry: &'a Entry,
 }
 
+/// What a translated connection has beside itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    /// What its replies are known by.
+    pub reply: FlowKey,
+    /// The same, where they are IPv6's.
+    pub reply_pair: Ipv6Pair,
+    /// Where its replies go.
+    pub last_hop: LastHop,
+    /// What its translation remembers.
+    pub memory: u64,
+}
+
 /// No room: every entry is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -89,14 +106,24 @@ impl ConnectionTable {
     /// An empty table for `capacity` connections, 1 to [`CAPACITY_MAX`] (more is cut to that), every page of it
     /// touched, on the NUMA node of the calling thread's CPU.
     pub fn new(capacity: u32, pages: Pages) -> Result<ConnectionTable, RegionError> {
+        ConnectionTable::with_families(capacity, false, pages)
+    }
+
+    /// The same, which takes connections of IPv6 too where `has_ipv6`, for 32 bytes each.
+    pub fn with_families(
+        capacity: u32,
+        has_ipv6: bool,
+        pages: Pages,
+    ) -> Result<ConnectionTable, RegionError> {
         let capacity = capacity.clamp(1, CAPACITY_MAX) as usize;
         let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET).max(2);
         Ok(ConnectionTable {
             seed: FlowSeed::random(),
             buckets: Region::new(buckets, pages)?,
-            entries: Arc::new(Entries::new(capacity, pages)?),
+            entries: Arc::new(Entries::new(capacity, has_ipv6, pages)?),
             first_free: None,
-            len: 0,
+            used: 0,
+            companions: 0,
             sweep_at: 0,
             sweep_due: 0,
             swept: Ticks::default(),
@@ -110,17 +137,28 @@ impl ConnectionTable {
 
     /// Connections that it holds.
     pub fn len(&self) -> u32 {
-        self.len
+        self.used - self.companions
     }
 
     /// It holds none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.used == 0
     }
 
-    /// Every entry holds a connection.
+    /// Every entry is used.
     pub fn is_full(&self) -> bool {
-        self.len == self.capacity()
+        self.used == self.capacity()
+    }
+
+    /// It takes connections of IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.entries.has_ipv6()
+    }
+
+    /// What keys of IPv6 are made with.
+    #[inline(always)]
+    pub fn seed(&self) -> &FlowSeed {
+        &self.seed
     }
 
     /// Buckets that its connections hash into.
@@ -130,12 +168,12 @@ impl ConnectionTable {
 
     /// At most half of the entries are free.
     pub fn is_half_full(&self) -> bool {
-        self.len >= self.capacity() / 2
+        self.used >= self.capacity() / 2
     }
 
     /// Memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.buckets) + size_of_val(&*self.entries.slots)
+        size_of_val(&*self.buckets) + self.entries.bytes()
     }
 
     /// What its memory consists of.
@@ -164,34 +202,55 @@ impl ConnectionTable {
         NonZeroU32::new(index).map(ConnectionId)
     }
 
-    /// The connection of `key`, whose hash is `hash`, for a packet that will read and move it; `candidate` is what
-    /// [`ConnectionTable::prefetch_candidate`] said, and may be outdated.
+    /// Starts loading the addresses of the entry at `id`, for a packet of IPv6.
     #[inline(always)]
-    pub fn hit(&mut self, key: &FlowKey, hash: u64, candidate: Option<ConnectionId>) -> Option<Hit<'_>> {
-        if let Some(id) = candidate {
-            let entry = self.entry(id.index());
-            if entry.is(key) {
-                return Some(Hit { id, key: *key, entry });
-            }
+    pub fn prefetch_pair(&self, id: ConnectionId) {
+        self.entries.prefetch_pair(id.index());
+    }
+
+    /// The connection of `key`, whose hash is `hash`, for a packet that will read and move it; `pair` is looked at where the
+    /// key is one of IPv6; `candidate` is what [`ConnectionTable::prefetch_candidate`] said, and may be outdated.
+    #[inline(always)]
+    pub fn hit(
+        &mut self,
+        key: &FlowKey,
+        pair: &Ipv6Pair,
+        hash: u64,
+        candidate: Option<ConnectionId>,
+    ) -> Option<Hit<'_>> {
+        if let Some(id) = candidate
+            && self.holds(id.index(), key, pair)
+        {
+            return Some(Hit { id, key: *key, entry: self.entry(id.index()) });
         }
-        let id = self.find_anywhere(key, hash)?;
+        let id = self.find_anywhere(key, pair, hash)?;
         Some(Hit { id, key: *key, entry: self.entry(id.index()) })
     }
 
+    /// The same without anything to prefetch it by.
+    pub fn find(&self, key: &FlowKey, pair: &Ipv6Pair) -> Option<ConnectionId> {
+        self.find_anywhere(key, pair, self.hash(key))
+    }
+
+    #[inline(always)]
+    fn holds(&self, index: u32, key: &FlowKey, pair: &Ipv6Pair) -> bool {
+        self.entry(index).is(key) && (!key.is_ipv6() || self.entries.pair_is(index, pair))
+    }
+
     #[inline(never)]
-    fn find_anywhere(&self, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+    fn find_anywhere(&self, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
         let home = &self.buckets[self.home(hash)];
-        self.find_in(home, key, hash).or_else(|| {
+        self.find_in(home, key, pair, hash).or_else(|| {
             let strayed = home.strayed > 0;
-            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, hash)).flatten()
+            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, pair, hash)).flatten()
         })
     }
 
-    fn find_in(&self, bucket: &Bucket, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+    fn find_in(&self, bucket: &Bucket, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
         let mut ways = bucket.ways_with(tag(hash));
         while let Some(way) = ways.first() {
             let index = bucket.entries[way];
-            if self.entry(index).is(key) {
+            if self.holds(index, key, pair) {
                 return NonZeroU32::new(index).map(ConnectionId);
             }
             ways.skip_first();
@@ -202,7 +261,62 @@ impl ConnectionTable {
     /// The connection at `id`.
     #[inline(always)]
     pub fn connection(&self, id: ConnectionId) -> Connection {
-        self.entry(id.index()).connection()
+        let connection = self.entry(id.index()).connection();
+        let is_ipv6 = connection.key.is_ipv6();
+        Connection { pair: if is_ipv6 { self.entries.pair(id.index()) } else { Ipv6Pair::NONE }, ..connection }
+    }
+
+    /// The template that controls `connection`, one of this table.
+    #[inline(always)]
+    pub fn template(&self, connection: &Connection) -> Option<u32> {
+        if !connection.flags.contains(ConnectionFlags::TRANSLATED) {
+            return connection.link;
+        }
+        self.entry(self.extension_of(connection.link?)).link()
+    }
+
+    /// The reply entry of the translated connection at `id`.
+    #[inline(always)]
+    pub fn reply(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.companion(id)
+    }
+
+    /// The connection that the reply entry at `id` belongs to.
+    #[inline(always)]
+    pub fn connection_of_reply(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.companion(id)
+    }
+
+    #[inline(always)]
+    fn companion(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.entry(id.index()).link().and_then(NonZeroU32::new).map(ConnectionId)
+    }
+
+    /// What the translated connection with the reply entry at `reply` has beside itself.
+    pub fn translated(&self, reply: ConnectionId) -> Translated {
+        let [memory, last_hop] = self.entry(self.extension_of(reply.index())).words();
+        Translated {
+            reply: self.entry(reply.index()).key(),
+            reply_pair: self.entries.pair(reply.index()),
+            last_hop: LastHop::from_word(last_hop),
+            memory,
+        }
+    }
+
+    /// Replaces where its replies go and what its translation remembers.
+    pub fn set_translated(&mut self, reply: ConnectionId, last_hop: LastHop, memory: u64) {
+        self.entry(self.extension_of(reply.index())).set_words([memory, last_hop.word()]);
+    }
+
+    /// Sets flags of the connection at `id`, and clears others.
+    pub fn change_flags(&mut self, id: ConnectionId, set: ConnectionFlags, clear: ConnectionFlags) {
+        self.entry(id.index()).change_flags(set, clear);
+    }
+
+    /// The index of the extension that belongs to the reply entry at this index.
+    #[inline(always)]
+    fn extension_of(&self, reply: u32) -> u32 {
+        self.entry(reply).slot()
     }
 
     /// Moves the state and the expiry of the connection at `id`. `state` is not [`ConnectionState::Free`].
@@ -220,6 +334,9 @@ impl ConnectionTable {
     /// Adds a connection that is not in the table; `hash` is its key's.
     pub fn insert(&mut self, connection: Connection, hash: u64) -> Result<ConnectionId, TableFull> {
         debug_assert!(connection.state != ConnectionState::Free);
+        if connection.key.is_ipv6() && !self.has_ipv6() {
+            return Err(TableFull);
+        }
         let (home, alternate) = (self.home(hash), self.alternate(hash));
         let at_home = self.buckets[home].used();
         let strays = at_home >= HOME_IS_CROWDED && self.buckets[alternate].used() < at_home;
@@ -233,9 +350,50 @@ impl ConnectionTable {
         self.buckets[home].strayed += u32::from(chosen != home);
         self.buckets[chosen].tags[way] = tag(hash);
         self.buckets[chosen].entries[way] = index;
+        if connection.key.is_ipv6() {
+            self.entries.set_pair(index, &connection.pair);
+        }
         self.entry(index).occupy(&connection);
-        self.len += 1;
+        self.used += 1;
         Ok(id)
+    }
+
+    /// Adds a connection whose addresses are translated, with its companions: all three entries or none. Neither its key nor
+    /// `translated.reply` is in the table; `connection.link` is its template.
+    pub fn insert_translated(
+        &mut self,
+        connection: Connection,
+        translated: &Translated,
+        hash: u64,
+    ) -> Result<ConnectionId, TableFull> {
+        let companion = |key, pair, destination, link| Connection {
+            key,
+            pair,
+            flags: ConnectionFlags::COMPANION,
+            destination,
+            link,
+            ..connection
+        };
+        // An extension has no key and no bucket.
+        let extension = self.take_free_entry().ok_or(TableFull)?;
+        self.entry(extension.index()).occupy(&companion(FlowKey::EMPTY, Ipv6Pair::NONE, 0, connection.link));
+        let words = [translated.memory, translated.last_hop.word()];
+        self.entry(extension.index()).set_words(words);
+        self.used += 1;
+        let reply_hash = self.hash(&translated.reply);
+        let reply = companion(translated.reply, translated.reply_pair, extension.index(), None);
+        let inserted = self.insert(reply, reply_hash).and_then(|reply| {
+            let flags = connection.flags.with(ConnectionFlags::TRANSLATED);
+            let connection = Connection { flags, link: Some(reply.index()), ..connection };
+            let id = self.insert(connection, hash).inspect_err(|TableFull| self.give_back(reply))?;
+            self.entry(reply.index()).set_place(extension.index(), id.index());
+            Ok(id)
+        });
+        match inserted {
+            Ok(_) => self.companions += 2,
+            Err(TableFull) => self.free(extension),
+        }
+        inserted
     }
 
     /// Both buckets are full: lets one of their connections change to its other bucket, and returns the bucket that has a
@@ -263,12 +421,27 @@ impl ConnectionTable {
         None
     }
 
-    /// Removes the connection at `id` and returns it.
+    /// Removes the connection at `id`, with its companions where it has such, and returns it; its link is its template then.
     pub fn remove(&mut self, id: ConnectionId) -> Connection {
-        let index = id.index();
-        let connection = self.entry(index).connection();
+        let connection = self.connection(id);
         debug_assert!(connection.state != ConnectionState::Free);
-        let hash = self.hash(&connection.key);
+        let template = self.template(&connection);
+        if let Some(reply) = self.reply(id).filter(|_| connection.flags.contains(ConnectionFlags::TRANSLATED)) {
+            let extension = self.extension_of(reply.index());
+            self.give_back(reply);
+            if let Some(extension) = NonZeroU32::new(extension) {
+                self.free(ConnectionId(extension));
+            }
+            self.companions -= 2;
+        }
+        self.give_back(id);
+        Connection { link: template, flags: connection.flags.without(ConnectionFlags::TRANSLATED), ..connection }
+    }
+
+    /// Takes an entry out of its bucket and frees it.
+    fn give_back(&mut self, id: ConnectionId) {
+        let index = id.index();
+        let hash = self.hash(&self.entry(index).key());
         let home = self.home(hash);
         if !self.buckets[home].forget(index) {
             let alternate = self.alternate(hash);
@@ -276,10 +449,13 @@ impl ConnectionTable {
             debug_assert!(was_there, "a connection is in its home or its alternate bucket");
             self.buckets[home].strayed -= 1;
         }
-        self.entry(index).free(self.first_free.map(|id| id.0));
+        self.free(id);
+    }
+
+    fn free(&mut self, id: ConnectionId) {
+        self.entry(id.index()).free(self.first_free.map(|id| id.0));
         self.first_free = Some(id);
-        self.len -= 1;
-        connection
+        self.used -= 1;
     }
 
     /// Looks at a bounded number of entries, so that each is looked at every two seconds, and removes those that are
@@ -386,7 +562,7 @@ impl Hit<'_> {
         self.id
     }
 
-    /// The connection as it is now.
+    /// The connection as it is now, but for the addresses of IPv6.
     #[inline(always)]
     pub fn connection(&self) -> Connection {
         self.entry.connection_of(self.key)

@@ -12,6 +12,9 @@ pub const IPV4: U16 = U16::new(0x0800);
 /// EtherType of ARP.
 pub const ARP: U16 = U16::new(0x0806);
 
+/// EtherType of IPv6.
+pub const IPV6: U16 = U16::new(0x86dd);
+
 /// The 14 bytes in front of every packet.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
