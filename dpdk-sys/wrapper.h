@@ -26,6 +26,8 @@ static const uint64_t dr_tx_offload_mbuf_fast_free = RTE_ETH_TX_OFFLOAD_MBUF_FAS
 static const uint64_t dr_mbuf_rx_ip_cksum_mask = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t dr_mbuf_rx_ip_cksum_bad = RTE_MBUF_F_RX_IP_CKSUM_BAD;
 static const uint64_t dr_mbuf_rx_ip_cksum_good = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+static const uint64_t dr_mbuf_rx_vlan = RTE_MBUF_F_RX_VLAN;
+static const uint64_t dr_mbuf_rx_vlan_stripped = RTE_MBUF_F_RX_VLAN_STRIPPED;
 static const uint64_t dr_mbuf_indirect = RTE_MBUF_F_INDIRECT;
 static const uint64_t dr_mbuf_external = RTE_MBUF_F_EXTERNAL;
 
@@ -39,6 +41,8 @@ static const size_t dr_mbuf_ol_flags = offsetof(struct rte_mbuf, ol_flags);
 static const size_t dr_mbuf_pkt_len = offsetof(struct rte_mbuf, pkt_len);
 static const size_t dr_mbuf_data_len = offsetof(struct rte_mbuf, data_len);
 static const size_t dr_mbuf_buf_len = offsetof(struct rte_mbuf, buf_len);
+static const size_t dr_mbuf_vlan_tci = offsetof(struct rte_mbuf, vlan_tci);
+static const size_t dr_mbuf_next = offsetof(struct rte_mbuf, next);
 static const size_t dr_mbuf_pool = offsetof(struct rte_mbuf, pool);
 
 /* rte_errno is a thread-local, which Rust cannot declare. */

@@ -47,9 +47,38 @@ impl Frame for Made {
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
+    fn length(&self) -> usize {
+        FRAME_BYTES
+    }
+    fn is_exclusive(&self) -> bool {
+        true
+    }
     fn is_contiguous(&self) -> bool {
         true
     }
+    // As long as it is and no longer: what is measured here changes no frame's length.
+    fn prepend(&mut self, _: usize) -> bool {
+        false
+    }
+    fn remove_front(&mut self, _: usize) -> bool {
+        false
+    }
+    fn append(&mut self, _: usize) -> bool {
+        false
+    }
+    fn truncate(&mut self, _: usize) -> bool {
+        false
+    }
+    fn copy_to(&self, offset: usize, into: &mut [u8]) -> usize {
+        let from = self.0.get(offset..).unwrap_or_default();
+        let count = from.len().min(into.len());
+        into[..count].copy_from_slice(&from[..count]);
+        count
+    }
+    fn vlan_tci(&self) -> Option<u16> {
+        None
+    }
+    fn clear_vlan_tci(&mut self) {}
     fn ip_checksum(&self) -> ChecksumStatus {
         ChecksumStatus::Good
     }
@@ -164,6 +193,10 @@ impl QueuePair for Generator {
         }
         burst.clear();
         count
+    }
+
+    fn allocate(&mut self) -> Option<Made> {
+        Some(Made([0; FRAME_BYTES]))
     }
 }
 

@@ -249,11 +249,11 @@ fn frame_for_a_port_that_refuses_is_dropped_and_counted() {
 }
 
 #[test]
-fn frame_that_is_shared_or_in_segments_is_dropped() {
+fn frame_whose_buffer_somebody_else_has_too_is_dropped() {
     use dataplane::port::FramePool;
     let mut rig = Rig::simple(Algorithm::Rr);
     let mut frame = rig.ports[0].pool().frame(&syn()).unwrap();
-    frame.set_contiguous(false);
+    frame.set_shared(true);
     assert!(rig.ports[0].inject_frame(0, frame).is_ok());
     rig.poll();
     assert_eq!(rig.dropped(NotContiguous), 1);

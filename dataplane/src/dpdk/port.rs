@@ -197,7 +197,9 @@ impl Port {
             runtime: runtime.clone(),
         });
         let pairs = (0..config.workers)
-            .map(|queue| PortQueuePair::new(started.id, queue, fast_free.clone(), started.clone()))
+            .map(|queue| {
+                PortQueuePair::new(started.id, queue, pool.clone(), fast_free.clone(), started.clone())
+            })
             .collect();
         Ok((Port { started }, pairs))
     }

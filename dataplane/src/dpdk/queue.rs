@@ -18,6 +18,7 @@ const _: () = assert!(BURST <= u16::MAX as usize);
 pub struct PortQueuePair {
     port: u16,
     queue: u16,
+    pool: MbufPool,
     /// The pool to keep MBUF_FAST_FREE's contract with; none where the port does not use it.
     fast_free: Option<MbufPool>,
     _started: Arc<StartedPort>,
@@ -25,8 +26,14 @@ pub struct PortQueuePair {
 
 impl PortQueuePair {
     /// The only handle to these two queues: the port makes one for each number when it has started.
-    pub(super) fn new(port: u16, queue: u16, fast_free: Option<MbufPool>, started: Arc<StartedPort>) -> Self {
-        PortQueuePair { port, queue, fast_free, _started: started }
+    pub(super) fn new(
+        port: u16,
+        queue: u16,
+        pool: MbufPool,
+        fast_free: Option<MbufPool>,
+        started: Arc<StartedPort>,
+    ) -> Self {
+        PortQueuePair { port, queue, pool, fast_free, _started: started }
     }
 
     /// The queue's number.
@@ -77,6 +84,11 @@ impl QueuePair for PortQueuePair {
             burst.set_len(left);
             sent
         }
+    }
+
+    #[inline]
+    fn allocate(&mut self) -> Option<Mbuf> {
+        Mbuf::allocate(&self.pool)
     }
 }
 

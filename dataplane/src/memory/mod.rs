@@ -4,14 +4,20 @@
 //! worker holds a [`MemoryQueuePair`]. Rings are bounded and frames come from a pool allocated at the start, so a
 //! worker over this port allocates nothing, as over a real one.
 
+mod frame;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::packet::ethernet::FRAME_BYTES_MIN;
-use crate::port::{Burst, ChecksumStatus, Frame, FramePool, PortStatistics, PortStatus, QueuePair};
+pub use self::frame::{MemoryFrame, MemoryPool};
+use crate::port::{Burst, Frame, PortStatistics, PortStatus, QueuePair};
+
+/// Bytes before a frame's first, as in an mbuf.
+pub const HEADROOM: usize = 128;
 
 /// How large a port in memory is.
 #[derive(Clone, Debug)]
@@ -24,8 +30,10 @@ pub struct MemoryPortConfig {
     pub tx_capacity: usize,
     /// Frames in the pool; all queues share them.
     pub frames: usize,
-    /// Bytes of the largest frame.
+    /// Bytes of the largest frame of one segment.
     pub frame_size: usize,
+    /// Bytes free before a frame's first.
+    pub headroom: usize,
     /// The port's MAC address.
     pub mac: [u8; 6],
     /// The port's MTU in bytes.
@@ -40,6 +48,7 @@ impl Default for MemoryPortConfig {
             tx_capacity: 1024,
             frames: 8192,
             frame_size: 2048,
+            headroom: HEADROOM,
             mac: [0x02, 0, 0, 0, 0, 0x01],
             mtu: 1500,
         }
@@ -105,7 +114,7 @@ impl MemoryPort {
     pub fn new(config: MemoryPortConfig) -> (MemoryPort, Vec<MemoryQueuePair>) {
         let shared = Arc::new(Shared {
             queues: (0..config.queues).map(|_| Queue::new(&config)).collect(),
-            pool: MemoryPool::new(config.frames, config.frame_size),
+            pool: MemoryPool::new(config.frames, config.frame_size, config.headroom),
             mac: config.mac,
             mtu: config.mtu,
             link_is_up: AtomicBool::new(true),
@@ -120,7 +129,21 @@ impl MemoryPort {
     /// Lets a frame arrive on a queue. False, and counted as missed or for want of a buffer, where the queue is full,
     /// the pool is empty, or the frame is larger than a buffer.
     pub fn inject(&self, queue: usize, bytes: &[u8]) -> bool {
-        match self.shared.pool.take(bytes, bytes.len()) {
+        self.inject_made(queue, self.shared.pool.take(bytes, bytes.len()))
+    }
+
+    /// The same for a frame that arrives in several segments, cut at these offsets (ascending).
+    pub fn inject_segments(&self, queue: usize, bytes: &[u8], cuts: &[usize]) -> bool {
+        self.inject_made(queue, self.shared.pool.frame_of_segments(bytes, cuts))
+    }
+
+    /// The same for a tagged frame whose outermost VLAN tag the port takes out, as af_packet and some NICs do.
+    pub fn inject_untagging(&self, queue: usize, tagged: &[u8]) -> bool {
+        self.inject_made(queue, self.shared.pool.frame_without_tag(tagged))
+    }
+
+    fn inject_made(&self, queue: usize, frame: Option<MemoryFrame>) -> bool {
+        match frame {
             Some(frame) => self.inject_frame(queue, frame).is_ok(),
             None => {
                 add(&self.shared.queues[queue].rx_no_mbuf, 1);
@@ -171,7 +194,7 @@ impl MemoryPort {
         let waiting = self.shared.queues[queue].tx.len();
         std::iter::from_fn(|| self.shared.queues[queue].tx.pop())
             .take(waiting)
-            .map(|frame| see(frame.bytes()))
+            .map(|frame| see(&whole(&frame)))
             .count()
     }
 
@@ -231,113 +254,14 @@ impl PortStatus for MemoryPort {
     }
 }
 
-/// A fixed number of frame buffers; clones are the same pool.
-#[derive(Clone, Debug)]
-pub struct MemoryPool {
-    free: Arc<ArrayQueue<Box<[u8]>>>,
-}
-
-impl MemoryPool {
-    fn new(frames: usize, frame_size: usize) -> Self {
-        let free = ArrayQueue::new(frames.max(1));
-        for _ in 0..frames {
-            // As many as fit, so none is refused.
-            drop(free.push(vec![0; frame_size].into_boxed_slice()));
-        }
-        MemoryPool { free: Arc::new(free) }
+/// All bytes of a frame.
+fn whole(frame: &MemoryFrame) -> Cow<'_, [u8]> {
+    if frame.length() == frame.bytes().len() {
+        return Cow::Borrowed(frame.bytes());
     }
-
-    /// Buffers in all.
-    pub fn capacity(&self) -> usize {
-        self.free.capacity()
-    }
-
-    /// Buffers that are free.
-    pub fn available(&self) -> usize {
-        self.free.len()
-    }
-
-    fn take(&self, bytes: &[u8], length: usize) -> Option<MemoryFrame> {
-        let mut buffer = self.free.pop()?;
-        let Some((head, tail)) = buffer.get_mut(..length).map(|data| data.split_at_mut(bytes.len())) else {
-            drop(self.free.push(buffer));
-            return None;
-        };
-        head.copy_from_slice(bytes);
-        tail.fill(0);
-        let checksum = ChecksumStatus::Unknown;
-        Some(MemoryFrame { buffer, length, is_contiguous: true, checksum, home: self.free.clone() })
-    }
-}
-
-impl FramePool for MemoryPool {
-    type Frame = MemoryFrame;
-
-    /// Padded with zeros to the shortest Ethernet frame, as a real port's.
-    fn frame(&self, bytes: &[u8]) -> Option<MemoryFrame> {
-        self.take(bytes, bytes.len().max(FRAME_BYTES_MIN))
-    }
-}
-
-/// A frame in one of the pool's buffers, which returns there when it is dropped.
-pub struct MemoryFrame {
-    buffer: Box<[u8]>,
-    length: usize,
-    is_contiguous: bool,
-    checksum: ChecksumStatus,
-    home: Arc<ArrayQueue<Box<[u8]>>>,
-}
-
-impl MemoryFrame {
-    /// Says of itself that it lies in one buffer, or that it does not.
-    pub fn set_contiguous(&mut self, is_contiguous: bool) {
-        self.is_contiguous = is_contiguous;
-    }
-
-    /// Says of itself what a NIC would of the IPv4 header checksum.
-    pub fn set_ip_checksum(&mut self, checksum: ChecksumStatus) {
-        self.checksum = checksum;
-    }
-}
-
-impl Frame for MemoryFrame {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[..self.length]
-    }
-
-    #[inline]
-    fn is_contiguous(&self) -> bool {
-        self.is_contiguous
-    }
-
-    #[inline]
-    fn ip_checksum(&self) -> ChecksumStatus {
-        self.checksum
-    }
-
-    #[inline]
-    fn prefetch(&self) {
-        crate::dpdk::prefetch::prefetch_slice_index(&self.buffer, 0);
-    }
-}
-
-impl Drop for MemoryFrame {
-    fn drop(&mut self) {
-        // The queue has room for every buffer there is; an empty boxed slice takes no memory.
-        drop(self.home.push(std::mem::take(&mut self.buffer)));
-    }
-}
-
-impl fmt::Debug for MemoryFrame {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("MemoryFrame").field(&self.bytes()).finish()
-    }
+    let mut bytes = vec![0; frame.length()];
+    frame.copy_to(0, &mut bytes);
+    Cow::Owned(bytes)
 }
 
 /// A worker's RX and TX queue of a port in memory.
@@ -395,7 +319,7 @@ impl QueuePair for MemoryQueuePair {
         }
         let received = &burst[held..];
         add(&queue.rx_packets, received.len() as u64);
-        add(&queue.rx_bytes, received.iter().map(|frame| frame.length as u64).sum());
+        add(&queue.rx_bytes, received.iter().map(|frame| frame.length() as u64).sum());
     }
 
     fn transmit(&mut self, burst: &mut Burst<MemoryFrame>) -> usize {
@@ -408,14 +332,18 @@ impl QueuePair for MemoryQueuePair {
         };
         let count = burst.len().min(limit).min(room);
         for frame in burst.drain(..count) {
-            add(&queue.tx_bytes, frame.length as u64);
+            add(&queue.tx_bytes, frame.length() as u64);
             match &mut self.verify {
-                Some(see) => see(frame.bytes()),
+                Some(see) => see(&whole(&frame)),
                 None => drop(queue.tx.push(frame)),
             }
         }
         add(&queue.tx_packets, count as u64);
         count
+    }
+
+    fn allocate(&mut self) -> Option<MemoryFrame> {
+        self.shared.pool.take(&[], 0)
     }
 }
 
@@ -456,7 +384,7 @@ fn flow_hash(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::BURST;
+    use crate::port::{BURST, ChecksumStatus, FramePool};
 
     fn port(config: MemoryPortConfig) -> (MemoryPort, MemoryQueuePair) {
         let (port, mut pairs) = MemoryPort::new(config);
@@ -559,7 +487,7 @@ mod tests {
     fn marks_on_an_injected_frame_reach_the_worker() {
         let (port, mut pair) = port(MemoryPortConfig::default());
         let mut frame = port.pool().frame(b"marked").unwrap();
-        frame.set_contiguous(false);
+        frame.set_shared(true);
         frame.set_ip_checksum(ChecksumStatus::Bad);
         port.inject_frame(0, frame).unwrap();
         let mut burst = Burst::new();
