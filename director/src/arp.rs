@@ -8,22 +8,11 @@ use std::time::Duration;
 use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
 use dataplane::packet::ethernet::BROADCAST;
 
-use crate::own_addresses::{Conflict, OwnAddresses};
+use crate::own_addresses::{OwnAddresses, Reaction};
 use crate::topology::{Interface, Topology};
 
 /// An ARP frame, ready to be sent.
 pub type ArpFrame = [u8; 60];
-
-/// What a packet means to the director's own addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reaction {
-    /// The answer to send on the interface that the packet came in on.
-    pub reply: Option<ArpFrame>,
-    /// Somebody else claims an address of ours.
-    pub is_claim: bool,
-    /// The claim, where it is news.
-    pub new_conflict: Option<Conflict>,
-}
 
 /// Looks at an ARP packet that came in on `interface`.
 pub fn react(
@@ -48,7 +37,7 @@ pub fn react(
             target_mac: packet.sender_mac,
             target_address: packet.sender_address,
         };
-        reply.to_frame(packet.sender_mac, interface.mac)
+        reply.to_frame(packet.sender_mac, interface.mac).to_vec()
     });
     let is_claim = answers(packet.sender_address);
     let claim = || own.claim(interface.id, packet.sender_address.into(), packet.sender_mac, now);

@@ -116,6 +116,8 @@ pub enum Heard {
     Moved {
         /// The one before.
         from: [u8; 6],
+        /// The new one.
+        to: [u8; 6],
     },
 }
 
@@ -273,7 +275,7 @@ impl Neighbours {
         // Its place in the queue stays: whoever is looked at too early is put back. That keeps this cheap when a
         // neighbour sends all the time.
         match before {
-            Some(from) if from != mac => Heard::Moved { from },
+            Some(from) if from != mac => Heard::Moved { from, to: mac },
             _ => Heard::Confirmed { recovered: !was_usable },
         }
     }
@@ -295,7 +297,7 @@ impl Neighbours {
         entry.unanswered = 0;
         Self::look_again(queue, key, entry, now);
         match before {
-            Some(from) if from != mac => Heard::Moved { from },
+            Some(from) if from != mac => Heard::Moved { from, to: mac },
             _ => Heard::Confirmed { recovered: !was_usable },
         }
     }
@@ -492,7 +494,7 @@ mod tests {
         let mut neighbours = one();
         arp(&mut neighbours, MAC, Duration::from_secs(1));
         let heard = arp(&mut neighbours, OTHER_MAC, Duration::from_secs(2));
-        assert_eq!(heard, Heard::Moved { from: MAC });
+        assert_eq!(heard, Heard::Moved { from: MAC, to: OTHER_MAC });
         let heard = arp(&mut neighbours, OTHER_MAC, Duration::from_secs(20));
         assert_eq!(heard, Heard::Confirmed { recovered: false });
         assert_eq!(neighbours.resolution(&route(RS)).mac, Some(OTHER_MAC));
@@ -568,11 +570,11 @@ mod tests {
         assert_eq!(neighbours.resolution(&route(RS)).mac, Some(MAC));
         assert_eq!(requests(&mut neighbours, 1000..1010), [(1000, Some(MAC))], "doubted and probed");
         let heard = neighbours.hear(HERE, RS, advertised(Some(OTHER_MAC), false, true), at);
-        assert_eq!(heard, Heard::Moved { from: MAC });
+        assert_eq!(heard, Heard::Moved { from: MAC, to: OTHER_MAC });
         assert_eq!(state(&neighbours), NeighbourState::Probing);
         assert_eq!(requests(&mut neighbours, 1010..1020), [(1010, Some(OTHER_MAC))]);
         let heard = neighbours.hear(HERE, RS, Evidence::Solicitation { mac: MAC }, at);
-        assert_eq!(heard, Heard::Moved { from: OTHER_MAC });
+        assert_eq!(heard, Heard::Moved { from: OTHER_MAC, to: MAC });
     }
 
     #[test]

@@ -32,6 +32,17 @@ pub struct Conflict {
     pub seen: Duration,
 }
 
+/// What a packet means to the director's own addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaction {
+    /// The answer to send on the interface that the packet came in on, untagged.
+    pub reply: Option<Vec<u8>>,
+    /// Somebody else claims an address of ours.
+    pub is_claim: bool,
+    /// The claim, where it is news.
+    pub new_conflict: Option<Conflict>,
+}
+
 /// An announcement to be made.
 #[derive(Clone, Copy, Debug)]
 struct Announcement {

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ctl::config::{
-    DirectorConfig, GroupName, NatConfig, Protocol, RealServerConfig, RealServerId, ServiceConfig, ServiceId,
+    DirectorConfig, Family, GroupName, NatConfig, Netmask, Protocol, RealServerConfig, RealServerId, ServiceConfig, ServiceId,
 };
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
 use dataplane::connection::StateTimeouts;
@@ -247,6 +247,7 @@ impl Services {
             let thresholds =
                 Thresholds { upper: real_server.upper_threshold, lower: real_server.lower_threshold };
             self.slots.set_thresholds(entry.slot, thresholds);
+            self.slots.set_forwarding(entry.slot, real_server.forwarding);
         }
     }
 
@@ -353,6 +354,14 @@ fn owners(services: &[ServiceConfig]) -> impl Iterator<Item = Owner> + '_ {
 /// The weight that counts for new connections.
 pub fn effective_weight(real_server: &RealServerConfig) -> u16 {
     if real_server.drain.is_some() { 0 } else { real_server.weight }
+}
+
+/// The bits of a persistent client's address that count in `family`, as workers have them.
+pub fn client_mask(netmask: Netmask, family: Family) -> u128 {
+    match family {
+        Family::V4 => u128::from(netmask.mask().to_bits()),
+        Family::V6 => u128::MAX.checked_shl(128 - u32::from(netmask.prefix_length())).unwrap_or(0),
+    }
 }
 
 /// The protocol as workers name it.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ctl::config::{RealServerId, ServiceId};
+use ctl::config::{Forwarding, RealServerId, ServiceId};
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
 use dataplane::persistence::TemplateTable;
@@ -58,6 +58,8 @@ struct Slot {
     /// What of the owner's traffic is not shown since it was zeroed.
     zeroed: TrafficCounters,
     thresholds: Thresholds,
+    /// Of the owner, the last one where vacant.
+    forwarding: Forwarding,
 }
 
 /// A slot that became vacant, and what had been sent through it for its last owner.
@@ -97,6 +99,7 @@ impl Slots {
             baseline: TrafficCounters::default(),
             zeroed: TrafficCounters::default(),
             thresholds: Thresholds::default(),
+            forwarding: Forwarding::default(),
         };
         let capacity = u32::try_from(counts.len()).expect("validation bounds the capacity");
         Slots {
@@ -169,6 +172,11 @@ impl Slots {
             slot.thresholds = thresholds;
             self.counts[number as usize].set_thresholds(thresholds);
         }
+    }
+
+    /// Packets reach the real server of slot `number` like this from now on.
+    pub fn set_forwarding(&mut self, number: u32, forwarding: Forwarding) {
+        self.slots[number as usize].forwarding = forwarding;
     }
 
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.
@@ -252,6 +260,11 @@ impl Slots {
         self.slots.iter().map(|slot| slot.owner).collect()
     }
 
+    /// How packets reach whom each slot leads to, or led to last.
+    pub fn forwardings(&self) -> Vec<Forwarding> {
+        self.slots.iter().map(|slot| slot.forwarding).collect()
+    }
+
     /// Removed real servers: slot, owner and instance of its service.
     pub fn all_removed(&self) -> impl Iterator<Item = (u32, Owner, Instance)> + '_ {
         self.removed.iter().filter_map(|&number| {
@@ -272,7 +285,7 @@ pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<
     use dataplane::dpdk::region::Pages;
     use dataplane::persistence::TemplateLimits;
 
-    let limits = TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false };
+    let limits = TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false, has_ipv6: true };
     let templates = TemplateTable::new(&limits, Pages::Ordinary).expect("memory for a test");
     let counters = WorkerCounters::new(capacity);
     let counts = dataplane::snapshot::shared_counts(capacity);

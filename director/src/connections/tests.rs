@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use ctl::config::Persistence;
-use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
+use ctl::config::{Netmask, Persistence, RealServerId};
+use dataplane::connection::{Connection, ConnectionFlags, ConnectionTable, FlowKey};
 use dataplane::dpdk::region::Pages;
 use dataplane::persistence::{TemplateKey, TemplateLimits};
 use dataplane::snapshot::Protocol as Wire;
@@ -15,7 +15,7 @@ const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 
 fn owner(host: u8) -> Owner {
     let service = ServiceId::new(Protocol::Tcp, VIP, 80);
-    Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+    Owner { service, real_server: RealServerId::new(Ipv4Addr::new(10, 0, 0, host)) }
 }
 
 fn query() -> ConnectionsQuery {
@@ -23,7 +23,7 @@ fn query() -> ConnectionsQuery {
 }
 
 fn templates() -> Arc<TemplateTable> {
-    let limits = TemplateLimits { capacity: 64, destinations: 4, keeps_call_ids: true };
+    let limits = TemplateLimits { capacity: 64, destinations: 4, keeps_call_ids: true, has_ipv6: true };
     TemplateTable::new(&limits, Pages::Ordinary).unwrap()
 }
 
@@ -48,7 +48,7 @@ fn insert(
         flags: ConnectionFlags::NONE,
         expires: Ticks(seconds * TICKS_PER_SECOND),
         destination: slot,
-        template: None,
+        ..Connection::default()
     };
     table.insert(connection, table.hash(&key)).unwrap();
 }
@@ -66,7 +66,7 @@ fn test_marks() -> HashMap<GroupName, u32> {
 
 /// The group `marked` knows its clients by networks of 256.
 fn test_services() -> [ServiceConfig; 1] {
-    let netmask = [255, 255, 255, 0].into();
+    let netmask = Netmask::ipv4([255, 255, 255, 0].into());
     let persistence = Persistence { timeout_seconds: 60, netmask, engine: None };
     [ServiceConfig { persistence: Some(persistence), ..ServiceConfig::new(of_group("marked", 1).service) }]
 }
@@ -86,6 +86,8 @@ fn listed(
         tables: Tables::new(tables.iter().map(|table| table.reader()).collect(), templates.clone(), 0),
         clock,
         filter: Filter::new(query, &owners, &test_services()),
+        forwardings: vec![Forwarding::Dr; owners.len()],
+        ranks: ranks(&owners),
         owners,
         marks: test_marks(),
         sort: query.sort,
@@ -109,7 +111,7 @@ fn small() -> [ConnectionTable; 2] {
 }
 
 fn clients(connections: &Connections) -> Vec<u32> {
-    connections.connections.iter().map(|row| row.client_address.to_bits()).collect()
+    connections.connections.iter().map(|row| bits(row.client_address) as u32).collect()
 }
 
 #[test]
@@ -138,9 +140,9 @@ fn filters_admit_what_they_say() {
     let templates = templates();
     let client = |text: &str| Some(text.parse().unwrap());
     for (query, found) in [
-        (ConnectionsQuery { vip: Some(OTHER_VIP), ..query() }, &[2][..]),
+        (ConnectionsQuery { vip: Some(OTHER_VIP.into()), ..query() }, &[2][..]),
         (ConnectionsQuery { state: Some("established".to_owned()), ..query() }, &[3, 4]),
-        (ConnectionsQuery { real_server: Some(owner(11).address), ..query() }, &[1, 5]),
+        (ConnectionsQuery { real_server: Some(owner(11).real_server), ..query() }, &[1, 5]),
         (ConnectionsQuery { client: client("0.0.0.4/31"), ..query() }, &[4, 5]),
         (ConnectionsQuery { service: Some(owner(11).service), ..query() }, &[1, 2, 3, 4, 5]),
         (ConnectionsQuery { service: Some(ServiceId::new(Protocol::Tcp, VIP, 81)), ..query() }, &[]),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ctl::config::{
-    ConnectionsConfig, Family, Netmask, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId,
+    ConnectionsConfig, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId,
     VirtualAddress,
 };
 use dataplane::clock::TICKS_PER_SECOND;
@@ -20,7 +20,7 @@ use scheduler::{HashRing, RealServer, Scheduler, SchedulerConfig};
 use super::network;
 use super::timeouts::TimeoutTable;
 use super::ways;
-use super::{Limits, Running, RunningRealServer, Services, effective_weight, wire_protocol};
+use super::{Limits, Running, RunningRealServer, Services, client_mask, effective_weight, wire_protocol};
 use crate::neighbours::{Neighbours, Resolution};
 use crate::slots::Slots;
 use crate::topology::Topology;
@@ -288,21 +288,13 @@ fn persistence(service: &ServiceConfig, group: Option<u32>) -> Option<Persistenc
     };
     Some(Persistence {
         timeout_ticks: configured.timeout_seconds.saturating_mul(TICKS_PER_SECOND),
-        netmask: mask(configured.netmask, service.family()),
+        netmask: client_mask(configured.netmask, service.family()),
         client: match configured.engine {
             None => PersistentClient::Address,
             Some(PersistenceEngine::Sip) => PersistentClient::CallId,
         },
         scope,
     })
-}
-
-/// The mask of one family's clients, as workers have it.
-pub(super) fn mask(netmask: Netmask, family: Family) -> u128 {
-    match family {
-        Family::V4 => u128::from(netmask.mask().to_bits()),
-        Family::V6 => u128::MAX.checked_shl(128 - u32::from(netmask.prefix_length())).unwrap_or(0),
-    }
 }
 
 fn options(connections: &ConnectionsConfig, limits: Limits) -> Options {

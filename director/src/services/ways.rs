@@ -10,10 +10,9 @@ const IPV6_BYTES: u16 = 40;
 /// RFC 2784: without and with a checksum.
 const GRE_BYTES: u16 = 4;
 const GRE_CHECKSUM_BYTES: u16 = 4;
-/// UDP's header and GUE's, variant 0.
+/// UDP's header and GUE's, variant 0. Remote checksum offload adds to packets that the sender's own host made, and to no
+/// forwarded one.
 const GUE_BYTES: u16 = 8 + 4;
-/// GUE's private flags and the field of remote checksum offload (`GUE_PLEN_REMCSUM`).
-const REMCSUM_BYTES: u16 = 4 + 4;
 
 /// The forwarding method as workers name it.
 pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
@@ -65,7 +64,6 @@ pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
         (TunnelType::Ipip, _) => 0,
         (TunnelType::Gre, TunnelChecksum::None) => GRE_BYTES,
         (TunnelType::Gre, _) => GRE_BYTES + GRE_CHECKSUM_BYTES,
-        (TunnelType::Gue, TunnelChecksum::Remcsum) => GUE_BYTES + REMCSUM_BYTES,
         (TunnelType::Gue, _) => GUE_BYTES,
     };
     outer + inner
@@ -92,7 +90,7 @@ mod tests {
             ("10.0.0.11", "{ type = 'gre', checksum = 'csum' }", 28),
             ("10.0.0.11", "{ type = 'gue', port = 6080 }", 32),
             ("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }", 32),
-            ("2001:db8::11", "{ type = 'gue', port = 6080, checksum = 'remcsum' }", 60),
+            ("2001:db8::11", "{ type = 'gue', port = 6080, checksum = 'remcsum' }", 52),
         ] {
             assert_eq!(overhead(&real_server(address, tunnel)), bytes, "{address} {tunnel}");
         }
