@@ -7,7 +7,7 @@ use super::director::{Director, Marks};
 use super::failure::{Failure, Refusal};
 use super::rows::engine_name;
 use crate::config::{
-    GroupName, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    self, GroupName, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
 };
 use crate::protocol::{
     AddRs, Command, Filter, OneRealServer, OneService, PersistenceChange, SetOptions, SetRs, SetVip,
@@ -31,9 +31,7 @@ pub(super) fn id_of(
     director: &mut dyn Director,
 ) -> Result<Option<ServiceId>, Failure> {
     match (service.fwmark, service.family, service.address, service.protocol) {
-        (0, _, IpAddr::V4(address), Some(protocol)) => {
-            Ok(Some(ServiceId::new(protocol, address, service.port)))
-        }
+        (0, _, address, Some(protocol)) => Ok(Some(ServiceId::new(protocol, address, service.port))),
         (mark, Some(Family::V4), ..) if mark != 0 => Ok(marks.group(mark, director)?.map(ServiceId::Group)),
         _ => Ok(None),
     }
@@ -77,7 +75,7 @@ pub(super) fn command_of(
 
 fn new_service(service: &Service) -> Result<ServiceConfig, Refusal> {
     let id = match (service.fwmark, service.family, service.address, service.protocol) {
-        (0, _, IpAddr::V4(address), Some(protocol)) => ServiceId::new(protocol, address, service.port),
+        (0, _, address, Some(protocol)) => ServiceId::new(protocol, address, service.port),
         (mark, Some(Family::V4), ..) if mark != 0 => ServiceId::Group(group_name(mark)),
         _ => return Err(Refusal::Ipv6),
     };
@@ -114,8 +112,8 @@ fn persistence_of(service: &Service) -> Result<Option<Persistence>, Refusal> {
         _ => return Err(Refusal::SchedulerOrEngine),
     };
     let netmask = match service.netmask {
-        Netmask::V4(netmask) => netmask,
-        Netmask::V6(_) => return Err(Refusal::Ipv6),
+        Netmask::V4(mask) => config::Netmask::ipv4(mask),
+        Netmask::V6(length) => config::Netmask::ipv6(length),
     };
     Ok(service.persistence.map(|timeout_seconds| Persistence { timeout_seconds, netmask, engine }))
 }
@@ -127,11 +125,11 @@ fn of_server(line: &CommandLine, id: ServiceId) -> Result<Command, Refusal> {
         ServiceId::Group(_) => server.port == 0,
     };
     if line.action == Action::DeleteServer {
-        let IpAddr::V4(address) = server.address else { return Err(Refusal::NoSuchDestination) };
+        let address = server.address;
         if !has_port_of_service {
             return Err(Refusal::NoSuchDestination);
         }
-        return Ok(Command::DelRs(OneRealServer { service: id, address }));
+        return Ok(Command::DelRs(OneRealServer { service: id, real_server: address.into() }));
     }
     // In the kernel's order: thresholds before everything.
     if server.lower_threshold > server.upper_threshold {
@@ -153,14 +151,14 @@ fn of_server(line: &CommandLine, id: ServiceId) -> Result<Command, Refusal> {
     let (upper_threshold, lower_threshold) = (server.upper_threshold, server.lower_threshold);
     if line.action == Action::AddServer {
         let real_server =
-            RealServerConfig { address, weight, mac: None, upper_threshold, lower_threshold, drain: None };
+            RealServerConfig { weight, upper_threshold, lower_threshold, ..RealServerConfig::new(address) };
         return Ok(Command::AddRs(AddRs { service: id, real_server }));
     }
     Ok(Command::SetRs(SetRs {
         weight: Some(weight),
         upper_threshold: Some(upper_threshold),
         lower_threshold: Some(lower_threshold),
-        ..SetRs::new(id, address)
+        ..SetRs::new(id, IpAddr::from(address).into())
     }))
 }
 

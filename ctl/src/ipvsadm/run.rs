@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 
 use super::bytes_of;
 use super::command::{Action, Asked, CommandLine, Opt};
@@ -182,8 +181,7 @@ impl Run<'_> {
         let about = [Refusal::ServiceExists, Refusal::NoSuchService, Refusal::ServiceNotDefined];
         let is_about_service = about.iter().any(|refusal| failure.text == refusal.to_string());
         let service = &line.service;
-        let (IpAddr::V4(address), Some(protocol), 0) = (service.address, service.protocol, service.fwmark)
-        else {
+        let (address, Some(protocol), 0) = (service.address, service.protocol, service.fwmark) else {
             return failure;
         };
         let named = VirtualAddress { protocol, address, port: service.port };

@@ -160,6 +160,10 @@ fn changed_options(connections: &ConnectionsConfig, timeouts: Timeouts) -> SetOp
             connections.creation_rate_per_worker,
             default.creation_rate_per_worker,
         ),
+        pmtu_disc: changed(connections.pmtu_disc, default.pmtu_disc),
+        tunnel_mss_clamp: changed(connections.tunnel_mss_clamp, default.tunnel_mss_clamp),
+        schedule_icmp: changed(connections.schedule_icmp, default.schedule_icmp),
+        nat_icmp_send: changed(connections.nat_icmp_send, default.nat_icmp_send),
     }
 }
 
