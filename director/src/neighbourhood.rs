@@ -11,18 +11,18 @@ use std::time::Duration;
 use ctl::mac::MacAddress;
 use dataplane::host::HostPath;
 use dataplane::packet::arp::{ArpPacket, REPLY};
-use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6, VLAN};
+use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6};
+use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::packet::{icmp, icmpv6};
 use dataplane::snapshot::InterfaceId;
 use dataplane::verdict::PuntQueue;
 
 use crate::host_interface::HostInterfaces;
-use crate::neighbour_discovery::{self, Message, NeighbourPacket};
 use crate::neighbours::{Evidence, Heard, Neighbours, Wanted};
-use crate::own_addresses::{Conflict, OwnAddresses};
+use crate::own_addresses::{Conflict, OwnAddresses, Reaction};
 use crate::rate::RateLimit;
 use crate::topology::{Interface, Topology};
-use crate::{arp, control};
+use crate::{arp, control, neighbour_discovery};
 
 /// Packets of neighbours taken from the workers in one tick: their queue holds 1024, and one costs about a microsecond.
 const NEIGHBOUR_PACKETS_PER_TICK: usize = 512;
@@ -106,9 +106,12 @@ impl Frames {
     }
 }
 
+/// EtherType of a VLAN tag (802.1Q).
+const VLAN: [u8; 2] = [0x81, 0x00];
+
 /// Between the MAC addresses and the EtherType of `interface`'s frames; none where they are untagged.
 pub fn vlan_tag(interface: &Interface) -> Option<[u8; 4]> {
-    let ([a, b], [c, d]) = (VLAN.to_bytes(), interface.vlan.to_be_bytes());
+    let ([a, b], [c, d]) = (VLAN, interface.vlan.to_be_bytes());
     (interface.vlan != 0).then_some([a, b, c, d])
 }
 
@@ -157,7 +160,7 @@ impl Neighbourhood {
             if let Some(packet) = ArpPacket::parse(&frame) {
                 self.counters.arp.punted += 1;
                 self.take_arp(topology, interface, &frame, &packet, now);
-            } else if let Some(packet) = NeighbourPacket::parse(&frame) {
+            } else if let Some(packet) = NeighbourMessage::parse(&frame) {
                 self.counters.discovery.punted += 1;
                 self.take_discovery(topology, interface, &frame, &packet, now);
             }
@@ -198,26 +201,26 @@ impl Neighbourhood {
         topology: &Topology,
         interface: &Interface,
         frame: &[u8],
-        packet: &NeighbourPacket,
+        message: &NeighbourMessage,
         now: Duration,
     ) {
-        if topology.is_own_mac(packet.source_mac) {
+        if topology.is_own_mac(message.source_mac) {
             return;
         }
-        let about = packet.about();
-        let reaction =
-            neighbour_discovery::react(&mut self.own_addresses, topology, interface, packet, now);
+        let own = &mut self.own_addresses;
+        let reaction = neighbour_discovery::react(own, topology, interface, message, now);
         let is_claim = reaction.is_claim;
-        self.carry_out(topology, interface, about.into(), reaction, now);
-        match packet.message {
-            Message::Solicitation { mac: Some(mac), .. } => {
-                let evidence = Evidence::Solicitation { mac };
-                self.hear(topology, interface.id, packet.source.into(), evidence, now);
+        let claimed = IpAddr::V6(neighbour_discovery::claimed(message));
+        self.carry_out(topology, interface, claimed, reaction, now);
+        match (message.kind, message.link_address) {
+            (NeighbourKind::Solicitation, Some(mac)) => {
+                self.hear(topology, interface.id, claimed, Evidence::Solicitation { mac }, now);
             }
-            Message::Solicitation { .. } => {}
-            Message::Advertisement { target, mac, is_solicited, is_override } => {
-                let evidence = Evidence::Advertisement { mac, is_solicited, is_override };
-                self.hear(topology, interface.id, target.into(), evidence, now);
+            (NeighbourKind::Solicitation, None) => {}
+            (NeighbourKind::Advertisement { is_solicited, overrides, .. }, mac) => {
+                let evidence = Evidence::Advertisement { mac, is_solicited, is_override: overrides };
+                self.hear(topology, interface.id, claimed, evidence, now);
+                // The host resolves its own peers, and is to hear nothing of the director's addresses.
                 if !is_claim {
                     self.frames.host_interfaces.deliver(interface.id, frame);
                 }
@@ -231,7 +234,7 @@ impl Neighbourhood {
         topology: &Topology,
         interface: &Interface,
         claimed: IpAddr,
-        reaction: crate::own_addresses::Reaction,
+        reaction: Reaction,
         now: Duration,
     ) {
         if let Some(reply) = &reaction.reply {
@@ -300,9 +303,8 @@ impl Neighbourhood {
                     frames.send(interface, &arp::request(target, source, interface.mac, request.unicast))
                 }
                 (IpAddr::V6(target), IpAddr::V6(source)) => {
-                    let mac = interface.mac;
-                    let frame = neighbour_discovery::request(target, source, mac, request.unicast);
-                    frames.send(interface, &frame)
+                    let (mac, unicast) = (interface.mac, request.unicast);
+                    frames.send(interface, &neighbour_discovery::request(target, source, mac, unicast))
                 }
                 _ => return,
             };
