@@ -42,19 +42,33 @@ pub struct DestinationCounters {
     pub packets: Counter,
     /// Bytes of these: IP total length, as IPVS counts.
     pub bytes: Counter,
+    /// Packets of it that a port took for a client (NAT).
+    pub replies: Counter,
+    /// Bytes of these.
+    pub reply_bytes: Counter,
 }
 
 /// All numbers of one worker. When it is between two bursts:
-/// `received = forwarded + punted + the sum of dropped`.
+/// `received = forwarded + punted + to host + the sum of dropped`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
     /// Frames taken from RX queues.
     pub received: Counter,
-    /// Frames sent to a real server.
+    /// Frames sent to a real server, or from one to a client.
     pub forwarded: Counter,
     /// Frames handed to the control thread.
     pub punted: Counter,
+    /// Frames handed to the host.
+    pub to_host: Counter,
+    /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
+    pub originated: Counter,
+    /// Frames that the worker made itself and a port refused.
+    pub originated_not_sent: Counter,
+    /// Frames of the host that a port took.
+    pub host_sent: Counter,
+    /// Frames of the host that a port refused.
+    pub host_not_sent: Counter,
     /// Frames dropped, by [`DropReason`].
     pub dropped: [Counter; DropReason::COUNT],
     /// Packets among those for real servers that went there by consistent hash, without a connection, by
@@ -90,6 +104,11 @@ impl WorkerCounters {
             received: Counter::default(),
             forwarded: Counter::default(),
             punted: Counter::default(),
+            to_host: Counter::default(),
+            originated: Counter::default(),
+            originated_not_sent: Counter::default(),
+            host_sent: Counter::default(),
+            host_not_sent: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             stateless: std::array::from_fn(|_| Counter::default()),
             adopted: Counter::default(),

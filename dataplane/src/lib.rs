@@ -25,6 +25,7 @@ pub mod counters;
 pub mod direct_routing;
 pub mod dpdk;
 pub mod host;
+pub mod link_layer;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;

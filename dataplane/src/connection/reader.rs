@@ -216,7 +216,7 @@ mod tests {
     fn remove(table: &mut ConnectionTable, number: u32) {
         let key = connection(number, 0, 0).key;
         let hash = table.hash(&key);
-        let removed = table.hit(&key, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
+        let removed = table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
         assert!(removed.is_some());
     }
 
@@ -242,7 +242,7 @@ mod tests {
             }
             let lasting = connection(step % LASTING, 0, step);
             let hash = table.hash(&lasting.key);
-            let mut hit = table.hit(&lasting.key, hash, None).unwrap();
+            let mut hit = table.hit(&lasting.key, &Ipv6Pair::NONE, hash, None).unwrap();
             hit.update(lasting.state, lasting.expires);
         }
     }

@@ -641,10 +641,11 @@ mod tests {
         Connection {
             key: key(number),
             state: ConnectionState::Established,
-            flags: ConnectionFlags(number as u8),
+            flags: ConnectionFlags(number as u8 & 1),
             expires: Ticks(expires),
             destination: number,
-            template: number.is_multiple_of(2).then_some(number / 2),
+            link: number.is_multiple_of(2).then_some(number / 2),
+            ..Connection::default()
         }
     }
 
@@ -656,7 +657,7 @@ mod tests {
     fn find(table: &mut ConnectionTable, number: u32) -> Option<ConnectionId> {
         let hash = table.hash(&key(number));
         let candidate = table.prefetch_candidate(hash);
-        table.hit(&key(number), hash, candidate).map(|hit| hit.id())
+        table.hit(&key(number), &Ipv6Pair::NONE, hash, candidate).map(|hit| hit.id())
     }
 
     #[test]
@@ -688,13 +689,13 @@ mod tests {
             assert_eq!(table.connection(id), expected);
             let hash = table.hash(&expected.key);
             for candidate in [table.prefetch_candidate(hash), None] {
-                let mut hit = table.hit(&expected.key, hash, candidate).unwrap();
+                let mut hit = table.hit(&expected.key, &Ipv6Pair::NONE, hash, candidate).unwrap();
                 expected.expires = expected.expires.after(1);
                 hit.update(expected.state, expected.expires);
                 assert_eq!((hit.id(), hit.connection()), (id, expected));
             }
             assert_eq!(table.remove(id), expected);
-            assert!(table.hit(&expected.key, hash, Some(id)).is_none());
+            assert!(table.hit(&expected.key, &Ipv6Pair::NONE, hash, Some(id)).is_none());
         }
     }
 

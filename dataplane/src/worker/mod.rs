@@ -14,32 +14,43 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + dropped` holds exactly.
+//! Between two rounds `received = forwarded + punted + to host + dropped` holds exactly.
+//!
+//! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
+//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
 
 mod admission;
+mod allowance;
+mod fragment;
 mod lookup;
+mod nat;
 mod open;
+mod other;
 mod parse;
 mod persist;
 mod reuse;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionTable, Event, FlowKey};
+use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
+use crate::packet::ipv6::ExtensionError;
 use crate::mailbox::MailboxReader;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
-use crate::snapshot::{SharedCounts, Snapshot};
+use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, Verdict};
 
 use admission::Admission;
-use transmit::TxLane;
+use allowance::Allowance;
+use parse::Ingress;
+use transmit::{Originated, TxLane};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -77,8 +88,11 @@ pub struct Worker<Q: QueuePair> {
     dropped: Burst<Q::Frame>,
     /// By [`PortId`].
     tx: Vec<TxLane<Q::Frame>>,
-    /// Frames of the control thread taken so far.
-    outgoing_taken: u64,
+    originated: Originated<Q::Frame>,
+    /// What may go to the host still, by [`InterfaceId`].
+    host_allowances: Vec<Allowance>,
+    /// What worker 0 took so far of the frames of the control thread, and of the host.
+    taken_from: [u64; 2],
 }
 
 /// What the passes know of one packet of the burst.
@@ -86,12 +100,24 @@ pub struct Worker<Q: QueuePair> {
 struct Packet {
     step: Step,
     key: FlowKey,
+    /// Of IPv6 only; else anything.
+    pair: Ipv6Pair,
     hash: u64,
     candidate: Option<ConnectionId>,
     event: Event,
     ttl: u8,
+    /// What follows the IP header and its extensions.
+    protocol: u8,
+    /// Where the IP header begins in the frame.
+    ip_offset: u8,
+    /// Where the transport header begins in the frame.
+    transport_offset: u16,
     /// IP total length, in bytes.
     ip_length: u16,
+    /// The interface that it came in on.
+    interface: InterfaceId,
+    /// Why its extension headers do not lead to a transport header.
+    extension_error: Option<ExtensionError>,
 }
 
 /// How far a packet has come.
@@ -99,6 +125,10 @@ struct Packet {
 enum Step {
     /// A packet of a flow, to be looked up.
     Flow,
+    /// A piece of a packet.
+    Fragment,
+    /// IP, but neither TCP, UDP nor SCTP.
+    Other,
     /// Decided.
     Done(Verdict),
 }
@@ -107,8 +137,8 @@ enum Step {
 struct Round<'a, Q: QueuePair> {
     parts: &'a mut WorkerParts<Q>,
     admission: &'a mut Admission,
-    frames: &'a Burst<Q::Frame>,
-    port: PortId,
+    frames: &'a mut Burst<Q::Frame>,
+    originated: &'a mut Originated<Q::Frame>,
     now: Ticks,
     now_seconds: u32,
 }
@@ -117,27 +147,36 @@ impl Packet {
     const EMPTY: Packet = Packet {
         step: Step::Done(Verdict::Drop(DropReason::Truncated)),
         key: FlowKey::EMPTY,
+        pair: Ipv6Pair::NONE,
         hash: 0,
         candidate: None,
         event: Event::UDP,
         ttl: 0,
+        protocol: 0,
+        ip_offset: 0,
+        transport_offset: 0,
         ip_length: 0,
+        interface: InterfaceId(0),
+        extension_error: None,
     };
 }
 
 impl<Q: QueuePair> Worker<Q> {
     /// A worker that has not received anything yet.
     pub fn new(parts: WorkerParts<Q>) -> Self {
-        let ports = parts.queues.len();
+        let (ports, now) = (parts.queues.len(), parts.clock.now());
+        let interfaces = parts.mailbox.current().interfaces.len();
         Worker {
-            admission: Admission::new(parts.clock.now()),
+            admission: Admission::new(now),
+            originated: Originated::default(),
+            host_allowances: vec![Allowance::new(now); interfaces],
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),
             packets: Box::new([Packet::EMPTY; BURST]),
             dropped: Burst::new(),
             tx: (0..ports).map(|_| TxLane::default()).collect(),
-            outgoing_taken: 0,
+            taken_from: [0; 2],
         }
     }
 
@@ -164,28 +203,33 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
-        if self.parts.index == 0 && self.parts.host.outgoing_queued() != self.outgoing_taken {
-            self.send_for_control();
+        if self.parts.index == 0 {
+            self.send_for_others();
         }
     }
 
     fn forward_burst(&mut self, port: PortId, now: Ticks, now_seconds: u32) {
         let count = self.rx.len() as u64;
-        parse::parse(&self.rx, port, self.parts.mailbox.current(), &mut self.packets);
+        let snapshot = self.parts.mailbox.current();
+        // The control thread gives every snapshot all ports.
+        let Some(facts) = snapshot.ports.get(port.index()) else { return self.drop_all() };
+        let ingress = Ingress { port: facts, snapshot, seed: self.parts.connections.seed() };
+        parse::parse(&self.rx, &ingress, &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
         let round = Round {
             parts: &mut self.parts,
             admission: &mut self.admission,
-            frames: &self.rx,
-            port,
+            frames: &mut self.rx,
+            originated: &mut self.originated,
             now,
             now_seconds,
         };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
-        self.dispose(port);
+        self.dispose(now);
+        self.send_originated();
     }
 
     fn expire(&mut self, now: Ticks) {
@@ -196,7 +240,7 @@ impl<Q: QueuePair> Worker<Q> {
         let expires_removed = snapshot.options.expire_nodest_conn;
         let is_left = |slot: u32| expires_removed && lookup::is_removed(snapshot, slot);
         connections.expire_where(now, is_left, |gone| {
-            if let Some(template) = gone.template.filter(|_| is_left(gone.destination)) {
+            if let Some(template) = gone.link.filter(|_| is_left(gone.destination)) {
                 templates.invalidate(TemplateId::from_index(template));
             }
             close(gone, now, counts, templates, counters);
@@ -206,7 +250,7 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
-/// A connection is gone: its real server has one less, and its template one less to keep.
+/// A connection, whose link is its template, is gone: its real server has one less, and its template one less to keep.
 fn close(
     gone: &Connection,
     now: Ticks,
@@ -217,7 +261,7 @@ fn close(
     if let Some(counts) = counts.get(gone.destination as usize) {
         counts.close(gone.state.is_active());
     }
-    if let Some(template) = gone.template {
+    if let Some(template) = gone.link {
         let over = if gone.expires.is_past(now) { gone.expires } else { now };
         templates.release_after(TemplateId::from_index(template), over, now);
     }
