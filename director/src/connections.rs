@@ -277,9 +277,7 @@ impl Listing {
         let (vip, group_number, virtual_port, protocol) = match template.key.scope() {
             TemplateScope::Service(key) => (key.address, 0, key.port, protocol(key.protocol)),
             // As IPVS lists them: the mark in the VIP's place. The number keeps groups without one apart.
-            TemplateScope::Group(number) => {
-                (self.mark_of(group, template.key.is_ipv6()), number, 0, None)
-            }
+            TemplateScope::Group(number) => (self.mark_of(group, template.key.is_ipv6()), number, 0, None),
         };
         let row = Row {
             order: 0,
@@ -309,7 +307,7 @@ impl Listing {
     }
 
     fn view(&self, row: Row) -> ConnectionView {
-        let real_server = self.real_server(&row);
+        let (real_server, forwarding) = (self.real_server(&row), self.forwarding(&row));
         let is_template = row.template.is_some();
         let facts = row.template.map_or(TemplateFacts { group: None, engine_data: None }, |facts| *facts);
         ConnectionView {
@@ -325,7 +323,7 @@ impl Listing {
             virtual_port: row.virtual_port,
             real_server: real_server.ip(),
             real_server_port: real_server.port(),
-            forwarding: self.forwarding(&row),
+            forwarding,
             local: row.translation.and_then(|translation| translation.local),
             worker: row.worker.map(u32::from),
         }
@@ -487,8 +485,7 @@ impl Filter {
         let is_of_network = |network: ipnet::IpNet| {
             let client = template.key.client_network();
             let difference = bits(network.addr()) ^ bits(client);
-            network.addr().is_ipv4() == client.is_ipv4()
-                && difference & bits(network.netmask()) & mask == 0
+            network.addr().is_ipv4() == client.is_ipv4() && difference & bits(network.netmask()) & mask == 0
         };
         (template.controlled > 0 || !template.expires.is_past(now))
             && self.state.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(state_of(template)))

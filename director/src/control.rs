@@ -15,7 +15,7 @@ use ctl::protocol::{Changed, Command, ErrorReply, Filter, OneRealServer};
 use ctl::request::VERBS;
 use dataplane::clock::Clock;
 use dataplane::counters::WorkerCounters;
-use dataplane::host::HostPath;
+use dataplane::host::{HostFrames, HostPath};
 use dataplane::mailbox::Publisher;
 use dataplane::port::PortStatus;
 use dataplane::snapshot::Snapshot;
@@ -25,7 +25,7 @@ use crate::connections::Tables;
 use crate::describe::describe;
 use crate::draft::{Draft, Settings};
 use crate::drain::{Drains, Ended, Moment};
-use crate::host_interface::HostInterfaces;
+use crate::host_interface::{HostInterfaces, HostThread};
 use crate::neighbourhood::Neighbourhood;
 use crate::neighbours::Neighbours;
 use crate::rate::RateLimit;
@@ -58,6 +58,8 @@ pub struct Platform {
     pub memory: String,
     /// What is wrong with that.
     pub memory_warnings: Vec<String>,
+    /// What else is not as it should be.
+    pub warnings: Vec<String>,
 }
 
 /// What [`Control`] is made of.
@@ -167,6 +169,11 @@ impl Control {
         control
     }
 
+    /// Starts the thread of the host interfaces, where there are any.
+    pub fn start_host_thread(&self, frames: Box<dyn HostFrames>) -> std::io::Result<Option<HostThread>> {
+        HostThread::start(self.neighbourhood.host_interfaces(), &self.topology, frames)
+    }
+
     /// As the tasks of the control thread share it.
     pub fn shared(self) -> SharedControl {
         Rc::new(RefCell::new(self))
@@ -260,7 +267,8 @@ impl Control {
         }
         let mut draft = Draft::new(self.services.settings());
         for (number, Ended { owner, reason }) in ended.iter().enumerate() {
-            let remove = Command::DelRs(OneRealServer { service: owner.service, real_server: owner.real_server });
+            let remove =
+                Command::DelRs(OneRealServer { service: owner.service, real_server: owner.real_server });
             // It is configured: `ended` found its slot.
             let _ = draft.edit(&remove, 0);
             if number < ENDED_DRAINS_LOGGED {

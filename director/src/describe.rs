@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use ctl::config::{
-    ClientAddress, ConnectionsConfig, Drain, Family, Forwarding, NatConfig, Netmask, Persistence, PersistenceEngine,
-    RealServerConfig, RealServerId, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+    ClientAddress, ConnectionsConfig, Drain, Family, Forwarding, NatConfig, Netmask, Persistence,
+    PersistenceEngine, RealServerConfig, RealServerId, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
 };
 use ctl::protocol::MacSource;
 use scheduler::SchedulerFlags;

@@ -236,7 +236,8 @@ impl Draft {
     fn remove_real_server(&mut self, id: ServiceId, real_server: RealServerId) -> Result<(), ErrorReply> {
         let real_server = real_server.within(id);
         let real_servers = self.service(id)?.open();
-        let place = real_servers.places.remove(&real_server).ok_or_else(|| no_real_server(id, real_server))?;
+        let place =
+            real_servers.places.remove(&real_server).ok_or_else(|| no_real_server(id, real_server))?;
         real_servers.entries[place] = None;
         Ok(())
     }

@@ -66,16 +66,7 @@ fn differing_port_keys(running: &PortConfig, given: &PortConfig) -> Vec<&'static
             [$((stringify!($key), *$key != running.$key)),+]
         }};
     }
-    let keys = differing!(
-        name,
-        device,
-        addresses,
-        rx_descriptors,
-        tx_descriptors,
-        mtu,
-        host_interface,
-        qinq,
-        vlans
-    );
+    let keys =
+        differing!(name, device, addresses, rx_descriptors, tx_descriptors, mtu, host_interface, qinq, vlans);
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -109,8 +109,11 @@ mod tests {
                     let reply = NeighbourMessage::parse(&reply).unwrap();
                     assert_eq!((reply.source, reply.target), (address(target), address(target)));
                     assert_eq!((reply.destination, reply.link_address), (address(source), Some(own_mac)));
-                    let kind =
-                        NeighbourKind::Advertisement { is_router: false, is_solicited: true, overrides: true };
+                    let kind = NeighbourKind::Advertisement {
+                        is_router: false,
+                        is_solicited: true,
+                        overrides: true,
+                    };
                     assert_eq!(reply.kind, kind);
                 }
             }

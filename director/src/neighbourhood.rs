@@ -129,6 +129,11 @@ impl Neighbourhood {
         }
     }
 
+    /// The host's part of the traffic.
+    pub fn host_interfaces(&self) -> &HostInterfaces {
+        &self.frames.host_interfaces
+    }
+
     /// Follows a change of what is configured.
     pub fn follow(
         &mut self,
@@ -313,9 +318,7 @@ impl Neighbourhood {
         });
         own_addresses.poll_announcements(topology, now, ANNOUNCED_PER_TICK, |interface, address| {
             let is_sent = match address {
-                IpAddr::V4(address) => {
-                    frames.send(interface, &arp::announcement(address, interface.mac))
-                }
+                IpAddr::V4(address) => frames.send(interface, &arp::announcement(address, interface.mac)),
                 IpAddr::V6(address) => {
                     frames.send(interface, &neighbour_discovery::announcement(address, interface.mac))
                 }

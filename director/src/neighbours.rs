@@ -252,7 +252,9 @@ impl Neighbours {
             }
             Evidence::Advertisement { mac, is_solicited, is_override } => {
                 // RFC 4861 section 7.2.5. Who answers a unicast request may leave its MAC out.
-                let Some(mac) = mac.or(entry.mac).filter(|mac| is_unicast(*mac)) else { return Heard::Ignored };
+                let Some(mac) = mac.or(entry.mac).filter(|mac| is_unicast(*mac)) else {
+                    return Heard::Ignored;
+                };
                 let is_known = entry.mac.is_none_or(|known| known == mac);
                 if !is_known && !is_override {
                     return Self::doubt(&mut self.queue, key, entry, now);
@@ -617,7 +619,8 @@ mod tests {
     #[test]
     fn silent_thousands_share_the_request_rate_round_robin() {
         let mut neighbours = Neighbours::default();
-        let addresses: Vec<_> = (0..20_000_u32).map(|i| IpAddr::from(Ipv4Addr::from(0x0a00_0100 + i))).collect();
+        let addresses: Vec<_> =
+            (0..20_000_u32).map(|i| IpAddr::from(Ipv4Addr::from(0x0a00_0100 + i))).collect();
         neighbours.retain_wanted(addresses.iter().map(|&address| wanted(address, None)), Duration::ZERO);
         let mut asked: HashMap<IpAddr, u32> = HashMap::new();
         for now in 0..40_000 {

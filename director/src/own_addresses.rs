@@ -123,7 +123,9 @@ impl OwnAddresses {
         while left > 0 {
             let is_first = !self.announcements.is_empty();
             let queue = if is_first { &self.announcements } else { &self.repeats };
-            let Some(mut next) = queue.front().copied().filter(|next| is_first || next.due <= now) else { return };
+            let Some(mut next) = queue.front().copied().filter(|next| is_first || next.due <= now) else {
+                return;
+            };
             let interfaces = self.interfaces(topology, next.address);
             let is_sent = interfaces.iter().skip(next.made).take(left).all(|interface| {
                 let is_sent = send(interface, next.address);
@@ -199,9 +201,8 @@ mod tests {
     fn claim_is_reported_once_by_each_host_and_shown_for_a_while() {
         let mut addresses = addresses();
         let vip = CONNECTED.parse().unwrap();
-        let mut claim = |mac, seconds| {
-            addresses.claim(InterfaceId(2), vip, mac, Duration::from_secs(seconds)).is_some()
-        };
+        let mut claim =
+            |mac, seconds| addresses.claim(InterfaceId(2), vip, mac, Duration::from_secs(seconds)).is_some();
         assert!(claim(HOST_MAC, 0));
         assert!(!claim(HOST_MAC, 299));
         assert!(claim([2; 6], 300));
@@ -215,10 +216,15 @@ mod tests {
 
     fn announced(addresses: &mut OwnAddresses, now: u64, limit: usize, accepts: bool) -> Vec<(u16, String)> {
         let mut sent = Vec::new();
-        addresses.poll_announcements(&two_ports(), Duration::from_millis(now), limit, |interface, address| {
-            sent.push((interface.id.0, address.to_string()));
-            accepts
-        });
+        addresses.poll_announcements(
+            &two_ports(),
+            Duration::from_millis(now),
+            limit,
+            |interface, address| {
+                sent.push((interface.id.0, address.to_string()));
+                accepts
+            },
+        );
         sent
     }
 

@@ -16,7 +16,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ctl::config::{
-    DirectorConfig, Family, GroupName, NatConfig, Netmask, Protocol, RealServerConfig, RealServerId, ServiceConfig, ServiceId,
+    DirectorConfig, Family, GroupName, NatConfig, Netmask, Protocol, RealServerConfig, RealServerId,
+    ServiceConfig, ServiceId,
 };
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
 use dataplane::connection::StateTimeouts;

@@ -238,7 +238,7 @@ impl Slots {
             sum.connections = sum.connections.wrapping_add(counters.connections.load());
             sum.packets = sum.packets.wrapping_add(counters.packets.load());
             sum.bytes = sum.bytes.wrapping_add(counters.bytes.load());
-            sum.reply_packets = sum.reply_packets.wrapping_add(counters.reply_packets.load());
+            sum.reply_packets = sum.reply_packets.wrapping_add(counters.replies.load());
             sum.reply_bytes = sum.reply_bytes.wrapping_add(counters.reply_bytes.load());
         }
         sum
@@ -285,7 +285,8 @@ pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<
     use dataplane::dpdk::region::Pages;
     use dataplane::persistence::TemplateLimits;
 
-    let limits = TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false, has_ipv6: true };
+    let limits =
+        TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false, has_ipv6: true };
     let templates = TemplateTable::new(&limits, Pages::Ordinary).expect("memory for a test");
     let counters = WorkerCounters::new(capacity);
     let counts = dataplane::snapshot::shared_counts(capacity);

@@ -373,9 +373,8 @@ mod tests {
 
     #[test]
     fn routed_address_is_reached_through_its_gateway_from_the_address_that_the_gateway_knows() {
-        let behind = |interface, source: &str, gateway: &str| {
-            Some((interface, source.to_owned(), gateway.to_owned()))
-        };
+        let behind =
+            |interface, source: &str, gateway: &str| Some((interface, source.to_owned(), gateway.to_owned()));
         assert_eq!(route("203.0.113.7"), behind(0, "10.0.0.1", "10.0.0.254"));
         assert_eq!(route("2001:db8:ff::7"), behind(1, "fe80::ff:fe00:100", "fe80::9"));
         assert_eq!(two_ports().connection("203.0.113.7".parse().unwrap()), None);

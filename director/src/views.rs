@@ -277,6 +277,7 @@ impl Control {
 
     fn warnings(&self, ports: &[PortView]) -> Vec<String> {
         let mut warnings = self.platform.memory_warnings.clone();
+        warnings.extend(self.platform.warnings.iter().cloned());
         let down = ports.iter().filter(|port| !port.link_is_up);
         warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
         warnings.extend(self.full_tables());
@@ -349,10 +350,13 @@ fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
         received: counters.received.load(),
         forwarded: counters.forwarded.load(),
         punted: counters.punted.load(),
+        to_host: counters.to_host.load(),
+        originated: counters.originated.load(),
         drops: DropReason::ALL
             .iter()
             .map(|&reason| (reason.name().to_owned(), counters.dropped(reason)))
             .collect(),
+        ..PacketTotals::default()
     }
 }
 
@@ -360,6 +364,11 @@ fn add(mut sum: PacketTotals, worker: &PacketTotals) -> PacketTotals {
     sum.received += worker.received;
     sum.forwarded += worker.forwarded;
     sum.punted += worker.punted;
+    sum.to_host += worker.to_host;
+    sum.handed_over += worker.handed_over;
+    sum.taken_over += worker.taken_over;
+    sum.fragments_held += worker.fragments_held;
+    sum.originated += worker.originated;
     for (reason, count) in &worker.drops {
         *sum.drops.entry(reason.clone()).or_default() += count;
     }
