@@ -159,7 +159,7 @@ mod tests {
         let mut drains = Drains::default();
         drains.follow(&services, 7, BEGIN);
         let (slots, _, templates) = vacant_slots(1);
-        let mut running = Services::new(slots);
+        let mut running = Services::new(slots, &Default::default());
         running.adopt(Settings { services, ..Settings::default() }, 7, 0);
         running.slots().counts(0).open();
         let template = open_template(&templates, 1, 0);
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_goes_without_state_holds_a_drain_until_it_may_come_no_more() {
         let (drains, mut services, owner, _) = rig(false);
-        services.compile(&Neighbours::default(), 0);
+        services.compile(&two_ports(), &Neighbours::default(), 0);
         services.slots().counts(0).close(false);
         let topology = two_ports();
         let snapshot = services.snapshot(&topology, &Neighbours::default());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ctl::mac::MacAddress;
 use dataplane::host::HostPath;
 use dataplane::packet::arp::{ArpPacket, REPLY};
-use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6};
+use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6, VLAN};
 use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::packet::{icmp, icmpv6};
 use dataplane::snapshot::InterfaceId;
@@ -106,12 +106,9 @@ impl Frames {
     }
 }
 
-/// EtherType of a VLAN tag (802.1Q).
-const VLAN: [u8; 2] = [0x81, 0x00];
-
 /// Between the MAC addresses and the EtherType of `interface`'s frames; none where they are untagged.
 pub fn vlan_tag(interface: &Interface) -> Option<[u8; 4]> {
-    let ([a, b], [c, d]) = (VLAN, interface.vlan.to_be_bytes());
+    let ([a, b], [c, d]) = (VLAN.to_bytes(), interface.vlan.to_be_bytes());
     (interface.vlan != 0).then_some([a, b, c, d])
 }
 

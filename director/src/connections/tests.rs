@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ctl::config::{Netmask, Persistence, RealServerId};
-use dataplane::connection::{Connection, ConnectionFlags, ConnectionTable, FlowKey};
+use dataplane::connection::{Connection, ConnectionFlags, ConnectionTable, FlowKey, Ipv6Pair};
 use dataplane::dpdk::region::Pages;
 use dataplane::persistence::{TemplateKey, TemplateLimits};
 use dataplane::snapshot::Protocol as Wire;
@@ -158,8 +158,11 @@ fn row_says_what_the_entry_holds() {
     let all = listed(&[&second], &templates(), &query());
     let row = &all.connections[0];
     assert_eq!((row.protocol, &*row.state, row.expires_seconds), (Some(Protocol::Udp), "UDP", 20));
-    assert_eq!((row.client_port, row.virtual_address, row.virtual_port), (5000, OTHER_VIP, 80));
-    assert_eq!((row.real_server, row.worker, row.is_template), (owner(12).address, Some(0), false));
+    assert_eq!((row.client_port, row.virtual_address, row.virtual_port), (5000, OTHER_VIP.into(), 80));
+    assert_eq!(
+        (row.real_server, row.worker, row.is_template),
+        (owner(12).real_server.address, Some(0), false)
+    );
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
     let rows = of_kind(EntryKind::Templates).connections;
     let [call, client, group] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((&*client.state, client.client_port, client.worker), ("ASSURED", 0, None));
-    assert_eq!((client.virtual_address, client.virtual_port), (VIP, 80));
+    assert_eq!((client.virtual_address, client.virtual_port), (VIP.into(), 80));
     assert_eq!((&*group.state, group.protocol), ("NONE", None));
     assert_eq!(group.virtual_address, Ipv4Addr::new(0, 0, 0, 5), "the mark, as IPVS has it");
     assert_eq!((call.engine_data.as_deref(), call.virtual_port), (Some("a@b"), 5060));
@@ -193,7 +196,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
 fn template_of_a_network_is_found_by_every_client_in_it() {
     let templates = templates();
     let [service] = test_services();
-    let mask = service.persistence.unwrap().netmask.to_bits();
+    let mask = service.persistence.unwrap().netmask.mask().to_bits();
     let key = TemplateKey::for_group([198, 51, 100, 7], mask, 70);
     templates.open(&key, Ticks(0), 100 * TICKS_PER_SECOND, 2, b"").unwrap();
     for (client, found) in
@@ -215,7 +218,7 @@ fn templates_of_groups_without_a_mark_have_no_vip_and_stay_apart_by_service() {
     let sort = ConnectionOrder::Service;
     let all = listed(&[], &templates, &ConnectionsQuery { kind: EntryKind::Templates, sort, ..query() });
     assert_eq!(clients(&all), [1, 3, 2, 4]);
-    let said = |row: &ConnectionView| (row.group.unwrap().to_string(), row.virtual_address.to_bits());
+    let said = |row: &ConnectionView| (row.group.unwrap().to_string(), bits(row.virtual_address));
     let said: Vec<_> = all.connections.iter().map(said).collect();
     let (marked, unmarked) = (("marked".to_owned(), 5), ("unmarked".to_owned(), 0));
     assert_eq!(said, [marked.clone(), marked, unmarked.clone(), unmarked]);
@@ -264,7 +267,7 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
                     let key =
                         FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
                     let hash = table.hash(&key);
-                    match table.hit(&key, hash, None).map(|hit| hit.id()) {
+                    match table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()) {
                         Some(id) => _ = table.remove(id),
                         None => insert_fleeting(&mut table, key, hash),
                     }
@@ -275,12 +278,14 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
         });
         let owners = vec![Some(owner(12)), Some(owner(11))];
         for offset in [0, 500, 999_000] {
-            let query = ConnectionsQuery { vip: Some(VIP), offset, limit: 1000, ..query() };
+            let query = ConnectionsQuery { vip: Some(VIP.into()), offset, limit: 1000, ..query() };
             let listing = Listing {
                 tables: Tables::new(vec![reader.clone()], templates(), 0),
                 clock: Clock::manual().0,
                 filter: Filter::new(&query, &owners, &[]),
                 owners: owners.clone(),
+                forwardings: vec![Forwarding::Dr; 2],
+                ranks: ranks(&owners),
                 marks: test_marks(),
                 sort: query.sort,
                 descending: false,
