@@ -406,7 +406,7 @@ fn read<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, ErrorRep
             return bad(format!("{root}byte {}: not JSON: {}", offset.max(1), clip(raw)));
         }
         let mut end = walk(json, offset, |_| false);
-        let explained = explain(raw, json.get(end.value));
+        let explained = explain(raw, json.get(end.value), &place(root, &end.steps));
         end.steps.extend(explained.key.as_deref().map(Step::Key));
         let place = place(root, &end.steps);
         // As good as one that a check finds later.

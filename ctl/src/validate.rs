@@ -28,8 +28,9 @@ mod services;
 
 pub use connections::{CONN_REUSE_MODE, TIMEOUT_SECONDS};
 pub use director::{
-    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB,
-    REAL_SERVER_CAPACITY, SERVICE_CAPACITY, TEMPLATE_CAPACITY, WORKERS_MAX,
+    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, FRAGMENT_CAPACITY, HOST_PACKETS_PER_SECOND,
+    ICMP_PACKETS_PER_SECOND, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB, REAL_SERVER_CAPACITY, SERVICE_CAPACITY,
+    TEMPLATE_CAPACITY, WORKERS_MAX,
 };
 pub use nat::LOCAL_ADDRESSES_MAX;
 pub use ports::{
@@ -37,7 +38,7 @@ pub use ports::{
     PORTS_MAX, VLAN_ID,
 };
 pub use routes::ROUTES_MAX;
-pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, SLOW_START_SECONDS, THRESHOLD};
+pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, PREFIX_LENGTH, SLOW_START_SECONDS, THRESHOLD};
 pub use services::TIMEOUT_SETS_MAX;
 
 /// Which ports there are, for people.
@@ -282,5 +283,7 @@ fn range_problem<T: PartialOrd + fmt::Display>(
     Some(Problem::invalid(place, message).help(format!("give a whole number from {min} to {max}")))
 }
 
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod tests;

@@ -325,6 +325,12 @@ impl From<IpAddr> for RealServerId {
     }
 }
 
+impl From<[u8; 4]> for RealServerId {
+    fn from(address: [u8; 4]) -> RealServerId {
+        RealServerId::new(address)
+    }
+}
+
 impl fmt::Display for RealServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {

@@ -373,7 +373,7 @@ mod tests {
     use super::*;
 
     fn service(address: [u8; 4]) -> ServiceRow {
-        ServiceRow::new(&ServiceConfig::new(ServiceId::new(Protocol::Tcp, address.into(), 80)))
+        ServiceRow::new(&ServiceConfig::new(ServiceId::new(Protocol::Tcp, address, 80)))
     }
 
     fn sorted(mut rows: Vec<ServiceRow>) -> Vec<String> {

@@ -206,6 +206,10 @@ fn check_host_interfaces(ports: &[PortConfig], problems: &mut Vec<Problem>) {
                 continue;
             }
             if let Some(first) = names.get(&name) {
+                // Two of one name are told above.
+                if *first == described(&interface) {
+                    continue;
+                }
                 let message = format!("`{name}` is the host interface of {first} already");
                 let help = "give every interface a host interface of its own, or \"off\"";
                 problems.push(Problem::invalid(place, message).help(help));

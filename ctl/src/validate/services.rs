@@ -408,11 +408,12 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
             if self.connected.gateway_to(address).is_some() {
                 return None;
             }
-            let networks = &self.networks;
-            let message = format!(
-                "{address} is in no directly connected network ({networks}), and no route leads there"
-            );
-            return problem(message);
+            let is_alone = self.surroundings.routes.is_empty();
+            let and = if is_alone { "" } else { ", and no route leads there" };
+            return problem(format!(
+                "{address} is in no directly connected network ({}){and}",
+                self.networks
+            ));
         };
         let role = role_in_network(address, network)?;
         problem(format!("{address} is {role} of {network} on {interface}"))
