@@ -20,8 +20,8 @@ use dataplane::packet::checksum;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{BURST, Burst, ChecksumStatus, Frame, PortId, QueuePair};
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, Options, PortSnapshot, Protocol, Service, ServiceKey,
-    SharedCounts, Snapshot, shared_counts,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, Options, PortSnapshot,
+    Protocol, Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::verdict::StatelessReason;
 use dataplane::worker::{Worker, WorkerParts};
@@ -202,7 +202,8 @@ impl QueuePair for Generator {
 
 fn snapshot(counts: &SharedCounts, creation_rate_per_worker: u32) -> Snapshot {
     let mut snapshot = Snapshot {
-        ports: vec![PortSnapshot { mac: OWN_MAC }],
+        ports: vec![PortSnapshot { mac: OWN_MAC, untagged: Some(InterfaceId(0)), ..PortSnapshot::default() }],
+        interfaces: vec![InterfaceSnapshot { mac: OWN_MAC, mtu: 1500, ..InterfaceSnapshot::default() }],
         options: Options { creation_rate_per_worker, ..Options::default() },
         ..Snapshot::default()
     };
@@ -317,7 +318,8 @@ fn main() -> ExitCode {
     let counters = WorkerCounters::new(REAL_SERVERS as usize);
     let seen =
         Arc::new(std::sync::Mutex::new(Seen { by_flow: vec![255; established as usize], ..Seen::default() }));
-    let limits = TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false };
+    let limits =
+        TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false, has_ipv6: false };
     let worker = Worker::new(WorkerParts {
         index: 0,
         workers: 1,

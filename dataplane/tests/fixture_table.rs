@@ -94,12 +94,8 @@ fn each_packet_gets_its_verdict() {
         ("other unicast MAC", changed(syn(), |frame| frame[5] ^= 1), Drop(WrongMac)),
         ("broadcast MAC, unicast IP", changed(syn(), |frame| frame[..6].fill(255)), Drop(WrongMac)),
         ("multicast MAC", changed(syn(), |frame| frame[0] |= 1), Drop(WrongMac)),
-        (
-            "IPv6",
-            changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])),
-            Drop(UnknownEtherType),
-        ),
-        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownEtherType)),
+        ("IPv6", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])), Drop(BadIpHeader)),
+        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownVlan)),
         (
             "802.3 length",
             changed(syn(), |frame| frame[12..14].copy_from_slice(&[0, 46])),
@@ -222,10 +218,10 @@ fn each_packet_gets_its_verdict() {
         }
         if expected == Punt {
             let mut punted = Vec::new();
-            let queue = if frame[12..14] == [8, 6] { PuntQueue::Arp } else { PuntQueue::Echo };
+            let queue = if frame[12..14] == [8, 6] { PuntQueue::Neighbour } else { PuntQueue::Echo };
             assert_eq!(
                 dataplane::host::HostPath::next_punted(&rig.host, queue, &mut punted),
-                Some(PortId(0)),
+                Some(dataplane::snapshot::InterfaceId(0)),
                 "{name}"
             );
             assert_eq!(punted, frame, "{name}");
@@ -280,8 +276,8 @@ fn flood_of_pings_leaves_the_way_free_for_arp() {
     }
     rig.pass(&arp([10, 0, 0, 11], DIP, own_mac(0)));
     let mut punted = Vec::new();
-    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Arp, &mut punted);
-    assert_eq!(port, Some(PortId(0)));
+    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Neighbour, &mut punted);
+    assert_eq!(port, Some(dataplane::snapshot::InterfaceId(0)));
     rig.assert_conservation();
 }
 

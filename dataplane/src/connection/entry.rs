@@ -104,7 +104,10 @@ impl LastHop {
 
     pub(super) fn from_word(word: u64) -> LastHop {
         let [a, b, c, d, e, f, low, high] = word.to_le_bytes();
-        LastHop { mac: [a, b, c, d, e, f], interface: InterfaceId(u16::from_le_bytes([low, high]) & !IS_LAST_HOP) }
+        LastHop {
+            mac: [a, b, c, d, e, f],
+            interface: InterfaceId(u16::from_le_bytes([low, high]) & !IS_LAST_HOP),
+        }
     }
 }
 
@@ -126,6 +129,19 @@ pub struct Connection {
     /// The persistence template that controls it, below `u32::MAX`; of a translated one the reply, whose extension has the
     /// template ([`super::ConnectionTable::template`]).
     pub link: Option<u32>,
+}
+
+/// What a packet that changes nothing needs of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub state: ConnectionState,
+    /// What else is known of it.
+    pub flags: ConnectionFlags,
+    /// When it is gone unless a packet comes.
+    pub expires: Ticks,
+    /// Destination slot of its real server.
+    pub destination: u32,
 }
 
 /// An entry, used or free. All zeros is a free one.
@@ -180,6 +196,14 @@ impl Entry {
     #[inline(always)]
     pub(super) fn connection(&self) -> Connection {
         self.connection_of(self.key())
+    }
+
+    /// The little that every packet needs of it.
+    #[inline(always)]
+    pub(super) fn standing(&self) -> Standing {
+        let life = self.life.load(Relaxed);
+        let destination = self.slot();
+        Standing { state: state(life), flags: flags(life), expires: expires(life), destination }
     }
 
     /// The same where the key is known: the compiler does not leave out a relaxed load that nobody needs.

@@ -124,7 +124,6 @@ impl Record {
 }
 
 impl Entries {
-
     pub(super) fn capacity(&self) -> u32 {
         self.slots.len() as u32 - 1
     }
@@ -216,7 +215,8 @@ mod tests {
     fn remove(table: &mut ConnectionTable, number: u32) {
         let key = connection(number, 0, 0).key;
         let hash = table.hash(&key);
-        let removed = table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
+        let removed =
+            table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
         assert!(removed.is_some());
     }
 
@@ -283,7 +283,9 @@ mod tests {
         assert_eq!(reader.used_bound(), 61);
         let mut seen: Vec<_> = (0..100)
             .step_by(7)
-            .flat_map(|from| reader.clone().read(from, 7).map(|copy| number(&copy.connection)).collect::<Vec<_>>())
+            .flat_map(|from| {
+                reader.clone().read(from, 7).map(|copy| number(&copy.connection)).collect::<Vec<_>>()
+            })
             .collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..60).filter(|number| number % 3 != 0).collect::<Vec<_>>());

@@ -91,8 +91,8 @@ pub struct NeighbourMessage {
 }
 
 impl NeighbourMessage {
-    /// Reads a whole frame; none unless it is valid by RFC 4861 sections 7.1.1 and 7.1.2 and unfragmented (RFC 6980). MACs of many,
-    /// and zero, are nobody's.
+    /// Reads a whole frame; none unless it is valid by RFC 4861 sections 7.1.1 and 7.1.2 and unfragmented (RFC 6980). MACs of
+    /// many, and zero, are nobody's.
     pub fn parse(frame: &[u8]) -> Option<NeighbourMessage> {
         let (ethernet, packet) = EthernetHeader::read(frame)?;
         if ethernet.ether_type != ethernet::IPV6 || !is_one_station(ethernet.source) {
@@ -135,7 +135,7 @@ impl NeighbourMessage {
             }
             NeighbourKind::Solicitation => true,
             NeighbourKind::Advertisement { is_solicited, .. } => {
-                !self.source.is_unspecified() && !(self.destination.is_multicast() && is_solicited)
+                !(self.source.is_unspecified() || self.destination.is_multicast() && is_solicited)
             }
         }
     }
@@ -196,7 +196,7 @@ fn is_one_station(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }
 
-/// The solicited-node address of `address`: ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1).
+/// The solicited-node address of `address`: ff02::1:ff00:0 and its last three bytes (RFC 4291 section 2.7.1).
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])

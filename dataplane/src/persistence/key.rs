@@ -73,7 +73,11 @@ impl TemplateKey {
         let network = Ipv6Addr::from_bits(client.to_bits() & netmask);
         let pair = Ipv6Pair::new(network.octets(), vip.octets());
         let [digest, other] = seed.digests(&pair);
-        TemplateKey { client: digest, service: service(other as u32, virtual_port, protocol.0, CLIENT | IPV6), pair }
+        TemplateKey {
+            client: digest,
+            service: service(other as u32, virtual_port, protocol.0, CLIENT | IPV6),
+            pair,
+        }
     }
 
     /// Clients of one network, of IPv6, at a group of virtual services.

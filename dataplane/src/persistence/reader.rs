@@ -6,11 +6,11 @@
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::key::TemplateKey;
-use crate::connection::Ipv6Pair;
-use crate::connection::reader::PairEntry;
 use super::table::TemplateTable;
 use crate::atomic::AtomicU64;
 use crate::clock::Ticks;
+use crate::connection::Ipv6Pair;
+use crate::connection::reader::PairEntry;
 
 /// Bytes kept of a Call-ID.
 pub const CALL_ID_BYTES: usize = 63;
@@ -91,7 +91,8 @@ impl TemplateTable {
                 let name = bucket.name(way);
                 let index = name.index() as usize;
                 let also = |key: &TemplateKey| {
-                    let text = key.has_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten();
+                    let text =
+                        key.has_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten();
                     (text, self.pair(index, key))
                 };
                 let (template, (text, pair)) = self.entries.get(index)?.copy(also)?;

@@ -40,12 +40,12 @@ use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
 use crate::host::HostQueues;
-use crate::packet::ipv6::ExtensionError;
 use crate::mailbox::MailboxReader;
+use crate::packet::ipv6::ExtensionError;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
@@ -99,6 +99,12 @@ pub struct Worker<Q: QueuePair> {
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     step: Step,
+    /// Where it is ready: the port that it leaves by.
+    exit: PortId,
+    /// Where it is ready: it comes from the real server, not from the client.
+    is_reply: bool,
+    /// Where it is forwarded or ready: the real server's destination slot.
+    slot: u32,
     key: FlowKey,
     /// Of IPv6 only; else anything.
     pair: Ipv6Pair,
@@ -120,7 +126,7 @@ struct Packet {
     extension_error: Option<ExtensionError>,
 }
 
-/// How far a packet has come.
+/// How far a packet has come: what is to be judged still, or its [`Verdict`], in two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A packet of a flow, to be looked up.
@@ -129,8 +135,16 @@ enum Step {
     Fragment,
     /// IP, but neither TCP, UDP nor SCTP.
     Other,
-    /// Decided.
-    Done(Verdict),
+    /// [`Verdict::Forward`].
+    Forward,
+    /// [`Verdict::Ready`].
+    Ready,
+    /// [`Verdict::Punt`].
+    Punt(PuntQueue),
+    /// [`Verdict::Host`].
+    Host,
+    /// [`Verdict::Drop`].
+    Drop(DropReason),
 }
 
 /// What pass 4 works with.
@@ -145,7 +159,10 @@ struct Round<'a, Q: QueuePair> {
 
 impl Packet {
     const EMPTY: Packet = Packet {
-        step: Step::Done(Verdict::Drop(DropReason::Truncated)),
+        step: Step::Drop(DropReason::Truncated),
+        exit: PortId(0),
+        is_reply: false,
+        slot: 0,
         key: FlowKey::EMPTY,
         pair: Ipv6Pair::NONE,
         hash: 0,
@@ -159,6 +176,23 @@ impl Packet {
         interface: InterfaceId(0),
         extension_error: None,
     };
+
+    /// It ends in this verdict.
+    fn settle(&mut self, verdict: Verdict) {
+        self.step = match verdict {
+            Verdict::Forward(slot) => {
+                self.slot = slot;
+                Step::Forward
+            }
+            Verdict::Ready(Ready { slot, port, is_reply }) => {
+                (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
+                Step::Ready
+            }
+            Verdict::Punt(queue) => Step::Punt(queue),
+            Verdict::Host => Step::Host,
+            Verdict::Drop(reason) => Step::Drop(reason),
+        };
+    }
 }
 
 impl<Q: QueuePair> Worker<Q> {
@@ -169,7 +203,7 @@ impl<Q: QueuePair> Worker<Q> {
         Worker {
             admission: Admission::new(now),
             originated: Originated::default(),
-            host_allowances: vec![Allowance::new(now); interfaces],
+            host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),
@@ -213,7 +247,14 @@ impl<Q: QueuePair> Worker<Q> {
         let snapshot = self.parts.mailbox.current();
         // The control thread gives every snapshot all ports.
         let Some(facts) = snapshot.ports.get(port.index()) else { return self.drop_all() };
-        let ingress = Ingress { port: facts, snapshot, seed: self.parts.connections.seed() };
+        let ingress = Ingress {
+            mac: facts.mac,
+            untagged: facts.untagged,
+            is_secure: snapshot.options.secure_tcp,
+            port: facts,
+            snapshot,
+            seed: self.parts.connections.seed(),
+        };
         parse::parse(&self.rx, &ingress, &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);

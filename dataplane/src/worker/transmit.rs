@@ -9,7 +9,7 @@ use crate::host::Origin;
 use crate::packet::ethernet;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, ForwardingMethod, Snapshot, Way};
-use crate::verdict::{DropReason, Ready, Verdict};
+use crate::verdict::DropReason;
 use crate::{direct_routing, link_layer};
 
 /// Times that a port which takes only part of a burst is offered the rest.
@@ -67,7 +67,7 @@ impl<Q: QueuePair> Worker<Q> {
         let exit = rewrite(&mut self.rx, packets, self.parts.mailbox.current());
         match exit.and_then(|exit| self.parts.queues.get_mut(exit.index())) {
             Some(queue) => {
-                let records = packets.iter().filter_map(record);
+                let records = packets.iter().map(record);
                 send(queue, &mut self.rx, records, &self.parts.counters);
             }
             None => self.sort(now),
@@ -82,19 +82,16 @@ impl<Q: QueuePair> Worker<Q> {
         let snapshot = self.parts.mailbox.current();
         for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
             let (frame, reason) = match packet.step {
-                Step::Done(verdict @ (Verdict::Forward(_) | Verdict::Ready(_))) => {
-                    let lane = exit(verdict, snapshot).and_then(|port| self.tx.get_mut(port.index()));
-                    match (lane, record(packet)) {
-                        (Some(lane), Some(record)) => {
-                            lane.frames.push(frame);
-                            lane.records.push(record);
-                            continue;
-                        }
-                        // The control thread gives no real server a port that does not exist.
-                        _ => (frame, DropReason::NoRealServer),
+                Step::Forward | Step::Ready => match self.tx.get_mut(packet.exit.index()) {
+                    Some(lane) => {
+                        lane.frames.push(frame);
+                        lane.records.push(record(packet));
+                        continue;
                     }
-                }
-                Step::Done(Verdict::Punt(queue)) => {
+                    // The control thread gives no real server a port that does not exist.
+                    None => (frame, DropReason::NoRealServer),
+                },
+                Step::Punt(queue) => {
                     untag(&mut frame, packet);
                     match self.parts.host.punt(queue, packet.interface, frame) {
                         Ok(()) => {
@@ -104,7 +101,7 @@ impl<Q: QueuePair> Worker<Q> {
                         Err(frame) => (frame, DropReason::PuntQueueFull),
                     }
                 }
-                Step::Done(Verdict::Host) => {
+                Step::Host => {
                     let rate = snapshot.options.host_packets_per_second / self.parts.workers.max(1);
                     let allowance = self.host_allowances.get_mut(packet.interface.index());
                     untag(&mut frame, packet);
@@ -119,7 +116,7 @@ impl<Q: QueuePair> Worker<Q> {
                         },
                     }
                 }
-                Step::Done(Verdict::Drop(reason)) => (frame, reason),
+                Step::Drop(reason) => (frame, reason),
                 // Pass 4 leaves none behind.
                 Step::Flow | Step::Fragment | Step::Other => (frame, DropReason::NoConnection),
             };
@@ -196,24 +193,11 @@ fn send_one<Q: QueuePair>(queues: &mut [Q], port: PortId, frame: Q::Frame) -> bo
 
 /// What is counted where the packet is sent.
 #[inline(always)]
-fn record(packet: &Packet) -> Option<Record> {
-    let ip_length = packet.ip_length;
-    match packet.step {
-        Step::Done(Verdict::Forward(slot)) => Some(Record { slot, ip_length, is_reply: false }),
-        Step::Done(Verdict::Ready(Ready { slot, is_reply, .. })) => {
-            Some(Record { slot, ip_length, is_reply })
-        }
-        _ => None,
-    }
-}
-
-/// The port by which a packet leaves.
-#[inline(always)]
-fn exit(verdict: Verdict, snapshot: &Snapshot) -> Option<PortId> {
-    match verdict {
-        Verdict::Forward(slot) => Some(snapshot.destinations.get(slot as usize)?.port),
-        Verdict::Ready(Ready { port, .. }) => Some(port),
-        _ => None,
+fn record(packet: &Packet) -> Record {
+    Record {
+        slot: packet.slot,
+        ip_length: packet.ip_length,
+        is_reply: packet.step == Step::Ready && packet.is_reply,
     }
 }
 
@@ -234,31 +218,26 @@ fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &S
     let mut only = None;
     let mut all_leave_by_it = true;
     for (frame, packet) in frames.iter_mut().zip(packets) {
-        let destination = match packet.step {
-            Step::Done(Verdict::Forward(slot)) => snapshot.destinations.get(slot as usize),
-            Step::Done(Verdict::Ready(Ready { port, .. })) => {
-                all_leave_by_it &= *only.get_or_insert(port) == port;
-                continue;
+        if packet.step == Step::Forward
+            && let Some(destination) = snapshot.destinations.get(packet.slot as usize)
+        {
+            packet.exit = destination.port;
+            let is_plain = destination.method == ForwardingMethod::Direct
+                && destination.vlan == 0
+                && usize::from(packet.ip_offset) == ethernet::HEADER_BYTES;
+            if !is_plain {
+                rewrite_otherwise(frame, packet, destination, snapshot);
+                all_leave_by_it &= packet.step == Step::Forward;
+            } else if packet.key.is_ipv6() {
+                direct_routing::rewrite_ipv6(frame.bytes_mut(), destination);
+            } else {
+                direct_routing::rewrite(frame.bytes_mut(), destination);
             }
-            _ => None,
-        };
-        match destination {
-            Some(destination) => {
-                let is_plain = destination.method == ForwardingMethod::Direct
-                    && destination.vlan == 0
-                    && usize::from(packet.ip_offset) == ethernet::HEADER_BYTES;
-                if !is_plain {
-                    rewrite_otherwise(frame, packet, destination, snapshot);
-                } else if packet.key.is_ipv6() {
-                    direct_routing::rewrite_ipv6(frame.bytes_mut(), destination);
-                } else {
-                    direct_routing::rewrite(frame.bytes_mut(), destination);
-                }
-                all_leave_by_it &= *only.get_or_insert(destination.port) == destination.port
-                    && matches!(packet.step, Step::Done(Verdict::Forward(_)));
-            }
-            None => all_leave_by_it = false,
+        } else if packet.step != Step::Ready {
+            all_leave_by_it = false;
+            continue;
         }
+        all_leave_by_it &= *only.get_or_insert(packet.exit) == packet.exit;
     }
     only.filter(|_| all_leave_by_it)
 }
@@ -271,19 +250,19 @@ fn rewrite_otherwise<F: Frame>(
     destination: &Destination,
     snapshot: &Snapshot,
 ) {
-    let Step::Done(Verdict::Forward(slot)) = packet.step else { return };
-    let written = match snapshot.ways.get(slot as usize) {
+    let written = match snapshot.ways.get(packet.slot as usize) {
         Some(Way::Tunnel(tunnel)) => tunnel::encapsulate(frame, packet, destination, tunnel),
         _ => {
             if let Some(ip) = frame.bytes_mut().get_mut(usize::from(packet.ip_offset)..) {
                 direct_routing::decrement_ttl(ip);
             }
-            let written = link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan);
+            let written =
+                link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan);
             written.map(drop).ok_or(DropReason::NoHeadroom)
         }
     };
     if let Err(reason) = written {
-        packet.step = Step::Done(Verdict::Drop(reason));
+        packet.step = Step::Drop(reason);
     }
 }
 

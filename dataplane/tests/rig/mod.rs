@@ -15,8 +15,8 @@ use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePai
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
-    Snapshot, shared_counts,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, PortSnapshot, Protocol,
+    Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
@@ -88,8 +88,16 @@ pub struct Rig {
 pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for port in 0..ports as u8 {
-        snapshot.ports.push(PortSnapshot { mac: own_mac(port) });
-        snapshot.addresses.insert(Ipv4Addr::new(10, port, 0, 1), AddressRole::Dip(PortId(port)));
+        let interface = InterfaceId(port.into());
+        let facts = PortSnapshot { mac: own_mac(port), untagged: Some(interface), ..PortSnapshot::default() };
+        snapshot.ports.push(facts);
+        snapshot.interfaces.push(InterfaceSnapshot {
+            port: PortId(port),
+            mac: own_mac(port),
+            mtu: 1500,
+            ..InterfaceSnapshot::default()
+        });
+        snapshot.addresses.insert([10, port, 0, 1].into(), AddressRole::Dip(interface));
     }
     snapshot.addresses.insert(VIP.into(), AddressRole::Vip);
     snapshot.destinations = vec![Destination::default(); SLOTS];
@@ -103,9 +111,10 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
             is_quiesced: rs.weight == 0 || rs.is_drained,
             ..Destination::default()
         };
-        snapshot
-            .addresses
-            .insert(Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8), AddressRole::RealServer(port));
+        snapshot.addresses.insert(
+            [10, rs.port, 0, 11 + rs.slot as u8].into(),
+            AddressRole::Neighbour(InterfaceId(rs.port.into())),
+        );
     }
     for member in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS), (Protocol::SCTP, DIAMETER)] {
         add_service(&mut snapshot, counts, algorithm, real_servers, &[member], |_| {});
@@ -161,7 +170,7 @@ pub fn add_service(
 
 /// A template table with room for every test's clients.
 pub fn template_limits() -> TemplateLimits {
-    TemplateLimits { capacity: 1024, destinations: SLOTS as u32, keeps_call_ids: true }
+    TemplateLimits { capacity: 1024, destinations: SLOTS as u32, keeps_call_ids: true, has_ipv6: true }
 }
 
 /// The connection counts of all slots, with the thresholds of these real servers.
@@ -315,7 +324,11 @@ impl Rig {
 
     /// The connections of all workers.
     pub fn connections(&self) -> Vec<Connection> {
-        self.connections.iter().flat_map(|reader| reader.read(0, u32::MAX)).collect()
+        self.connections
+            .iter()
+            .flat_map(|reader| reader.read(0, u32::MAX))
+            .map(|record| record.connection)
+            .collect()
     }
 
     /// IPVS's name of the state of the client's connection from this port; empty where there is none.
