@@ -248,7 +248,7 @@ fn a_wrong_argument_is_told_with_its_path() {
         (
             "\"10.0.0.11\"",
             "[1,2]",
-            "arguments.real_server.address: IPv4 address is wanted here, not a list",
+            "arguments.real_server.address: IP address is wanted here, not a list",
             None,
         ),
         (
