@@ -5,7 +5,9 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod crc32c;
 pub mod ethernet;
+pub mod ftp;
 pub mod icmp;
 pub mod icmp_error;
 pub mod icmp_report;
@@ -13,8 +15,14 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod outer;
+pub mod proxy;
 pub mod quote;
 pub mod sctp;
 pub mod sip;
 pub mod tcp;
+pub mod tcp_options;
+pub mod tcp_sequence;
+pub mod tunnel_quote;
 pub mod udp;
+pub mod vlan;
