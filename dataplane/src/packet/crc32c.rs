@@ -26,7 +26,7 @@ impl SctpChecksum {
 
     /// Adds the next piece.
     #[inline]
-    pub fn add(self, piece: &[u8]) -> SctpChecksum {
+    pub fn and(self, piece: &[u8]) -> SctpChecksum {
         SctpChecksum(crc32c_append(self.0, piece))
     }
 
@@ -98,7 +98,7 @@ mod tests {
             prop_assert_eq!(&packet[8..12], plain_crc(&zeroed).to_le_bytes());
             prop_assert!(is_intact(&packet));
             let (first, second) = packet.split_at(cut.min(packet.len()));
-            let checksum = SctpChecksum::new(first).unwrap().add(second);
+            let checksum = SctpChecksum::new(first).unwrap().and(second);
             prop_assert_eq!(&checksum.field()[..], &packet[8..12]);
             let last = packet.len() - 1;
             packet[last] ^= 1;

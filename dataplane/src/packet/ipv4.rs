@@ -67,8 +67,8 @@ impl Ipv4Header {
         Ipv4Header::read_segmented(packet, packet.len(), checksum)
     }
 
-    /// The same where `packet` may be the first segment only: `length` is that of all segments from the IPv4 header on, the payload
-    /// as far as it lies in `packet`.
+    /// The same where `packet` may be the first segment only: `length` is that of all segments from the IPv4 header on, the
+    /// payload as far as it lies in `packet`.
     #[inline(always)]
     pub fn read_segmented(
         packet: &[u8],

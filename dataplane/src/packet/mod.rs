@@ -1,4 +1,14 @@
-//! Header views: one file a protocol, each in the same order: fields, readers, writers, tests.
+//! Header views: one file a protocol, each in the same order: fields, readers, writers, tests. What is made of several of
+//! them stands beside: quotes in ICMP errors, tunnels' outer headers.
+//!
+//! | for | files |
+//! |---|---|
+//! | the link | [`ethernet`], [`vlan`], [`arp`], [`ndp`] |
+//! | IP | [`ipv4`], [`ipv6`], [`checksum`] |
+//! | ICMP | [`icmp`] and [`icmpv6`] (types, ping), [`icmp_error`] (read), [`icmp_report`] (written), [`quote`], [`tunnel_quote`] |
+//! | transport | [`tcp`], [`tcp_options`], [`tcp_sequence`], [`udp`], [`sctp`], [`crc32c`] |
+//! | applications | [`sip`], [`ftp`], [`proxy`] |
+//! | tunnels | [`outer`] |
 //!
 //! A view is a `zerocopy` struct over the frame's bytes. Where a reader returned a view, its length check has passed
 //! and no accessor can panic.

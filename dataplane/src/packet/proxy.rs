@@ -1,7 +1,8 @@
-//! The header of the PROXY protocol, version 2: what a real server of full NAT reads first in a TCP stream, so that it knows the client.
+//! The header of the PROXY protocol, version 2: what a real server of full NAT reads first in a TCP stream, so that it knows
+//! the client.
 //!
-//! Twelve bytes of signature; 0x21, version 2 and command PROXY; 0x11 or 0x21, TCP over IPv4 or IPv6; the length of what follows; the client's
-//! address, the VIP, the client's port, the service's port.
+//! Twelve bytes of signature; 0x21, version 2 and command PROXY; 0x11 or 0x21, TCP over IPv4 or IPv6; the length of what
+//! follows; the client's address, the VIP, the client's port, the service's port.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! TCP options: the walk, the MSS of a SYN, and the client's address as an option (TOA).
 //!
-//! TOA is no standard. DPVS and the kernel module that comes with it, as well as most modules in use, read kind 254: 8 bytes with an
-//! IPv4 address, 20 with an IPv6 one; kind, length, port, address. Other modules (of Alibaba's and Huawei's) know the IPv6 form
-//! by kind 253. We send 254 and let neither pass from a client.
+//! TOA is no standard. DPVS and the kernel module that comes with it, as well as most modules in use, read kind 254: 8 bytes
+//! with an IPv4 address, 20 with an IPv6 one; kind, length, port, address. Other modules (of Alibaba's and Huawei's) know the
+//! IPv6 form by kind 253. We send 254 and let neither pass from a client.
 
 use std::net::IpAddr;
 
@@ -83,10 +83,10 @@ impl Iterator for TcpOptions<'_> {
     }
 }
 
-/// Lowers the MSS of a SYN or SYN-ACK to `mss`, its checksum patched. `segment`: from the TCP header on, payload not needed. True
-/// where anything changed. A SYN without the option stays so: its sender then gets the small default anyway.
+/// Lowers the MSS of a SYN or SYN-ACK to `mss`, its checksum patched. `segment`: from the TCP header on, payload not needed.
+/// True where anything changed. A SYN without the option stays so: its sender then gets the small default anyway.
 pub fn clamp_mss(segment: &mut [u8], mss: u16) -> bool {
-    if !TcpHeader::read(segment).is_some_and(|header| header.flags & SYN != 0) {
+    if TcpHeader::read(segment).is_none_or(|header| header.flags & SYN == 0) {
         return false;
     }
     let mut delta = ChecksumDelta::NONE;
@@ -173,12 +173,12 @@ pub fn has_room(header: &TcpHeader, bytes: usize) -> bool {
     header.length() + bytes <= HEADER_BYTES + BYTES_MAX
 }
 
-/// Puts an option in front of all others. `frame` begins with as many free bytes as the option has, then the old frame, whose TCP
-/// header lies `transport` bytes from its start; afterwards it is the new frame, with TCP's data offset and checksum right (that of
-/// the pseudo header's new length too). The IP header's length is the caller's.
+/// Puts an option in front of all others. `frame` begins with as many free bytes as the option has, then the old frame, whose
+/// TCP header lies `transport` bytes from its start; afterwards it is the new frame, with TCP's data offset and checksum right
+/// (that of the pseudo header's new length too). The IP header's length is the caller's.
 ///
-/// None, and nothing done, where the option is no multiple of 4 bytes, the frame too short, or the 40 bytes of options would be
-/// exceeded ([`has_room`]).
+/// None, and nothing done, where the option is no multiple of 4 bytes, the frame too short, or the 40 bytes of options would
+/// be exceeded ([`has_room`]).
 pub fn insert_option(frame: &mut [u8], transport: usize, option: &[u8]) -> Option<()> {
     let old_header = frame.get(option.len() + transport..).and_then(TcpHeader::read)?;
     if !option.len().is_multiple_of(4) || !has_room(old_header, option.len()) {

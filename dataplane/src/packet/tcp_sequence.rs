@@ -1,5 +1,5 @@
-//! Sequence numbers of a TCP stream into which the director put bytes, or from which it took some: an address rewritten by the FTP
-//! application, a PROXY protocol header. One direction's sequence numbers are shifted, the other's acknowledgements back.
+//! Sequence numbers of a TCP stream into which the director put bytes, or from which it took some: an address rewritten by the
+//! FTP application, a PROXY protocol header. One direction's sequence numbers are shifted, the other's acknowledgements back.
 
 use zerocopy::FromBytes;
 
