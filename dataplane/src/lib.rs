@@ -12,6 +12,7 @@
 //! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`stateless`] | when packets of a service were last forwarded without state |
+//! | [`translation`] | other addresses and ports in a packet |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
@@ -33,5 +34,6 @@ pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod stateless;
+pub mod translation;
 pub mod verdict;
 pub mod worker;
