@@ -9,6 +9,7 @@ use dataplane::clock::{Clock, ManualClock};
 use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
@@ -254,6 +255,7 @@ impl Rig {
                     counts: counts.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
+                    fragments: FragmentLimits::default(),
                     clock: clock.clone(),
                 })
             })
@@ -364,10 +366,14 @@ impl Rig {
         self.counters.iter().map(|counters| of(counters)).sum()
     }
 
-    /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
+    /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
-            let accounted = counters.forwarded.load() + counters.punted.load() + counters.dropped_total();
+            let accounted = counters.forwarded.load()
+                + counters.punted.load()
+                + counters.to_host.load()
+                + counters.dropped_total()
+                + counters.fragments_held.load();
             assert_eq!(counters.received.load(), accounted, "{counters:?}");
             let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
             assert_eq!(counters.forwarded.load(), to_real_servers);
