@@ -1,8 +1,11 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod ipv6;
+pub mod pieces;
+
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
@@ -132,6 +135,19 @@ pub fn add_service(
     members: &[(Protocol, u16)],
     change: impl FnOnce(&mut Service),
 ) {
+    add_service_at(VIP.into(), snapshot, counts, algorithm, real_servers, members, change);
+}
+
+/// The same of another VIP.
+pub fn add_service_at(
+    vip: IpAddr,
+    snapshot: &mut Snapshot,
+    counts: &SharedCounts,
+    algorithm: Algorithm,
+    real_servers: &[Rs],
+    members: &[(Protocol, u16)],
+    change: impl FnOnce(&mut Service),
+) {
     let real_servers: Vec<RealServer> = real_servers
         .iter()
         .map(|rs| RealServer {
@@ -160,11 +176,11 @@ pub fn add_service(
     change(&mut service);
     let service = Arc::new(service);
     for &(protocol, port) in members {
-        let key = ServiceKey { address: VIP.into(), port, protocol };
+        let key = ServiceKey { address: vip, port, protocol };
         snapshot.services.insert(key, service.clone());
         snapshot.has_every_port |= port == 0;
         if (protocol, port) == (Protocol::TCP, 21) {
-            snapshot.ftp_services.insert(VIP.into(), service.clone());
+            snapshot.ftp_services.insert(vip, service.clone());
         }
     }
 }
@@ -235,8 +251,9 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
-        let tables: Vec<_> =
-            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let tables: Vec<_> = (0..workers)
+            .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
+            .collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
         let count = workers as u32;
         let workers = queues
