@@ -14,7 +14,7 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + to host + dropped` holds exactly.
+//! Between two rounds `received = forwarded + punted + to host + dropped + fragments held` holds exactly.
 //!
 //! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
 //! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
@@ -22,6 +22,7 @@
 mod admission;
 mod allowance;
 mod fragment;
+mod icmp;
 mod lookup;
 mod nat;
 mod open;
@@ -39,6 +40,7 @@ use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
+use crate::fragments::FragmentLimits;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
 use crate::packet::ipv6::ExtensionError;
@@ -49,6 +51,7 @@ use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
+use fragment::Fragments;
 use parse::Ingress;
 use transmit::{Originated, TxLane};
 
@@ -73,6 +76,8 @@ pub struct WorkerParts<Q: QueuePair> {
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
+    /// How many fragmented packets it may know, and how many of their frames hold.
+    pub fragments: FragmentLimits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -89,6 +94,7 @@ pub struct Worker<Q: QueuePair> {
     /// By [`PortId`].
     tx: Vec<TxLane<Q::Frame>>,
     originated: Originated<Q::Frame>,
+    fragments: Fragments<Q::Frame>,
     /// What may go to the host still, by [`InterfaceId`].
     host_allowances: Vec<Allowance>,
     /// What worker 0 took so far of the frames of the control thread, and of the host.
@@ -139,6 +145,8 @@ enum Step {
     Forward,
     /// [`Verdict::Ready`].
     Ready,
+    /// [`Verdict::Hold`].
+    Hold,
     /// [`Verdict::Punt`].
     Punt(PuntQueue),
     /// [`Verdict::Host`].
@@ -153,6 +161,7 @@ struct Round<'a, Q: QueuePair> {
     admission: &'a mut Admission,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
+    fragments: &'a mut Fragments<Q::Frame>,
     now: Ticks,
     now_seconds: u32,
 }
@@ -188,6 +197,7 @@ impl Packet {
                 (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
                 Step::Ready
             }
+            Verdict::Hold => Step::Hold,
             Verdict::Punt(queue) => Step::Punt(queue),
             Verdict::Host => Step::Host,
             Verdict::Drop(reason) => Step::Drop(reason),
@@ -203,6 +213,7 @@ impl<Q: QueuePair> Worker<Q> {
         Worker {
             admission: Admission::new(now),
             originated: Originated::default(),
+            fragments: Fragments::new(parts.fragments),
             host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
@@ -237,6 +248,7 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
+        self.fragments.expire(now, &self.parts.counters);
         if self.parts.index == 0 {
             self.send_for_others();
         }
@@ -264,12 +276,14 @@ impl<Q: QueuePair> Worker<Q> {
             admission: &mut self.admission,
             frames: &mut self.rx,
             originated: &mut self.originated,
+            fragments: &mut self.fragments,
             now,
             now_seconds,
         };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(now);
+        self.forward_released(now);
         self.send_originated();
     }
 

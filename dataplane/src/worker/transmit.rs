@@ -116,6 +116,10 @@ impl<Q: QueuePair> Worker<Q> {
                         },
                     }
                 }
+                Step::Hold => match self.fragments.hold(frame, packet, now, counters) {
+                    Ok(()) => continue,
+                    Err(frame) => (frame, DropReason::FragmentEvicted),
+                },
                 Step::Drop(reason) => (frame, reason),
                 // Pass 4 leaves none behind.
                 Step::Flow | Step::Fragment | Step::Other => (frame, DropReason::NoConnection),
