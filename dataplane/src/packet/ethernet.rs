@@ -22,6 +22,13 @@ pub const QINQ_OLD: U16 = U16::new(0x9100);
 /// Bytes of a tag.
 pub const TAG_BYTES: usize = 4;
 
+/// EtherType of a VLAN tag (802.1Q).
+pub const VLAN: U16 = U16::new(0x8100);
+/// EtherType of a service provider's VLAN tag (802.1ad).
+pub const SERVICE_VLAN: U16 = U16::new(0x88a8);
+/// EtherType of an outer VLAN tag before 802.1ad.
+pub const OLD_SERVICE_VLAN: U16 = U16::new(0x9100);
+
 /// The 14 bytes in front of every packet.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
