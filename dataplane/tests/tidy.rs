@@ -121,6 +121,7 @@ fn hot_path_allocates_locks_logs_and_panics_nowhere() {
     let allowed = [
         ("dataplane/src/counters.rs", "DestinationCounters::default()).collect(),"),
         ("dataplane/src/worker/mod.rs", "TxLane::default()).collect(),"),
+        ("dataplane/src/worker/mod.rs", "repeat_n(Allowance::new(now), interfaces).collect(),"),
         ("dataplane/src/mailbox.rs", "use std::sync::{Arc, Mutex, TryLockError};"),
         ("dataplane/src/mailbox.rs", "incoming: Mutex<Option<(u64, Arc<T>)>>,"),
         ("dataplane/src/mailbox.rs", "incoming: Mutex::new(None),"),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
-use super::entry::{Connection, ConnectionFlags, Entry, LastHop};
+use super::entry::{Connection, Entry};
 use super::key::{FlowKey, FlowSeed, Ipv6Pair};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
@@ -61,12 +61,12 @@ pub struct ConnectionTable {
     seed: FlowSeed,
     buckets: Region<Bucket>,
     /// Those that were never used are not in the list of free ones.
-    entries: Arc<Entries>,
+    pub(super) entries: Arc<Entries>,
     first_free: Option<ConnectionId>,
     /// Entries that are used.
-    used: u32,
+    pub(super) used: u32,
     /// Companions among them.
-    companions: u32,
+    pub(super) companions: u32,
     sweep_at: u32,
     /// Entries to look at that are due, in units of 1 / [`SWEEP_TICKS`] entries.
     sweep_due: u64,
@@ -75,7 +75,7 @@ pub struct ConnectionTable {
 
 /// An index of an entry that holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionId(NonZeroU32);
+pub struct ConnectionId(pub(super) NonZeroU32);
 
 /// The connection of a packet: found once, then read and moved without looking for its entry again.
 #[derive(Debug)]
@@ -83,19 +83,6 @@ pub struct Hit<'a> {
     id: ConnectionId,
     key: FlowKey,
     entry: &'a Entry,
-}
-
-/// What a translated connection has beside itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translated {
-    /// What its replies are known by.
-    pub reply: FlowKey,
-    /// The same, where they are IPv6's.
-    pub reply_pair: Ipv6Pair,
-    /// Where its replies go.
-    pub last_hop: LastHop,
-    /// What its translation remembers.
-    pub memory: u64,
 }
 
 /// No room: every entry is used.
@@ -269,59 +256,6 @@ impl ConnectionTable {
         }
     }
 
-    /// The template that controls `connection`, one of this table.
-    #[inline(always)]
-    pub fn template(&self, connection: &Connection) -> Option<u32> {
-        if !connection.flags.contains(ConnectionFlags::TRANSLATED) {
-            return connection.link;
-        }
-        self.entry(self.extension_of(connection.link?)).link()
-    }
-
-    /// The reply entry of the translated connection at `id`.
-    #[inline(always)]
-    pub fn reply(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.companion(id)
-    }
-
-    /// The connection that the reply entry at `id` belongs to.
-    #[inline(always)]
-    pub fn connection_of_reply(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.companion(id)
-    }
-
-    #[inline(always)]
-    fn companion(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.entry(id.index()).link().and_then(NonZeroU32::new).map(ConnectionId)
-    }
-
-    /// What the translated connection with the reply entry at `reply` has beside itself.
-    pub fn translated(&self, reply: ConnectionId) -> Translated {
-        let [memory, last_hop] = self.entry(self.extension_of(reply.index())).words();
-        Translated {
-            reply: self.entry(reply.index()).key(),
-            reply_pair: self.entries.pair(reply.index()),
-            last_hop: LastHop::from_word(last_hop),
-            memory,
-        }
-    }
-
-    /// Replaces where its replies go and what its translation remembers.
-    pub fn set_translated(&mut self, reply: ConnectionId, last_hop: LastHop, memory: u64) {
-        self.entry(self.extension_of(reply.index())).set_words([memory, last_hop.word()]);
-    }
-
-    /// Sets flags of the connection at `id`, and clears others.
-    pub fn change_flags(&mut self, id: ConnectionId, set: ConnectionFlags, clear: ConnectionFlags) {
-        self.entry(id.index()).change_flags(set, clear);
-    }
-
-    /// The index of the extension that belongs to the reply entry at this index.
-    #[inline(always)]
-    fn extension_of(&self, reply: u32) -> u32 {
-        self.entry(reply).slot()
-    }
-
     /// Moves the state and the expiry of the connection at `id`. `state` is not [`ConnectionState::Free`].
     #[inline(always)]
     pub fn update(&mut self, id: ConnectionId, state: ConnectionState, expires: Ticks) {
@@ -361,44 +295,6 @@ impl ConnectionTable {
         Ok(id)
     }
 
-    /// Adds a connection whose addresses are translated, with its companions: all three entries or none. Neither its key nor
-    /// `translated.reply` is in the table; `connection.link` is its template.
-    pub fn insert_translated(
-        &mut self,
-        connection: Connection,
-        translated: &Translated,
-        hash: u64,
-    ) -> Result<ConnectionId, TableFull> {
-        let companion = |key, pair, destination, link| Connection {
-            key,
-            pair,
-            flags: ConnectionFlags::COMPANION,
-            destination,
-            link,
-            ..connection
-        };
-        // An extension has no key and no bucket.
-        let extension = self.take_free_entry().ok_or(TableFull)?;
-        self.entry(extension.index()).occupy(&companion(FlowKey::EMPTY, Ipv6Pair::NONE, 0, connection.link));
-        let words = [translated.memory, translated.last_hop.word()];
-        self.entry(extension.index()).set_words(words);
-        self.used += 1;
-        let reply_hash = self.hash(&translated.reply);
-        let reply = companion(translated.reply, translated.reply_pair, extension.index(), None);
-        let inserted = self.insert(reply, reply_hash).and_then(|reply| {
-            let flags = connection.flags.with(ConnectionFlags::TRANSLATED);
-            let connection = Connection { flags, link: Some(reply.index()), ..connection };
-            let id = self.insert(connection, hash).inspect_err(|TableFull| self.give_back(reply))?;
-            self.entry(reply.index()).set_place(extension.index(), id.index());
-            Ok(id)
-        });
-        match inserted {
-            Ok(_) => self.companions += 2,
-            Err(TableFull) => self.free(extension),
-        }
-        inserted
-    }
-
     /// Both buckets are full: lets one of their connections change to its other bucket, and returns the bucket that has a
     /// free way now.
     #[cold]
@@ -424,30 +320,8 @@ impl ConnectionTable {
         None
     }
 
-    /// Removes the connection at `id`, with its companions where it has such, and returns it; its link is its template then.
-    pub fn remove(&mut self, id: ConnectionId) -> Connection {
-        let connection = self.connection(id);
-        debug_assert!(connection.state != ConnectionState::Free);
-        let template = self.template(&connection);
-        if let Some(reply) = self.reply(id).filter(|_| connection.flags.contains(ConnectionFlags::TRANSLATED))
-        {
-            let extension = self.extension_of(reply.index());
-            self.give_back(reply);
-            if let Some(extension) = NonZeroU32::new(extension) {
-                self.free(ConnectionId(extension));
-            }
-            self.companions -= 2;
-        }
-        self.give_back(id);
-        Connection {
-            link: template,
-            flags: connection.flags.without(ConnectionFlags::TRANSLATED),
-            ..connection
-        }
-    }
-
     /// Takes an entry out of its bucket and frees it.
-    fn give_back(&mut self, id: ConnectionId) {
+    pub(super) fn give_back(&mut self, id: ConnectionId) {
         let index = id.index();
         let hash = self.hash(&self.entry(index).key());
         let home = self.home(hash);
@@ -460,7 +334,7 @@ impl ConnectionTable {
         self.free(id);
     }
 
-    fn free(&mut self, id: ConnectionId) {
+    pub(super) fn free(&mut self, id: ConnectionId) {
         self.entry(id.index()).free(self.first_free.map(|id| id.0));
         self.first_free = Some(id);
         self.used -= 1;
@@ -509,14 +383,14 @@ impl ConnectionTable {
         }
     }
 
-    fn take_free_entry(&mut self) -> Option<ConnectionId> {
+    pub(super) fn take_free_entry(&mut self) -> Option<ConnectionId> {
         let Some(id) = self.first_free else { return self.entries.touch().map(ConnectionId) };
         self.first_free = self.entry(id.index()).next_free().map(ConnectionId);
         Some(id)
     }
 
     #[inline(always)]
-    fn entry(&self, index: u32) -> &Entry {
+    pub(super) fn entry(&self, index: u32) -> &Entry {
         &self.entries.slots[index as usize]
     }
 
@@ -558,7 +432,7 @@ fn next_in_turn(at: &mut u32, touched: u32) -> ConnectionId {
 
 impl ConnectionId {
     #[inline(always)]
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         self.0.get()
     }
 }

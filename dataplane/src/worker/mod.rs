@@ -169,7 +169,7 @@ impl<Q: QueuePair> Worker<Q> {
         Worker {
             admission: Admission::new(now),
             originated: Originated::default(),
-            host_allowances: vec![Allowance::new(now); interfaces],
+            host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),
