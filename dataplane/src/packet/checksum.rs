@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071) and its update in place (RFC 1624).
 //!
-//! A *sum* is the one's complement sum of 16-bit words in network order, a *checksum* its complement, as it stands in a header.
-//! A good header or segment, its checksum field and pseudo header included, sums to 0xffff.
+//! A *sum* is the one's complement sum of 16-bit words in network order, a *checksum* its complement, as it stands in a
+//! header. A good header or segment, its checksum field and pseudo header included, sums to 0xffff.
 
 /// The one's complement sum of 16-bit words, not yet complemented. An odd last byte counts as followed by zero.
 #[inline]
@@ -55,7 +55,8 @@ pub fn pseudo_header_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, len
     fold(source + destination + u64::from(protocol) + u64::from(length))
 }
 
-/// The sum over IPv6's pseudo header (RFC 8200 section 8.1). `protocol`: the upper layer's; `length`: of its header and payload.
+/// The sum over IPv6's pseudo header (RFC 8200 section 8.1). `protocol`: the upper layer's; `length`: of its header and
+/// payload.
 #[inline(always)]
 pub fn pseudo_header_v6(source: &[u8; 16], destination: &[u8; 16], protocol: u8, length: u32) -> u16 {
     fold(sum_address_v6(source) + sum_address_v6(destination) + u64::from(protocol) + u64::from(length))
@@ -110,8 +111,8 @@ impl PieceSum {
     }
 }
 
-/// What replacing parts of a packet does to the checksums over them: `HC' = ~(~HC + ~m + m')`, RFC 1624's third equation. Collected
-/// once, applied to as many checksums as cover the same change.
+/// What replacing parts of a packet does to the checksums over them: `HC' = ~(~HC + ~m + m')`, RFC 1624's third equation.
+/// Collected once, applied to as many checksums as cover the same change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct ChecksumDelta {

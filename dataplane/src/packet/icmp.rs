@@ -33,7 +33,8 @@ pub const HEADER_BYTES: usize = 8;
 /// TTL of what the director itself originates (RFC 1700's default).
 pub const OWN_TTL: u8 = 64;
 
-/// It tells of an error in another packet, which it quotes: about such a message no other may be sent (RFC 1122 section 3.2.2).
+/// It tells of an error in another packet, which it quotes: about such a message no other may be sent (RFC 1122 section
+/// 3.2.2).
 #[inline(always)]
 pub fn is_error(kind: u8) -> bool {
     matches!(kind, DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM)

@@ -17,14 +17,14 @@ pub struct ErrorMessage<'a> {
     pub code: u8,
     /// The four bytes whose meaning depends on the type.
     pub rest: u32,
-    /// The quoted packet from its IP header on, as far as it goes; begins [`HEADER_BYTES`] behind the message's start. Without the
-    /// extensions that may follow it (RFC 4884).
+    /// The quoted packet from its IP header on, as far as it goes; begins [`HEADER_BYTES`] behind the message's start. Without
+    /// the extensions that may follow it (RFC 4884).
     pub quote: &'a [u8],
 }
 
 impl<'a> ErrorMessage<'a> {
-    /// An ICMP message of type destination unreachable, source quench, time exceeded or parameter problem. Redirects are not for
-    /// connections, as in IPVS.
+    /// An ICMP message of type destination unreachable, source quench, time exceeded or parameter problem. Redirects are not
+    /// for connections, as in IPVS.
     pub fn read_v4(message: &'a [u8]) -> Option<ErrorMessage<'a>> {
         let (kind, code, rest, quote) = split(message)?;
         if !icmp::is_error(kind) || kind == icmp::REDIRECT {

@@ -1,7 +1,7 @@
 //! ICMP errors that the director sends: when one may be sent at all, and its bytes.
 //!
-//! A report is a whole IP packet in a buffer of the caller's, who puts the Ethernet header in front. It quotes the packet as its
-//! sender sent it: the caller gives it from before any rewrite.
+//! A report is a whole IP packet in a buffer of the caller's, who puts the Ethernet header in front. It quotes the packet as
+//! its sender sent it: the caller gives it from before any rewrite.
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
@@ -79,8 +79,8 @@ impl Problem {
     }
 }
 
-/// The sender of this packet may be told of a problem (RFC 1122 section 3.2.2): the packet tells of no error itself, is no later
-/// fragment, and went from one host to one host, also on the link (`is_link_unicast`: to one MAC).
+/// The sender of this packet may be told of a problem (RFC 1122 section 3.2.2): the packet tells of no error itself, is no
+/// later fragment, and went from one host to one host, also on the link (`is_link_unicast`: to one MAC).
 pub fn may_report_v4(packet: &[u8], is_link_unicast: bool) -> bool {
     let Ok((header, _)) = Ipv4Header::ref_from_prefix(packet) else { return false };
     let [source, destination] = [header.source[0], header.destination[0]];
@@ -95,7 +95,8 @@ pub fn may_report_v4(packet: &[u8], is_link_unicast: bool) -> bool {
 
 /// The sender of this packet may be told of this problem (RFC 4443 section 2.4 e): the packet tells of no error and redirects
 /// nobody, and went from one host to one host, also on the link (`is_link_unicast`: to one MAC). Packets too big and unknown
-/// options may be told of to senders of multicast. Of a later fragment only that it is too big. `upper`: where it could be found.
+/// options may be told of to senders of multicast. Of a later fragment only that it is too big. `upper`: where it could be
+/// found.
 pub fn may_report_v6(
     packet: &[u8],
     upper: Option<&UpperLayer>,

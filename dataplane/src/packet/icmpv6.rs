@@ -73,8 +73,8 @@ pub fn is_echo_request(message: &[u8]) -> bool {
     message.len() >= HEADER_BYTES && message[..2] == [ECHO_REQUEST, 0]
 }
 
-/// The reply to the echo request in `request` (a whole frame without tag), from `own_mac` to the frame's source; none unless it is a
-/// whole, well-formed echo request to one address. Extension headers of the request are not repeated.
+/// The reply to the echo request in `request` (a whole frame without tag), from `own_mac` to the frame's source; none unless
+/// it is a whole, well-formed echo request to one address. Extension headers of the request are not repeated.
 pub fn echo_reply(request: &[u8], own_mac: [u8; 6]) -> Option<Vec<u8>> {
     let (ethernet, packet) = EthernetHeader::read(request)?;
     if ethernet.ether_type != ethernet::IPV6 || ethernet.source[0] & 1 != 0 {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::checksum;
+use super::checksum::{self, ChecksumDelta};
 use crate::port::ChecksumStatus;
 use crate::verdict::DropReason;
 
@@ -67,8 +67,8 @@ impl Ipv4Header {
         Ipv4Header::read_segmented(packet, packet.len(), checksum)
     }
 
-    /// The same where `packet` may be the first segment only: `length` is that of all segments from the IPv4 header on, the payload
-    /// as far as it lies in `packet`.
+    /// The same where `packet` may be the first segment only: `length` is that of all segments from the IPv4 header on, the
+    /// payload as far as it lies in `packet`.
     #[inline(always)]
     pub fn read_segmented(
         packet: &[u8],
@@ -153,6 +153,14 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn header_length(&self) -> usize {
         usize::from(self.version_and_length & 15) * 4
+    }
+
+    /// Sets the total length, the checksum patched.
+    #[inline]
+    pub fn set_total_length(&mut self, length: u16) {
+        let delta = ChecksumDelta::NONE.u16(self.total_length.get(), length);
+        self.checksum.set(delta.apply(self.checksum.get()));
+        self.total_length.set(length);
     }
 
     /// Source address.
@@ -244,6 +252,14 @@ mod tests {
         let header = with(0x1fff);
         assert!(header.is_later_fragment() && !header.has_more_fragments());
         assert_eq!((header.fragment_offset(), header.header_length()), (65_528, 20));
+    }
+
+    #[test]
+    fn new_total_length_keeps_the_checksum_right() {
+        let mut bytes = packet(|_| {});
+        bytes.extend([0; 8]);
+        Ipv4Header::mut_from_prefix(&mut bytes).unwrap().0.set_total_length(36);
+        assert_eq!(read(&bytes), Ok(16));
     }
 
     #[test]

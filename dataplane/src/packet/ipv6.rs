@@ -99,8 +99,8 @@ impl Fragment {
 /// Where the extension headers end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpperLayer {
-    /// Protocol of the upper layer's header; [`ESP`] and [`NO_NEXT_HEADER`] count as such. In a later fragment what the fragment
-    /// header names, extension header or not.
+    /// Protocol of the upper layer's header; [`ESP`] and [`NO_NEXT_HEADER`] count as such. In a later fragment what the
+    /// fragment header names, extension header or not.
     pub protocol: u8,
     /// Where it begins, in bytes from the IPv6 header on. May be the packet's end.
     pub offset: u16,
@@ -163,8 +163,9 @@ impl From<ExtensionError> for DropReason {
 }
 
 impl Ipv6Header {
-    /// The header of a packet that may be forwarded, and the payload as far as it lies in `packet`, without what pads the frame.
-    /// `packet` begins with the IPv6 header and may be the first segment only; `length` is that of all segments from there on.
+    /// The header of a packet that may be forwarded, and the payload as far as it lies in `packet`, without what pads the
+    /// frame. `packet` begins with the IPv6 header and may be the first segment only; `length` is that of all segments from
+    /// there on.
     ///
     /// Errors: `Truncated`, `BadIpHeader` (jumbograms too), `BadSource`.
     #[inline(always)]
@@ -267,8 +268,8 @@ impl Ipv6Header {
         }
     }
 
-    /// The upper layer's header. `payload` is what follows the fixed header, as far as it is there: the first segment, or what a
-    /// quote holds of it.
+    /// The upper layer's header. `payload` is what follows the fixed header, as far as it is there: the first segment, or what
+    /// a quote holds of it.
     #[inline(always)]
     pub fn upper_layer(&self, payload: &[u8]) -> Result<UpperLayer, ExtensionError> {
         match self.next_header {
@@ -359,8 +360,8 @@ fn is_extension(next_header: u8) -> bool {
     matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
-/// The options of a hop-by-hop or destination options header that lies at `offset`. Of those that a node must know, only padding
-/// is known here; the two high bits of all others say what becomes of the packet (RFC 8200 section 4.2).
+/// The options of a hop-by-hop or destination options header that lies at `offset`. Of those that a node must know, only
+/// padding is known here; the two high bits of all others say what becomes of the packet (RFC 8200 section 4.2).
 fn check_options(header: &[u8], offset: usize, is_multicast: bool) -> Result<(), ExtensionError> {
     const PAD_1: u8 = 0;
     let mut at = 2;

@@ -91,8 +91,8 @@ pub struct NeighbourMessage {
 }
 
 impl NeighbourMessage {
-    /// Reads a whole frame; none unless it is valid by RFC 4861 sections 7.1.1 and 7.1.2 and unfragmented (RFC 6980). MACs of many,
-    /// and zero, are nobody's.
+    /// Reads a whole frame; none unless it is valid by RFC 4861 sections 7.1.1 and 7.1.2 and unfragmented (RFC 6980). MACs of
+    /// many, and zero, are nobody's.
     pub fn parse(frame: &[u8]) -> Option<NeighbourMessage> {
         let (ethernet, packet) = EthernetHeader::read(frame)?;
         if ethernet.ether_type != ethernet::IPV6 || !is_one_station(ethernet.source) {

@@ -1,5 +1,5 @@
-//! The header that a tunnel puts in front of a packet: IPIP, GRE (RFC 2784) and GUE (draft-ietf-intarea-gue, version 0), over IPv4 and
-//! IPv6, around either.
+//! The header that a tunnel puts in front of a packet: IPIP, GRE (RFC 2784) and GUE (draft-ietf-intarea-gue, version 0), over
+//! IPv4 and IPv6, around either.
 //!
 //! | kind | behind the outer IP header | bytes |
 //! |---|---|---|
@@ -9,11 +9,12 @@
 //! | gue | UDP (source port by flow, checksum 0), then 0, protocol 4 or 41, 0, 0 | 12 |
 //! | gue with checksum | the same with UDP's checksum | 12 |
 //!
-//! IPVS's `remcsum` adds an option only where the packet's own checksum is still to be computed, which nothing that was received
-//! over a wire is: then it is GUE with checksum.
+//! IPVS's `remcsum` adds an option only where the packet's own checksum is still to be computed, which nothing that was
+//! received over a wire is: then it is GUE with checksum.
 //!
-//! As IPVS does it: TTL and traffic class are the packet's, but for a congestion mark (CE), which becomes ECT(0) outside (RFC 3168's
-//! full functionality). Not as IPVS: the flow label of an outer IPv6 header is the flow's hash (RFC 6438), for what balances by it.
+//! As IPVS does it: TTL and traffic class are the packet's, but for a congestion mark (CE), which becomes ECT(0) outside (RFC
+//! 3168's full functionality). Not as IPVS: the flow label of an outer IPv6 header is the flow's hash (RFC 6438), for what
+//! balances by it.
 
 use std::net::IpAddr;
 
@@ -107,7 +108,8 @@ pub struct OuterTemplate {
     kind: TunnelKind,
     is_ipv6: bool,
     length: u8,
-    /// Over the outer header's constant words where it is IPv4, over the constant words of pseudo header, UDP and GUE where it is GUE.
+    /// Over the outer header's constant words where it is IPv4, over the constant words of pseudo header, UDP and GUE where it
+    /// is GUE.
     ip_sum: u16,
     udp_sum: u16,
 }

@@ -1,4 +1,5 @@
-//! The packet that an ICMP error quotes: whose connection is it? Quotes are cut short, often behind 8 bytes of transport header.
+//! The packet that an ICMP error quotes: whose connection is it? Quotes are cut short, often behind 8 bytes of transport
+//! header.
 
 use std::net::IpAddr;
 
@@ -34,8 +35,8 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// Reads a quoted packet of IPv4. Neither header checksum nor total length must be right: routers change the one and some systems
-    /// misquote the other. None where the header is not whole or no IPv4 header.
+    /// Reads a quoted packet of IPv4. Neither header checksum nor total length must be right: routers change the one and some
+    /// systems misquote the other. None where the header is not whole or no IPv4 header.
     pub fn read_v4(quote: &[u8]) -> Option<Quote> {
         let (header, _) = Ipv4Header::ref_from_prefix(quote).ok()?;
         let transport = header.header_length();

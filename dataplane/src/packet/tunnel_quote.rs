@@ -16,9 +16,11 @@ pub struct TunnelQuote {
     pub source: IpAddr,
     /// The real server's address.
     pub destination: IpAddr,
-    /// How the packet was wrapped. Any UDP may be GUE: whether the real server has a tunnel of this kind, and at this port, is the caller's to look up.
+    /// How the packet was wrapped. Any UDP may be GUE: whether the real server has a tunnel of this kind, and at this port, is
+    /// the caller's to look up.
     pub kind: TunnelKind,
-    /// Where the wrapped packet begins, in bytes from the quote's start, where the quote reaches that far. It may have no byte of it.
+    /// Where the wrapped packet begins, in bytes from the quote's start, where the quote reaches that far. It may have no byte
+    /// of it.
     pub inner: Option<usize>,
     /// Total length of the outer packet as its header has it.
     pub total_length: usize,

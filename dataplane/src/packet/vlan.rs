@@ -50,8 +50,8 @@ pub fn read(frame: &[u8]) -> Option<Tagging> {
     })
 }
 
-/// Makes an untagged frame that begins [`TAG_BYTES`] behind the start of `frame` a tagged one that begins at the start. False, and
-/// nothing done, where it is too short.
+/// Makes an untagged frame that begins [`TAG_BYTES`] behind the start of `frame` a tagged one that begins at the start. False,
+/// and nothing done, where it is too short.
 #[inline]
 pub fn push(frame: &mut [u8], tci: u16) -> bool {
     let Some(head) = frame.get_mut(..MACS + TAG_BYTES) else { return false };
@@ -61,8 +61,8 @@ pub fn push(frame: &mut [u8], tci: u16) -> bool {
     true
 }
 
-/// Makes a tagged frame an untagged one, which begins [`TAG_BYTES`] behind the start of `frame`. False, and nothing done, where it
-/// is too short.
+/// Makes a tagged frame an untagged one, which begins [`TAG_BYTES`] behind the start of `frame`. False, and nothing done,
+/// where it is too short.
 #[inline]
 pub fn pop(frame: &mut [u8]) -> bool {
     let Some(head) = frame.get_mut(..MACS + TAG_BYTES) else { return false };
