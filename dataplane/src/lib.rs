@@ -12,6 +12,7 @@
 //! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`stateless`] | when packets of a service were last forwarded without state |
+//! | [`path_mtus`] | what was learnt of the paths of tunnels |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
@@ -29,6 +30,7 @@ pub mod link_layer;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;
+pub mod path_mtus;
 pub mod persistence;
 pub mod port;
 pub mod snapshot;

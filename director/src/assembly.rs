@@ -13,6 +13,7 @@ use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{FramePool, PortStatus, QueuePair};
+use dataplane::path_mtus::PathMtus;
 use dataplane::snapshot::shared_counts;
 use dataplane::worker::{Worker, WorkerParts};
 
@@ -84,6 +85,7 @@ where
     let workers = started.queues.len();
     let capacity = config.director.real_server_capacity as usize;
     let counts = shared_counts(capacity);
+    let path_mtus = PathMtus::new(capacity);
     let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
     let topology = Topology::new(&config.ports, &started.ports);
     let templates = template_table(&config.director)?;
@@ -114,6 +116,7 @@ where
             mailbox,
             connections,
             templates: templates.clone(),
+            path_mtus: path_mtus.clone(),
             counts: counts.clone(),
             counters: counters[index].clone(),
             host: host.clone(),

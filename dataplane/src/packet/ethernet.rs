@@ -15,15 +15,8 @@ pub const ARP: U16 = U16::new(0x0806);
 pub const IPV6: U16 = U16::new(0x86dd);
 /// EtherType of a VLAN tag (IEEE 802.1Q).
 pub const VLAN: U16 = U16::new(0x8100);
-/// EtherType of a service provider's tag in front of a customer's (IEEE 802.1ad).
-pub const QINQ: U16 = U16::new(0x88a8);
-/// The same before it was standardised.
-pub const QINQ_OLD: U16 = U16::new(0x9100);
-/// Bytes of a tag.
+/// Bytes of a VLAN tag.
 pub const TAG_BYTES: usize = 4;
-
-/// EtherType of a VLAN tag (802.1Q).
-pub const VLAN: U16 = U16::new(0x8100);
 /// EtherType of a service provider's VLAN tag (802.1ad).
 pub const SERVICE_VLAN: U16 = U16::new(0x88a8);
 /// EtherType of an outer VLAN tag before 802.1ad.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 
 use super::{Packet, Step};
@@ -54,13 +55,27 @@ pub(super) fn parse<F: Frame>(frames: &Burst<F>, ingress: &Ingress, packets: &mu
         }
         packet.step = match parse_frame(frame, ingress, packet) {
             Parsed::Flow => Step::Flow,
-            Parsed::Fragment => Step::Fragment,
-            Parsed::Other => Step::Other,
+            Parsed::Fragment => portless(Step::Fragment, frame.bytes(), ingress, packet),
+            Parsed::Other => portless(Step::Other, frame.bytes(), ingress, packet),
             Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
             Parsed::Arp => Step::Done(judge_arp(frame.bytes(), packet, ingress.snapshot)),
             Parsed::Foreign => Step::Done(judge_foreign(packet, ingress.port)),
         };
     }
+}
+
+/// The key of a packet that has no ports, or none that can be relied on: its addresses and protocol alone, so that all that is
+/// known of its family, and what its hash spreads, is its own.
+#[cold]
+fn portless(step: Step, frame: &[u8], ingress: &Ingress, packet: &mut Packet) -> Step {
+    packet.event = Event::UDP;
+    packet.key = match frame.get(usize::from(packet.ip_offset)..).and_then(addresses) {
+        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
+            FlowKey::new(source.octets(), destination.octets(), [0; 2], [0; 2], packet.protocol)
+        }
+        _ => ingress.seed.ipv6_key(&packet.pair, [0; 2], [0; 2], packet.protocol),
+    };
+    step
 }
 
 #[inline(always)]
@@ -217,7 +232,9 @@ fn tagged<F: Frame>(frame: &F, port: &PortSnapshot) -> Result<Tagged, Parsed> {
         let bytes = bytes.get(offset..offset + 2)?.first_chunk::<2>()?;
         Some(U16::from_bytes(*bytes))
     };
-    let is_tag = |ether_type| [ethernet::VLAN, ethernet::QINQ, ethernet::QINQ_OLD].contains(&ether_type);
+    let is_tag = |ether_type| {
+        [ethernet::VLAN, ethernet::SERVICE_VLAN, ethernet::OLD_SERVICE_VLAN].contains(&ether_type)
+    };
     let mut ether_type = ether_type_at(12).ok_or(Parsed::Drop(DropReason::Truncated))?;
     let mut ip_offset = ethernet::HEADER_BYTES;
     let mut tci = frame.vlan_tci();
@@ -281,6 +298,16 @@ fn judge_arp(frame: &[u8], packet: &Packet, snapshot: &Snapshot) -> Verdict {
         }
         _ => Verdict::Drop(DropReason::ArpIgnored),
     }
+}
+
+/// Source and destination of the packet that begins with `ip`.
+pub(super) fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    if ip.first()? >> 4 == 6 {
+        let (header, _) = Ipv6Header::ref_from_prefix(ip).ok()?;
+        return Some((header.source_address().into(), header.destination_address().into()));
+    }
+    let (header, _) = Ipv4Header::ref_from_prefix(ip).ok()?;
+    Some((header.source_address().into(), header.destination_address().into()))
 }
 
 /// The director listens to what this address says on this interface, or answers for it there.

@@ -12,6 +12,7 @@ use dataplane::dpdk::region::Pages;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
@@ -79,6 +80,7 @@ pub struct Rig {
     pub counters: Vec<Arc<WorkerCounters>>,
     pub connections: Vec<TableReader>,
     pub templates: Arc<TemplateTable>,
+    pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
@@ -87,6 +89,8 @@ pub struct Rig {
 /// TCP VIP:80, UDP VIP:53 and SCTP VIP:3868 over the given real servers, newest first.
 pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    // What a test sees leave is what was forwarded, unless it asks for errors.
+    snapshot.options.icmp_packets_per_second = 0;
     for port in 0..ports as u8 {
         let interface = InterfaceId(port.into());
         let facts = PortSnapshot { mac: own_mac(port), untagged: Some(interface), ..PortSnapshot::default() };
@@ -234,6 +238,7 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
+        let path_mtus = PathMtus::new(SLOTS);
         let tables: Vec<_> =
             (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
@@ -252,6 +257,7 @@ impl Rig {
                     connections,
                     templates: templates.clone(),
                     counts: counts.clone(),
+                    path_mtus: path_mtus.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
                     clock: clock.clone(),
@@ -266,6 +272,7 @@ impl Rig {
             counters,
             connections,
             templates,
+            path_mtus,
             host,
             hand,
             stateless,
@@ -367,7 +374,10 @@ impl Rig {
     /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
-            let accounted = counters.forwarded.load() + counters.punted.load() + counters.dropped_total();
+            let accounted = counters.forwarded.load()
+                + counters.punted.load()
+                + counters.to_host.load()
+                + counters.dropped_total();
             assert_eq!(counters.received.load(), accounted, "{counters:?}");
             let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
             assert_eq!(counters.forwarded.load(), to_real_servers);
