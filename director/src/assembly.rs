@@ -11,9 +11,9 @@ use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{FramePool, PortStatus, QueuePair};
-use dataplane::path_mtus::PathMtus;
 use dataplane::snapshot::shared_counts;
 use dataplane::worker::{Worker, WorkerParts};
 

@@ -83,14 +83,13 @@ pub struct Rig {
     pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    tells: bool,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
 
 /// TCP VIP:80, UDP VIP:53 and SCTP VIP:3868 over the given real servers, newest first.
 pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    // What a test sees leave is what was forwarded, unless it asks for errors.
-    snapshot.options.icmp_packets_per_second = 0;
     for port in 0..ports as u8 {
         let interface = InterfaceId(port.into());
         let facts = PortSnapshot { mac: own_mac(port), untagged: Some(interface), ..PortSnapshot::default() };
@@ -217,8 +216,26 @@ impl Rig {
         limits: &TemplateLimits,
         first: impl FnOnce(&SharedCounts) -> Snapshot,
     ) -> Rig {
+        let config = MemoryPortConfig::default();
+        Rig::with_ports(workers, ports, capacity, limits, &config, false, first)
+    }
+
+    /// The same, with ports of this kind. `tells`: the workers originate ICMP errors; else what a test sees leave is what was
+    /// forwarded.
+    pub fn with_ports(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        limits: &TemplateLimits,
+        config: &MemoryPortConfig,
+        tells: bool,
+        first: impl FnOnce(&SharedCounts) -> Snapshot,
+    ) -> Rig {
         let counts = shared_counts(SLOTS);
-        let first = first(&counts);
+        let mut first = first(&counts);
+        if !tells {
+            first.options.icmp_packets_per_second = 0;
+        }
         let stateless =
             first.services.iter().map(|(key, service)| (*key, service.stateless.clone())).collect();
         let (publisher, readers) = Publisher::new(Arc::new(first), workers);
@@ -226,8 +243,7 @@ impl Rig {
         let mut memory_ports = Vec::new();
         let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
         for port in 0..ports as u8 {
-            let config =
-                MemoryPortConfig { queues: workers, mac: own_mac(port), ..MemoryPortConfig::default() };
+            let config = MemoryPortConfig { queues: workers, mac: own_mac(port), ..config.clone() };
             let (port, pairs) = MemoryPort::new(config);
             memory_ports.push(port);
             for (queues, pair) in queues.iter_mut().zip(pairs) {
@@ -275,6 +291,7 @@ impl Rig {
             path_mtus,
             host,
             hand,
+            tells,
             stateless,
         }
     }
@@ -312,6 +329,9 @@ impl Rig {
 
     /// As the control thread does, which keeps a service's memory over its versions.
     pub fn publish_snapshot(&mut self, mut snapshot: Snapshot) {
+        if !self.tells {
+            snapshot.options.icmp_packets_per_second = 0;
+        }
         // As long as these are there, no other is where one of them was.
         let _given: Vec<_> = snapshot.services.values().cloned().collect();
         let mut kept: HashMap<*const Service, Arc<Service>> = HashMap::new();
