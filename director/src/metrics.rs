@@ -265,10 +265,9 @@ impl Scrape {
             host_not_sent: counters.host_not_sent.load(),
         });
         let host_interfaces = control.neighbourhood.host_interfaces();
-        let host =
-            control.topology.interfaces.iter().filter_map(|interface| {
-                Some((interface.name.clone(), host_interfaces.counters(interface.id)?))
-            });
+        let host = control.topology.interfaces.iter().map(|interface| {
+            (interface.name.clone(), host_interfaces.counters(interface.id).unwrap_or_default())
+        });
         let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
         let slots = control.services.slots();
         let (vacant, removed) = (slots.vacant(), slots.removed());
