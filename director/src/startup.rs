@@ -214,6 +214,14 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
                 port.driver()
             );
         }
+        if !port.accepts_all_multicast() {
+            tracing::warn!(
+                "port {}: driver {} does not accept every multicast address: where its device filters, IPv6 neighbour \
+                 discovery does not reach the director",
+                named.name,
+                port.driver()
+            );
+        }
         ports.push(Box::new(port));
         for (queues, pair) in by_worker.iter_mut().zip(pairs) {
             queues.push(pair);
