@@ -49,7 +49,7 @@ pub struct DestinationCounters {
 }
 
 /// All numbers of one worker. When it is between two bursts:
-/// `received = forwarded + punted + to host + the sum of dropped`.
+/// `received + taken over = forwarded + punted + to host + handed over + the sum of dropped`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -61,6 +61,10 @@ pub struct WorkerCounters {
     pub punted: Counter,
     /// Frames handed to the host.
     pub to_host: Counter,
+    /// Frames handed to the worker whose connection they are of.
+    pub handed_over: Counter,
+    /// Frames that other workers handed over, and which ended here like received ones.
+    pub taken_over: Counter,
     /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
     pub originated: Counter,
     /// Frames that the worker made itself and a port refused.
@@ -105,6 +109,8 @@ impl WorkerCounters {
             forwarded: Counter::default(),
             punted: Counter::default(),
             to_host: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
             originated: Counter::default(),
             originated_not_sent: Counter::default(),
             host_sent: Counter::default(),

@@ -14,14 +14,17 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + to host + dropped` holds exactly.
+//! Between two rounds `received + taken over = forwarded + punted + to host + handed over + dropped` holds exactly.
 //!
 //! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
-//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
+//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]). What is of another worker's connection is
+//! handed to that worker ([`handover`]).
 
 mod admission;
 mod allowance;
 mod fragment;
+mod handover;
+mod local_ports;
 mod lookup;
 mod nat;
 mod open;
@@ -49,8 +52,11 @@ use crate::verdict::{DropReason, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
+use local_ports::LocalPorts;
 use parse::Ingress;
 use transmit::{Originated, TxLane};
+
+pub use handover::{INBOX_CAPACITY, Peers};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -67,6 +73,8 @@ pub struct WorkerParts<Q: QueuePair> {
     pub connections: ConnectionTable,
     /// The templates of all workers.
     pub templates: Arc<TemplateTable>,
+    /// The other workers.
+    pub peers: Peers<Q::Frame>,
     /// Connection counts of all destination slots.
     pub counts: SharedCounts,
     /// Its numbers.
@@ -82,6 +90,7 @@ pub struct WorkerParts<Q: QueuePair> {
 pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
     admission: Admission,
+    local_ports: LocalPorts,
     template_sweep: TemplateSweep,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
@@ -116,6 +125,8 @@ struct Packet {
     ip_length: u16,
     /// The interface that it came in on.
     interface: InterfaceId,
+    /// Another worker received it and handed it over.
+    is_taken_over: bool,
     /// Why its extension headers do not lead to a transport header.
     extension_error: Option<ExtensionError>,
 }
@@ -137,6 +148,7 @@ enum Step {
 struct Round<'a, Q: QueuePair> {
     parts: &'a mut WorkerParts<Q>,
     admission: &'a mut Admission,
+    local_ports: &'a mut LocalPorts,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
     now: Ticks,
@@ -157,6 +169,7 @@ impl Packet {
         transport_offset: 0,
         ip_length: 0,
         interface: InterfaceId(0),
+        is_taken_over: false,
         extension_error: None,
     };
 }
@@ -168,6 +181,7 @@ impl<Q: QueuePair> Worker<Q> {
         let interfaces = parts.mailbox.current().interfaces.len();
         Worker {
             admission: Admission::new(now),
+            local_ports: LocalPorts::default(),
             originated: Originated::default(),
             host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
@@ -200,6 +214,7 @@ impl<Q: QueuePair> Worker<Q> {
                 self.forward_burst(PortId(port as u8), now, now_seconds);
             }
         }
+        self.take_over(now, now_seconds);
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
@@ -215,21 +230,8 @@ impl<Q: QueuePair> Worker<Q> {
         let Some(facts) = snapshot.ports.get(port.index()) else { return self.drop_all() };
         let ingress = Ingress { port: facts, snapshot, seed: self.parts.connections.seed() };
         parse::parse(&self.rx, &ingress, &mut self.packets);
-        let packets = &mut self.packets[..self.rx.len()];
-        lookup::hash(packets, &self.parts.connections);
-        lookup::find_candidates(packets, &self.parts.connections);
-        let round = Round {
-            parts: &mut self.parts,
-            admission: &mut self.admission,
-            frames: &mut self.rx,
-            originated: &mut self.originated,
-            now,
-            now_seconds,
-        };
-        lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
-        self.dispose(now);
-        self.send_originated();
+        self.judge_burst(now, now_seconds);
     }
 
     fn expire(&mut self, now: Ticks) {

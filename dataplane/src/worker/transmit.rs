@@ -119,6 +119,13 @@ impl<Q: QueuePair> Worker<Q> {
                         },
                     }
                 }
+                Step::Done(Verdict::HandOver(to)) => match self.parts.peers.hand_over(to, packet, frame) {
+                    Ok(()) => {
+                        counters.handed_over.add(1);
+                        continue;
+                    }
+                    Err(frame) => (frame, DropReason::HandOverFull),
+                },
                 Step::Done(Verdict::Drop(reason)) => (frame, reason),
                 // Pass 4 leaves none behind.
                 Step::Flow | Step::Fragment | Step::Other => (frame, DropReason::NoConnection),
