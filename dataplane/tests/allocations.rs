@@ -25,7 +25,7 @@ fn worker_of_nat_makes_no_allocation_and_frees_nothing() {
             let sent = rig.ports[0].take_transmitted();
             // Into the inbox of the other worker, or out of it.
             if let Some(sent) = sent.first() {
-                let answer = FrameOf::tcp((rs.address(), 8080), nat::source_of(sent), SYN | ACK).from_rs(0);
+                let answer = FrameOf::tcp((rs.address(), 8080), nat::source_of(sent), SYN | ACK).sent_by(0);
                 assert!(rig.ports[0].inject(0, &answer.padded()));
             }
             in_worker += calls(&mut rig);

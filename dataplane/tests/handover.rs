@@ -44,8 +44,8 @@ fn reply_reaches_its_client_whichever_worker_receives_it() {
                 for queue in 0..WORKERS {
                     let before = handed_over(&rig);
                     let answer = FrameOf::tcp(request.destination, request.source, SYN | ACK);
-                    let from_rs = answer.clone().between(rip(&rs, 8080), local).from_rs(0);
-                    assert_eq!(one(rig.pass_on(queue, &from_rs.padded())), answer.to_client().padded());
+                    let from_rs = answer.clone().between(rip(&rs, 8080), local).sent_by(0);
+                    assert_eq!(one(rig.pass_on(queue, &from_rs.padded())), answer.at_client().padded());
                     assert_eq!(handed_over(&rig) - before, u64::from(queue != owner));
                 }
             }
@@ -61,7 +61,7 @@ fn owner_counts_what_it_took_over_and_its_connection_moves() {
     let rs = Rs::nat(0, 8080);
     let mut rig = rig_of(2, rs);
     one(rig.pass_on(1, &FrameOf::tcp(CIP, vip(HTTP), SYN).padded()));
-    let fin = FrameOf::tcp(rip(&rs, 8080), CIP, FIN | ACK).from_rs(0);
+    let fin = FrameOf::tcp(rip(&rs, 8080), CIP, FIN | ACK).sent_by(0);
     one(rig.pass_on(1, &FrameOf::tcp(CIP, vip(HTTP), ACK).padded()));
     one(rig.pass_on(0, &fin.padded()));
     assert_eq!(rig.state(CIP.1), "FIN_WAIT");
@@ -79,7 +79,7 @@ fn full_inbox_is_a_counted_drop_and_what_is_in_it_is_sent() {
     let rs = Rs::nat(0, 8080);
     let mut rig = rig_of(2, rs);
     one(rig.pass_on(1, &FrameOf::tcp(CIP, vip(HTTP), SYN).padded()));
-    let answer = FrameOf::tcp(rip(&rs, 8080), CIP, ACK).from_rs(0).padded();
+    let answer = FrameOf::tcp(rip(&rs, 8080), CIP, ACK).sent_by(0).padded();
     for _ in 0..INBOX_CAPACITY + 100 {
         assert!(rig.ports[0].inject(0, &answer));
         rig.workers[0].poll();
@@ -96,7 +96,7 @@ fn connection_that_ends_on_the_way_is_a_counted_drop_and_nothing_goes_round_in_c
     let rs = Rs::nat(0, 8080);
     let mut rig = rig_of(2, rs);
     one(rig.pass_on(1, &FrameOf::udp(CIP, vip(DNS), b"question").padded()));
-    let answer = FrameOf::udp(rip(&rs, 8080), CIP, b"answer").from_rs(0).padded();
+    let answer = FrameOf::udp(rip(&rs, 8080), CIP, b"answer").sent_by(0).padded();
     assert!(rig.ports[0].inject(0, &answer));
     rig.workers[0].poll();
     rig.hand.advance_seconds(301);
@@ -116,7 +116,7 @@ fn local_port_of_another_worker_without_connection_is_dropped_there() {
     let rs = Rs::full_nat(0, 8080);
     let mut rig = rig_of(2, rs);
     one(rig.pass_on(1, &FrameOf::tcp(CIP, vip(HTTP), SYN).padded()));
-    let to = |port| FrameOf::tcp(rip(&rs, 8080), (LOCAL_ADDRESSES[0].into(), port), ACK).from_rs(0).padded();
+    let to = |port| FrameOf::tcp(rip(&rs, 8080), (LOCAL_ADDRESSES[0].into(), port), ACK).sent_by(0).padded();
     assert!(rig.pass_on(0, &to(5000)).is_empty());
     assert_eq!((handed_over(&rig), rig.counters[0].dropped(DropReason::NoConnection)), (0, 1));
     assert!(rig.pass_on(0, &to(5001)).is_empty());
@@ -129,7 +129,7 @@ fn nothing_is_handed_over_without_translated_connections() {
     let mut rig = rig_of(2, Rs::new(0));
     for queue in 0..2 {
         one(rig.pass_on(queue, &tcp(CLIENT, 1000, SYN)));
-        let stray = FrameOf::tcp(rip(&Rs::new(0), 8080), CIP, ACK).from_rs(0);
+        let stray = FrameOf::tcp(rip(&Rs::new(0), 8080), CIP, ACK).sent_by(0);
         assert!(rig.pass_on(queue, &stray.padded()).is_empty());
     }
     assert_eq!((handed_over(&rig), rig.dropped(DropReason::NotLocal)), (0, 2));
@@ -165,7 +165,7 @@ fn workers_on_threads_answer_every_client_of_nat() {
                         answered += 1;
                         continue;
                     }
-                    let answer = FrameOf::tcp(rip(&rs, 8080), source_of(&sent), SYN | ACK).from_rs(0);
+                    let answer = FrameOf::tcp(rip(&rs, 8080), source_of(&sent), SYN | ACK).sent_by(0);
                     assert!(rig.ports[0].inject((place + answered) % 3, &answer.padded()));
                 }
                 std::thread::yield_now();

@@ -55,10 +55,10 @@ fn packets_of_both_ways_and_families_are_translated_to_the_byte() {
             let exchanges = exchanges(client, virtual_address);
             for (request, answer) in &exchanges {
                 let port = if translated_port == 0 { request.destination.1 } else { translated_port };
-                let to_rs = request.clone().between(request.source, rip(&rs, port)).to_rs(3);
+                let to_rs = request.clone().between(request.source, rip(&rs, port)).at_rs(3);
                 assert_becomes(&mut rig, request, &to_rs);
-                let from_rs = answer.clone().between(rip(&rs, port), answer.destination).from_rs(3);
-                assert_becomes(&mut rig, &from_rs, &answer.clone().to_client());
+                let from_rs = answer.clone().between(rip(&rs, port), answer.destination).sent_by(3);
+                assert_becomes(&mut rig, &from_rs, &answer.clone().at_client());
             }
             let counters = &rig.counters[0].destinations[3];
             let count = exchanges.len() as u64;
@@ -90,10 +90,10 @@ fn full_nat_puts_a_local_address_and_port_in_the_clients_place() {
                 true => assert_eq!(local.0, IpAddr::from(LOCAL_ADDRESS_6)),
             }
             assert!(local.1 >= 1024);
-            let to_rs = request.clone().between(local, rip(&rs, 8080)).to_rs(3);
+            let to_rs = request.clone().between(local, rip(&rs, 8080)).at_rs(3);
             assert_eq!(sent, to_rs.padded());
-            let from_rs = answer.clone().between(rip(&rs, 8080), local).from_rs(3);
-            assert_becomes(&mut rig, &from_rs, &answer.clone().to_client());
+            let from_rs = answer.clone().between(rip(&rs, 8080), local).sent_by(3);
+            assert_becomes(&mut rig, &from_rs, &answer.clone().at_client());
             assert_eq!(source_of(&become_of(&mut rig, request)), local, "the same for the whole connection");
         }
         assert_settled(&rig);
@@ -116,13 +116,13 @@ fn frames_are_tagged_as_their_way_wants() {
     for client_vlan in [0, 200] {
         let client = (CIP.0, 1000 + client_vlan);
         let request = FrameOf::tcp(client, vip(HTTP), SYN).vlan(client_vlan);
-        let to_rs = request.clone().between(client, rip(&rs, 8080)).to_rs(3).vlan(100);
+        let to_rs = request.clone().between(client, rip(&rs, 8080)).at_rs(3).vlan(100);
         let sent = become_of(&mut rig, &request);
         assert_eq!(sent[..to_rs.build().len()], to_rs.build());
         let answer = FrameOf::tcp(vip(HTTP), client, SYN | ACK);
-        let from_rs = answer.clone().between(rip(&rs, 8080), client).from_rs(3).vlan(100);
+        let from_rs = answer.clone().between(rip(&rs, 8080), client).sent_by(3).vlan(100);
         let sent = become_of(&mut rig, &from_rs);
-        let expected = answer.to_client().vlan(client_vlan).build();
+        let expected = answer.at_client().vlan(client_vlan).build();
         assert_eq!(sent[..expected.len()], expected);
     }
     assert_settled(&rig);
@@ -135,11 +135,11 @@ fn replies_follow_the_clients_frames_to_another_mac() {
     let request = FrameOf::tcp(CIP, vip(HTTP), SYN);
     become_of(&mut rig, &request);
     let answer = FrameOf::tcp(vip(HTTP), CIP, ACK);
-    let from_rs = answer.clone().between(rip(&rs, 8080), CIP).from_rs(3);
-    assert_becomes(&mut rig, &from_rs, &answer.clone().to_client());
+    let from_rs = answer.clone().between(rip(&rs, 8080), CIP).sent_by(3);
+    assert_becomes(&mut rig, &from_rs, &answer.clone().at_client());
     let other = [2, 0, 0, 0, 0, 0xc2];
     become_of(&mut rig, &FrameOf::tcp(CIP, vip(HTTP), ACK).macs(other, own_mac(0)));
-    let expected = answer.clone().to_client().macs(own_mac(0), other);
+    let expected = answer.clone().at_client().macs(own_mac(0), other);
     assert_becomes(&mut rig, &from_rs, &expected);
     assert_settled(&rig);
 }
@@ -158,7 +158,7 @@ fn replies_go_by_the_routes_where_the_clients_frames_come_from_nobody() {
         let group = [3, 0, 0, 0, 0, 0xc1];
         become_of(&mut rig, &FrameOf::tcp(CIP, vip(HTTP), SYN).macs(group, own_mac(0)));
         let answer = FrameOf::tcp(vip(HTTP), CIP, SYN | ACK);
-        let from_rs = answer.clone().between(rip(&rs, 8080), CIP).from_rs(3);
+        let from_rs = answer.clone().between(rip(&rs, 8080), CIP).sent_by(3);
         let out = rig.pass_on(0, &from_rs.padded());
         assert_eq!(out.len(), sent);
         match out.first() {
@@ -176,7 +176,7 @@ fn replies_go_by_the_routes_where_the_clients_frames_come_from_nobody() {
 fn replies_of_nobodys_connection_are_dropped() {
     let rs = Rs::nat(0, 8080);
     let mut rig = rig(&[rs]);
-    let from_rs = |port| FrameOf::tcp(rip(&rs, port), CIP, ACK).from_rs(0);
+    let from_rs = |port| FrameOf::tcp(rip(&rs, port), CIP, ACK).sent_by(0);
     assert_dropped(&mut rig, &from_rs(8080), DropReason::NoConnection);
     become_of(&mut rig, &FrameOf::tcp(CIP, vip(HTTP), SYN));
     become_of(&mut rig, &from_rs(8080));
@@ -185,7 +185,7 @@ fn replies_of_nobodys_connection_are_dropped() {
     assert_dropped(&mut rig, &FrameOf::tcp(CIP, vip(HTTP), ACK).ttl(1), DropReason::TtlExpired);
     let stranger = FrameOf::tcp(([10, 0, 0, 99].into(), 8080), CIP, ACK);
     assert_dropped(&mut rig, &stranger, DropReason::NotLocal);
-    let to_local = FrameOf::tcp(rip(&rs, 8080), (LOCAL_ADDRESSES[0].into(), 5000), ACK).from_rs(0);
+    let to_local = FrameOf::tcp(rip(&rs, 8080), (LOCAL_ADDRESSES[0].into(), 5000), ACK).sent_by(0);
     assert_dropped(&mut rig, &to_local, DropReason::NoConnection);
     assert_settled(&rig);
 }
@@ -199,7 +199,7 @@ fn too_big_packets_are_dropped_on_either_way() {
         snapshot
     });
     let request = |bytes: usize| FrameOf::udp(CIP, vip(DNS), &vec![7; bytes - 28]);
-    let answer = |bytes: usize| FrameOf::udp(rip(&rs, 8080), CIP, &vec![7; bytes - 28]).from_rs(0);
+    let answer = |bytes: usize| FrameOf::udp(rip(&rs, 8080), CIP, &vec![7; bytes - 28]).sent_by(0);
     assert_dropped(&mut rig, &request(1001), DropReason::TooBig);
     assert_eq!(rig.connections().len(), 0);
     become_of(&mut rig, &request(1000));
@@ -214,7 +214,7 @@ fn udp_without_checksum_stays_without_both_ways() {
     let rs = Rs::nat(0, 5353);
     let mut rig = rig(&[rs]);
     for frame in
-        [FrameOf::udp(CIP, vip(DNS), b"question"), FrameOf::udp(rip(&rs, 5353), CIP, b"answer").from_rs(0)]
+        [FrameOf::udp(CIP, vip(DNS), b"question"), FrameOf::udp(rip(&rs, 5353), CIP, b"answer").sent_by(0)]
     {
         let mut bytes = frame.padded();
         bytes[40..42].fill(0);
@@ -237,7 +237,7 @@ fn damaged_packets_stay_damaged() {
         let last = frame.build().len() - 1;
         bytes[last] ^= 1;
         let sent = &rig.pass_on(0, &bytes)[0].1;
-        let mut expected = frame.clone().between(CIP, rip(&rs, 8080)).to_rs(0).padded();
+        let mut expected = frame.clone().between(CIP, rip(&rs, 8080)).at_rs(0).padded();
         expected[last] ^= 1;
         assert_eq!(*sent, expected, "the checksum is that of what was sent, not of what came");
     }
@@ -288,12 +288,12 @@ proptest! {
         let real_server = rip(&rs, if translated_port == 0 { request.destination.1 } else { translated_port });
         let local = source_of(&sent);
         prop_assert!(method == ForwardingMethod::FullNat || local == request.source);
-        let expected = request.clone().between(local, real_server).to_rs(3);
+        let expected = request.clone().between(local, real_server).at_rs(3);
         prop_assert!(is_same(&sent, &expected), "{request:?}");
         let answer = request.clone().between(request.destination, request.source);
-        let from_rs = answer.clone().between(real_server, local).from_rs(3);
+        let from_rs = answer.clone().between(real_server, local).sent_by(3);
         let sent = become_of(&mut rig, &from_rs);
-        prop_assert!(is_same(&sent, &answer.to_client()), "{request:?}");
+        prop_assert!(is_same(&sent, &answer.at_client()), "{request:?}");
         assert_settled(&rig);
     }
 }

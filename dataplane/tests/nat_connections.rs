@@ -16,7 +16,7 @@ fn states_move_by_the_tables_for_both_ways_and_both_ways_arm_the_timer() {
     let rs = Rs::nat(0, 8080);
     let mut rig = rig(&[rs]);
     let client = FrameOf::tcp(CIP, vip(HTTP), 0);
-    let server = FrameOf::tcp(rip(&rs, 8080), CIP, 0).from_rs(0);
+    let server = FrameOf::tcp(rip(&rs, 8080), CIP, 0).sent_by(0);
     let with = |frame: &FrameOf, of| FrameOf {
         layer: Layer::Tcp { flags: of, sequence: 1, acknowledgement: 2, options: Vec::new() },
         ..frame.clone()
@@ -51,7 +51,7 @@ fn connection_over_is_over_for_its_replies_before_the_sweep() {
     let rs = Rs::nat(0, 8080);
     let mut rig = rig(&[rs]);
     become_of(&mut rig, &FrameOf::udp(CIP, vip(DNS), b"question"));
-    let answer = FrameOf::udp(rip(&rs, 8080), CIP, b"answer").from_rs(0);
+    let answer = FrameOf::udp(rip(&rs, 8080), CIP, b"answer").sent_by(0);
     rig.hand.advance_seconds(299);
     become_of(&mut rig, &answer);
     rig.hand.advance_seconds(300);
@@ -77,7 +77,7 @@ fn table_full_is_a_counted_drop_and_leaves_the_others_alone() {
     assert_eq!((rig.counts(0), rig.connections().len()), ((4, 0), 4));
     for client_port in 1..=4 {
         become_of(&mut rig, &FrameOf::tcp((CIP.0, client_port), vip(HTTP), ACK));
-        let answer = FrameOf::tcp(rip(&rs, 8080), (CIP.0, client_port), ACK).from_rs(0);
+        let answer = FrameOf::tcp(rip(&rs, 8080), (CIP.0, client_port), ACK).sent_by(0);
         become_of(&mut rig, &answer);
     }
     assert_eq!(rig.total(|counters| counters.stateless_total()), 0);
@@ -179,12 +179,12 @@ fn client_port_that_the_real_server_knows_from_another_service_is_refused_until_
     assert_dropped(&mut rig, &FrameOf::tcp(CIP, vip(81), SYN), DropReason::TupleInUse);
     become_of(&mut rig, &FrameOf::tcp((CIP.0, 1), vip(81), SYN));
     become_of(&mut rig, &FrameOf::tcp(CIP, vip(80), RST));
-    become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, RST).from_rs(0));
+    become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, RST).sent_by(0));
     assert_eq!(rig.state(CIP.1), "CLOSE");
     become_of(&mut rig, &FrameOf::tcp(CIP, vip(81), SYN));
     let answer = FrameOf::tcp(vip(81), CIP, SYN | ACK);
-    let from_rs = answer.clone().between(rip(&rs, 8080), CIP).from_rs(0);
-    assert_becomes(&mut rig, &from_rs, &answer.to_client());
+    let from_rs = answer.clone().between(rip(&rs, 8080), CIP).sent_by(0);
+    assert_becomes(&mut rig, &from_rs, &answer.at_client());
     assert_eq!((rig.counts(0), rig.connections().len()), ((2, 0), 2));
     assert_settled(&rig);
 }
@@ -196,8 +196,8 @@ fn datagrams_of_one_client_port_to_two_services_are_answered_by_the_last_asked()
     for port in [53, 54, 53, 54] {
         become_of(&mut rig, &FrameOf::udp(CIP, vip(port), b"question"));
         let answer = FrameOf::udp(vip(port), CIP, b"answer");
-        let from_rs = answer.clone().between(rip(&rs, 5353), CIP).from_rs(0);
-        assert_becomes(&mut rig, &from_rs, &answer.to_client());
+        let from_rs = answer.clone().between(rip(&rs, 5353), CIP).sent_by(0);
+        assert_becomes(&mut rig, &from_rs, &answer.at_client());
         assert_eq!((rig.counts(0), rig.connections().len()), ((0, 1), 1));
     }
     assert_settled(&rig);
@@ -211,8 +211,8 @@ fn full_nat_gives_two_services_of_one_client_port_a_local_port_each() {
     assert_ne!(locals[0], locals[1]);
     for (local, port) in locals.into_iter().zip([80, 81]) {
         let answer = FrameOf::tcp(vip(port), CIP, SYN | ACK);
-        let from_rs = answer.clone().between(rip(&rs, 8080), local).from_rs(0);
-        assert_becomes(&mut rig, &from_rs, &answer.to_client());
+        let from_rs = answer.clone().between(rip(&rs, 8080), local).sent_by(0);
+        assert_becomes(&mut rig, &from_rs, &answer.at_client());
     }
     assert_settled(&rig);
 }
@@ -235,9 +235,9 @@ fn one_packet_service_keeps_a_connection_for_the_answer_and_no_longer() {
         let rs = real_servers.iter().find(|rs| rs_mac(rs.slot) == sent[..6]).unwrap();
         slots.push(rs.slot);
         let answer = FrameOf::udp(vip(DNS), CIP, b"answer");
-        let from_rs = answer.clone().between(rip(rs, 5353), CIP).from_rs(rs.slot);
+        let from_rs = answer.clone().between(rip(rs, 5353), CIP).sent_by(rs.slot);
         rig.hand.advance_seconds(4);
-        assert_becomes(&mut rig, &from_rs, &answer.to_client());
+        assert_becomes(&mut rig, &from_rs, &answer.at_client());
         rig.hand.advance_seconds(1);
     }
     assert_eq!(slots, [slots[0], slots[1], slots[0], slots[1]]);
@@ -258,7 +258,7 @@ fn removed_real_servers_clients_are_cut_off_and_revived_with_it() {
     let rs = Rs::nat(slot, 8080);
     let other = Rs::nat(1 - slot, 8080);
     become_of(&mut rig, &request(ACK));
-    let answer = FrameOf::tcp(rip(&rs, 8080), CIP, ACK).from_rs(slot);
+    let answer = FrameOf::tcp(rip(&rs, 8080), CIP, ACK).sent_by(slot);
     if slot == 1 {
         removed = snapshot(&rig.counts, 1, Algorithm::Rr, &[other]);
     }
@@ -304,7 +304,7 @@ fn expire_nodest_conn_ends_translated_connections_with_their_companions() {
     assert_eq!((rig.counts(0), rig.connections().len()), ((0, 0), 0));
     assert_dropped(
         &mut rig,
-        &FrameOf::tcp(rip(&rs, 8080), (CIP.0, 1000), ACK).from_rs(0),
+        &FrameOf::tcp(rip(&rs, 8080), (CIP.0, 1000), ACK).sent_by(0),
         DropReason::NoConnection,
     );
     assert_settled(&rig);
@@ -323,11 +323,11 @@ fn syn_on_a_closed_connection_is_scheduled_anew_and_in_fin_wait_it_stays() {
         let slot = become_of(&mut rig, &request(SYN))[5];
         let rs = Rs::nat(slot.into(), 8080);
         become_of(&mut rig, &request(ACK));
-        become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, FIN | ACK).from_rs(rs.slot));
+        become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, FIN | ACK).sent_by(rs.slot));
         assert_eq!(rig.state(CIP.1), "FIN_WAIT");
         assert_eq!(become_of(&mut rig, &request(SYN))[5], slot, "the director saw both directions");
         become_of(&mut rig, &request(RST));
-        become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, RST).from_rs(rs.slot));
+        become_of(&mut rig, &FrameOf::tcp(rip(&rs, 8080), CIP, RST).sent_by(rs.slot));
         assert_eq!(rig.state(CIP.1), "CLOSE");
         assert_ne!(become_of(&mut rig, &request(SYN))[5], slot);
         assert_eq!(rig.connections().len(), 1);
@@ -394,9 +394,9 @@ fn methods_live_side_by_side_in_one_service() {
         let request = FrameOf::tcp(client, vip(HTTP), SYN);
         let sent = become_of(&mut rig, &request);
         match sent[5] {
-            0 => assert_eq!(sent, request.to_rs(0).padded()),
+            0 => assert_eq!(sent, request.at_rs(0).padded()),
             1 => assert_ne!(source_of(&sent), client),
-            _ => assert_eq!(sent, request.between(client, rip(&real_servers[0], 8080)).to_rs(2).padded()),
+            _ => assert_eq!(sent, request.between(client, rip(&real_servers[0], 8080)).at_rs(2).padded()),
         }
     }
     assert_eq!([0, 1, 2].map(|slot| rig.counts(slot)), [(10, 0); 3]);
@@ -411,14 +411,14 @@ fn connection_keeps_its_translation_when_the_method_changes() {
     become_of(&mut rig, &request(1, SYN));
     rig.publish(Algorithm::Rr, &[Rs::new(0)]);
     become_of(&mut rig, &request(2, SYN));
-    let translated = request(1, ACK).between((CIP.0, 1), rip(&rs, 8080)).to_rs(0);
+    let translated = request(1, ACK).between((CIP.0, 1), rip(&rs, 8080)).at_rs(0);
     assert_becomes(&mut rig, &request(1, ACK), &translated);
-    assert_becomes(&mut rig, &request(2, ACK), &request(2, ACK).to_rs(0));
+    assert_becomes(&mut rig, &request(2, ACK), &request(2, ACK).at_rs(0));
     rig.publish(Algorithm::Rr, &[rs]);
-    assert_becomes(&mut rig, &request(2, ACK), &request(2, ACK).to_rs(0));
+    assert_becomes(&mut rig, &request(2, ACK), &request(2, ACK).at_rs(0));
     let answer = FrameOf::tcp(vip(HTTP), (CIP.0, 1), ACK);
-    let from_rs = answer.clone().between(rip(&rs, 8080), (CIP.0, 1)).from_rs(0);
-    assert_becomes(&mut rig, &from_rs, &answer.to_client());
+    let from_rs = answer.clone().between(rip(&rs, 8080), (CIP.0, 1)).sent_by(0);
+    assert_becomes(&mut rig, &from_rs, &answer.at_client());
     assert_settled(&rig);
 }
 
@@ -450,7 +450,7 @@ fn full_nat_needs_no_more_than_its_pool() {
     });
     let local = source_of(&become_of(&mut rig, &FrameOf::tcp(CIP, vip(HTTP), SYN)));
     let answer = FrameOf::tcp(vip(HTTP), CIP, SYN | ACK);
-    let from_rs = answer.clone().between(rip(&rs, 8080), local).from_rs(0);
-    assert_becomes(&mut rig, &from_rs, &answer.to_client());
+    let from_rs = answer.clone().between(rip(&rs, 8080), local).sent_by(0);
+    assert_becomes(&mut rig, &from_rs, &answer.at_client());
     assert_settled(&rig);
 }

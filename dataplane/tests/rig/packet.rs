@@ -97,18 +97,18 @@ impl FrameOf {
     }
 
     /// As a real server on port 0 sends it.
-    pub fn from_rs(self, slot: u32) -> FrameOf {
+    pub fn sent_by(self, slot: u32) -> FrameOf {
         self.macs(rs_mac(slot), own_mac(0))
     }
 
     /// As the director sends it to the real server on port 0, one hop later.
-    pub fn to_rs(self, slot: u32) -> FrameOf {
+    pub fn at_rs(self, slot: u32) -> FrameOf {
         let ttl = self.ttl - 1;
         self.macs(own_mac(0), rs_mac(slot)).ttl(ttl)
     }
 
     /// As the director sends it to the client on port 0, one hop later.
-    pub fn to_client(self) -> FrameOf {
+    pub fn at_client(self) -> FrameOf {
         let ttl = self.ttl - 1;
         self.macs(own_mac(0), CLIENT_MAC).ttl(ttl)
     }
