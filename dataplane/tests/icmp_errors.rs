@@ -102,7 +102,9 @@ fn time_exceeded_for_every_method_quotes_the_packet_as_it_came() {
         let kind = if is_ipv6 { 3 } else { 11 };
         for tunnel in [None, Some(KINDS[0]), Some(KINDS[4])] {
             let mut rig = rig_with(|snapshot| {
-                tunnel.map(|tunnel| set_tunnel(snapshot, tunnel, false));
+                if let Some(tunnel) = tunnel {
+                    set_tunnel(snapshot, tunnel, false);
+                }
             });
             for ttl in [0, 1] {
                 for packet in [
@@ -171,7 +173,9 @@ fn too_big_tells_the_mtu_of_the_way_and_quotes_as_the_kernel_does() {
         for is_ipv6 in [false, true] {
             let mut mtu = 1500;
             let mut rig = rig_with(|snapshot| {
-                tunnel.map(|(kind, is_outer_ipv6)| set_tunnel(snapshot, kind, is_outer_ipv6));
+                if let Some((kind, is_outer_ipv6)) = tunnel {
+                    set_tunnel(snapshot, kind, is_outer_ipv6);
+                }
                 mtu = snapshot.destinations[0].mtu;
             });
             let header = if is_ipv6 { 48 } else { 28 };
