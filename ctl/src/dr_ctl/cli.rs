@@ -157,10 +157,12 @@ pub(crate) enum Verb {
     /// Give a real server no new connections, and keep the established ones
     #[command(after_help = "Example: dr-ctl drain-rs tcp 192.0.2.10:80 10.0.0.11 --timeout 5m --wait")]
     DrainRs(DrainRsArguments),
-    /// Add a local address (LIP): what clients are in the eyes of real servers behind full NAT
+    /// Add a local address (LIP) of full NAT
     #[command(after_help = "Example: dr-ctl add-lip 10.0.0.200")]
     AddLip(LocalAddressArguments),
-    /// Remove a local address (LIP); connections that have it keep it
+    /// Remove a local address (LIP) of full NAT
+    ///
+    /// Connections that have it keep it.
     #[command(after_help = "Example: dr-ctl del-lip 10.0.0.200")]
     DelLip(LocalAddressArguments),
     /// Remove every virtual service and group

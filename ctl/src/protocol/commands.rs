@@ -516,8 +516,9 @@ pub enum ConnectionOrder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
-    /// The whole file; `director`, `ports` and `routes` must be what runs or absent.
-    pub config: Config,
+    /// The whole file; `director`, `ports` and `routes` must be what runs or absent. Boxed, because every command of a
+    /// batch takes as much memory as the largest kind.
+    pub config: Box<Config>,
     /// Say what would change, change nothing.
     #[serde(default)]
     pub dry_run: bool,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Config, ConnectionsConfig, Persistence};
+use crate::config::{ConnectionsConfig, Persistence};
 use crate::protocol::{Apply, ConnectionsQuery, Filter, PersistenceChange, Response, SetOptions};
 
 const ADD_RS: &str = r#"{"version":1,"verb":"add-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10","port":80},"real_server":{"address":"10.0.0.11","weight":2}}}"#;
@@ -144,7 +144,7 @@ fn only_what_changes_something_is_a_change() {
         );
         assert_eq!(command.is_change(), is_change, "{request}");
     }
-    assert!(Command::Apply(Apply { config: Config::default(), dry_run: false }).is_change());
+    assert!(Command::Apply(Apply { config: Box::default(), dry_run: false }).is_change());
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_wrong_argument_is_told_with_its_path() {
         (
             "\"10.0.0.11\"",
             "[1,2]",
-            "arguments.real_server.address: IPv4 address is wanted here, not a list",
+            "arguments.real_server.address: IP address is wanted here, not a list",
             None,
         ),
         (
@@ -628,7 +628,14 @@ proptest! {
 
     #[test]
     fn any_configuration_is_applied_as_it_was_sent(config in crate::config_file::tests::any_config()) {
-        let command = Command::Apply(Apply { config, dry_run: false });
+        let command = Command::Apply(Apply { config: Box::new(config), dry_run: false });
         prop_assert_eq!(parse_request(&encode_request(&command)), Ok(command));
     }
+}
+
+/// Half a million of them are held at once.
+#[test]
+fn a_command_of_a_batch_takes_no_more_memory_than_is_said() {
+    let bytes = std::mem::size_of::<Command>() * BATCH_COMMANDS_MAX;
+    assert!(bytes <= 170_000_000, "{bytes}");
 }
