@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, Round, lookup, open, parse};
+use super::{Packet, Round, open, oversize, parse};
 use crate::connection::{Connection, Tuple};
 use crate::packet::icmp_error::ErrorMessage;
 use crate::packet::quote::Quote;
@@ -53,10 +53,8 @@ pub(super) fn to_vip<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Ro
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
     }
-    match lookup::way_to(round.parts.mailbox.current(), slot, packet.ip_length) {
-        Ok(_) => Verdict::Forward(slot),
-        Err(reason) => Verdict::Drop(reason),
-    }
+    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+    oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
 }
 
 /// The packet that an error quotes, which the error's addressee sent.

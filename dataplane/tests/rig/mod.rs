@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod ipv6;
+pub mod packets;
 pub mod pieces;
+pub mod tunnels;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -408,6 +410,20 @@ impl Rig {
 
     pub fn total(&self, of: impl Fn(&WorkerCounters) -> u64) -> u64 {
         self.counters.iter().map(|counters| of(counters)).sum()
+    }
+
+    /// The same over a frame that came in several segments, cut at these offsets.
+    pub fn pass_segments(&mut self, frame: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+        assert!(self.ports[0].inject_segments(0, frame, cuts));
+        self.poll();
+        self.ports[0].take_transmitted()
+    }
+
+    /// Every buffer is back in its pool.
+    pub fn assert_no_leak(&self) {
+        for port in &self.ports {
+            assert_eq!(port.pool().available(), port.pool().capacity());
+        }
     }
 
     /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
