@@ -75,7 +75,7 @@ impl Ip {
             let mut header =
                 Ipv4Header::new(payload.len() as u16, self.ttl, IpNumber(protocol), CLIENT, VIP).unwrap();
             header.total_len = 20 + length;
-            header.set_options(&self.options).unwrap();
+            header.options = self.options[..].try_into().unwrap();
             header.dscp = (self.traffic_class >> 2).try_into().unwrap();
             header.ecn = (self.traffic_class & 3).try_into().unwrap();
             header.identification = self.identification;
