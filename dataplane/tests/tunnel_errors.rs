@@ -281,10 +281,13 @@ fn what_is_not_about_a_tunnel_of_ours_is_the_hosts() {
         ("another source", changed(&|quote| quote[15] = 2)),
         ("another port", changed(&|quote| quote[23] = 1)),
         ("with checksum", changed(&|quote| quote[26] = 1)),
-        ("IPIP", changed(&|quote| {
-            quote.drain(20..32);
-            quote[9] = 4;
-        })),
+        (
+            "IPIP",
+            changed(&|quote| {
+                quote.drain(20..32);
+                quote[9] = 4;
+            }),
+        ),
         ("later fragment", changed(&|quote| quote[7] = 1)),
         ("another client port", changed(&|quote| quote[52] = 99)),
         ("later fragment inside", changed(&|quote| quote[39] = 1)),
@@ -316,7 +319,8 @@ fn client_to_whom_no_way_is_known_is_not_told() {
 
 #[test]
 fn flood_of_errors_is_told_at_the_rate_of_all_errors() {
-    let mut rig = rig_with(TunnelKind::Ipip, false, |snapshot| snapshot.options.icmp_packets_per_second = 256);
+    let mut rig =
+        rig_with(TunnelKind::Ipip, false, |snapshot| snapshot.options.icmp_packets_per_second = 256);
     let outer = outer_of(&mut rig, &Ip::v4().udp(1000, &[7; 1380]));
     let sent: usize = (0..100).map(|_| rig.pass(&error(3, 1, 0, &outer)).len()).sum();
     assert_eq!(sent, 32);
