@@ -163,6 +163,10 @@ reasons! {
         NoRoute = "no_route",
         /// An ICMP message that is malformed or quotes a packet that is none of ours.
         IcmpIgnored = "icmp_ignored",
+        /// An ICMP message with a wrong checksum.
+        BadIcmp = "bad_icmp",
+        /// An ICMP error about a packet in a tunnel: what it says was learnt, and the client told where that concerns it.
+        TunnelError = "tunnel_error",
         /// More packets for the host than it may get.
         HostRate = "host_rate",
         /// The queue to the host is full.

@@ -41,6 +41,7 @@ mod persist;
 mod reuse;
 mod transmit;
 mod tunnel;
+mod tunnel_errors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
