@@ -15,9 +15,9 @@ use lab::differential::collection;
 use lab::differential::comparison::{Deviations, differences};
 use lab::differential::director::{Director, Scenario};
 use lab::differential::frame::{Frame, Payload};
+use lab::differential::neighbours::address_of;
 use lab::differential::run::{Run, State, Subject};
 use lab::differential::scenario::{Step, Transcript};
-use lab::differential::wire::address_of;
 
 /// Scenarios that may wait at the same time.
 const WAITING_MAX: usize = 16;

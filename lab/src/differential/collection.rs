@@ -21,6 +21,9 @@ pub const GENERATED: u32 = 220;
 /// The VIPs' network in a scenario's text.
 const VIP_NETWORK: &str = "192.0.2.";
 
+/// The same for IPv6.
+const VIP_NETWORK6: &str = "2001:db8:2::";
+
 /// Where scenarios, golden files and the list of deviations are.
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("differential")
@@ -50,16 +53,26 @@ pub fn golden() -> Result<BTreeMap<String, Transcript>> {
 }
 
 fn read(name: &str, text: &str) -> Result<Vec<Step>> {
-    scenario::parse(&text.replace(VIP_NETWORK, &vip_network(name))).with_context(|| name.to_owned())
+    let text = text.replace(VIP_NETWORK, &vip_network(name)).replace(VIP_NETWORK6, &vip_network6(name));
+    scenario::parse(&text).with_context(|| name.to_owned())
 }
 
 /// The VIPs' network of a scenario: one of 32,768 in 10.128.0.0/9.
 pub fn vip_network(name: &str) -> String {
-    // FNV-1a, 32 bits, folded.
+    let [high, low] = hash(name).to_be_bytes();
+    format!("10.{}.{low}.", 128 | high)
+}
+
+/// The IPv6 VIPs' network of a scenario: one of 32,768 of 64 bits in 2001:db8:2::/48.
+pub fn vip_network6(name: &str) -> String {
+    format!("2001:db8:2:{:x}::", 0x8000 | hash(name))
+}
+
+/// FNV-1a, 32 bits, folded.
+fn hash(name: &str) -> u16 {
     let hash =
         name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let [_, _, high, low] = (hash ^ (hash >> 16)).to_be_bytes();
-    format!("10.{}.{low}.", 128 | high)
+    (hash ^ (hash >> 16)) as u16
 }
 
 fn files(directory: &Path) -> Result<Vec<(String, String)>> {

@@ -7,6 +7,8 @@
 //! removal-syn:12 - TCP SYN_RECV 198.51.100.7:40000 ...       it does not list this row
 //! removal-syn:12 + TCP SYN_RECV 198.51.100.7:40000 ...       it lists this row besides
 //! persistent-removed:9 stale templates                       it lists none of the templates that the kernel has given up
+//! nat-udp:7 - > 10.0.0.11: ip ...                            this packet did not come out
+//! nat-udp:7 + > 10.0.0.11: ip ...                            this one did besides
 //! twos-equal:605 shares 10.0.0.11: 10 where the kernel has 200 of 600
 //! ```
 //!
@@ -40,6 +42,11 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
                 compare_rows(expected, got).into_iter().for_each(&mut differs);
                 line += expected.len();
             }
+            (Answer::Sent(expected), Answer::Sent(got)) => {
+                let (expected, got) = (marked(expected), marked(got));
+                compare_fresh_rows(&expected, &got).into_iter().for_each(&mut differs);
+                line += expected.len();
+            }
             (Answer::Forwarded(_), Answer::Forwarded(_)) if is_statistical(at) => {}
             (Answer::Forwarded(_), Answer::Forwarded(got_by)) if expected != got => {
                 differs(format!("= {}", got_by.map_or("-".to_owned(), |address| address.to_string())));
@@ -54,6 +61,11 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
         line += 1;
     }
     Ok(differences)
+}
+
+/// Packets that came out, as their golden file has them.
+fn marked(packets: &[String]) -> Vec<String> {
+    packets.iter().map(|packet| format!("> {packet}")).collect()
 }
 
 /// Rows that are missing and rows that are too much; where only their order differs, that.

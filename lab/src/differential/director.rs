@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 
 use super::collection::vip_network;
 use super::listing;
+use super::neighbours::{BARRIER_REAL_SERVER, DIRECTOR_MAC, REAL_SERVERS, Responder, address_of, mac_text};
 use super::run::Subject;
 use super::scenario::Step;
-use super::wire::{
-    ArpResponder, BARRIER_REAL_SERVER, BARRIER_SERVICE, DIRECTOR_MAC, REAL_SERVERS, Wire, address_of,
-    mac_text,
-};
+use super::wire::{BARRIER_SERVICE, Wire};
 use crate::director::{DirectorProcess, allowed_cpus, configuration, port};
 use crate::host::Host;
 use crate::network::Network;
@@ -34,7 +32,7 @@ const TIMEOUTS: &str = "--set 900 120 300";
 pub struct Director {
     process: DirectorProcess,
     wire: Wire,
-    _arp: ArpResponder,
+    _neighbours: Responder,
     host: Host,
     place: usize,
     scenario: Scenario,
@@ -88,11 +86,12 @@ impl Director {
         host.ip(&format!("link set eth0 address {}", mac_text(DIRECTOR_MAC)))?;
         // The port's address is not the kernel's.
         host.ip("link set eth0 arp off")?;
-        let arp = ArpResponder::start(&far_end, "to-director")?;
-        let wire = Wire::open(&far_end, "to-director")?;
+        let neighbours = Responder::start(&far_end, "to-director")?;
+        let wire = Wire::open(&far_end, &["to-director"])?;
         let process = start_process(&host, place)?;
         let (scenario, seen) = (Scenario::default(), BTreeSet::new());
-        let mut director = Director { process, wire, _arp: arp, host, place, scenario, seen, scenarios: 0 };
+        let mut director =
+            Director { process, wire, _neighbours: neighbours, host, place, scenario, seen, scenarios: 0 };
         director.make_barrier()?;
         Ok(director)
     }

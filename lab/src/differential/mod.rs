@@ -10,6 +10,8 @@
 //! |---|---|
 //! | [`scenario`] | the scenario's text: steps, and what came of them |
 //! | [`frame`] | one frame of a scenario, as text and as bytes |
+//! | [`packet`] | a whole packet of a scenario, as text and as bytes |
+//! | [`neighbours`] | who is on the director's links |
 //! | [`listing`] | what `ipvsadm -L` shows, without what depends on the moment |
 //! | [`generator`] | scenarios from seeds |
 //! | [`collection`] | every scenario, every golden file, by name |
@@ -26,6 +28,8 @@ pub mod frame;
 pub mod generator;
 pub mod kernel;
 pub mod listing;
+pub mod neighbours;
+pub mod packet;
 pub mod run;
 pub mod scenario;
 pub mod wire;

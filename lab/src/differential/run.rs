@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::frame::{Frame, Payload};
+use super::neighbours::Neighbour;
+use super::packet::mask::Seen;
+use super::packet::text::Text;
+use super::packet::{self, Layer};
 use super::scenario::{Answer, Step, Transcript};
-use super::wire::Wire;
+use super::wire::{Received, Wire};
 
 /// How long the kernel may have a connection that another one has replaced: it sets its timer to now, and timers are
 /// looked at once a tick (at most 10 ms).
@@ -52,12 +56,20 @@ pub struct Run {
     state: State,
     /// Tuples that frames came from and went to.
     tuples: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
+    /// What came out of the last packet of which anything came out.
+    output: Vec<Vec<u8>>,
 }
 
 impl Run {
     /// A scenario before its first step.
     pub fn new(steps: Vec<Step>) -> Run {
-        Run { steps, transcript: Transcript::default(), state: State::Ready, tuples: BTreeSet::new() }
+        Run {
+            steps,
+            transcript: Transcript::default(),
+            state: State::Ready,
+            tuples: BTreeSet::new(),
+            output: Vec::new(),
+        }
     }
 
     /// Where it is.
@@ -92,7 +104,13 @@ impl Run {
             rest[..together].iter().position(|step| frame(step).is_some_and(|frame| replaces(frame, tuples)));
         together = replacing.map_or(together, |place| place + 1);
         let now = &rest[..together];
-        let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
+        let answers = match first {
+            Step::Packet(from, layers) => {
+                exchange(*from, layers, &mut self.output, subject).map(|lines| vec![Answer::Sent(lines)])
+            }
+            _ => answer(now, subject),
+        };
+        let answers = answers.with_context(|| format!("at `{first}`"))?;
         if replacing.is_some() {
             subject.settle(REPLACED);
         }
@@ -147,9 +165,38 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
         Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
         Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
         Step::Settle(time) => subject.settle(*time),
-        Step::Wait(_) | Step::Shares => {}
+        Step::Wait(_) | Step::Shares | Step::Packet(..) => {}
     }
     Ok(vec![Answer::Silent; steps.len()])
+}
+
+/// Sends a packet and says what came of it.
+fn exchange(
+    from: Neighbour,
+    layers: &[Layer],
+    output: &mut Vec<Vec<u8>>,
+    subject: &mut impl Subject,
+) -> Result<Vec<String>> {
+    let whole: Vec<Layer> = layers.iter().map(|layer| quote(layer, output)).collect::<Result<_>>()?;
+    let received = subject.wire().exchange(from, &packet::build(&whole))?;
+    if !received.is_empty() {
+        *output = received.iter().map(|received| received.packet.clone()).collect();
+    }
+    let (kept, mut seen) = (packet::identifications(layers), Seen::default());
+    let line = |received: &Received| {
+        let mut layers = packet::read(&received.packet);
+        packet::mask(&mut layers, &kept, &mut seen);
+        format!("{}: {}", received.by.address(), Text(&layers))
+    };
+    Ok(received.iter().map(line).collect())
+}
+
+/// The layer, with what came out before where it is quoted.
+fn quote(layer: &Layer, output: &[Vec<u8>]) -> Result<Layer> {
+    let Layer::Output(quoted) = layer else { return Ok(layer.clone()) };
+    let bytes = quoted.number.checked_sub(1).and_then(|place| output.get(place));
+    let bytes = bytes.with_context(|| format!("only {} packets came out", output.len()))?;
+    Ok(Layer::Data(bytes[..bytes.len().min(quoted.length)].to_vec()))
 }
 
 fn frame(step: &Step) -> Option<&Frame> {
