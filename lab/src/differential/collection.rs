@@ -1,7 +1,7 @@
 //! Every scenario and every golden file, by name.
 //!
 //! A hand-made scenario is `lab/differential/scenarios/NAME`, its golden file `lab/differential/golden/NAME`; a generated one is
-//! its golden file alone, `generated-SEED`.
+//! its golden file alone, `generated-SEED` or `packets-SEED`.
 //!
 //! One director runs many scenarios, and its connections outlive them: so each has VIPs of its own. A scenario says
 //! 192.0.2.x, and that network becomes one that comes of its name.
@@ -13,10 +13,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::generator;
+use super::packet_generator;
 use super::scenario::{self, Step, Transcript};
 
 /// How many scenarios are generated, from the seeds 1, 2, 3, ...
 pub const GENERATED: u32 = 220;
+
+/// How many scenarios of whole packets are generated.
+pub const GENERATED_PACKETS: u32 = 60;
 
 /// The VIPs' network in a scenario's text.
 const VIP_NETWORK: &str = "192.0.2.";
@@ -38,6 +42,10 @@ pub fn scenarios() -> Result<BTreeMap<String, Vec<Step>>> {
     for seed in 1..=GENERATED {
         let name = format!("generated-{seed:03}");
         scenarios.insert(name.clone(), read(&name, &generator::generate(seed))?);
+    }
+    for seed in 1..=GENERATED_PACKETS {
+        let name = format!("packets-{seed:03}");
+        scenarios.insert(name.clone(), read(&name, &packet_generator::generate(seed))?);
     }
     Ok(scenarios)
 }

@@ -22,6 +22,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 
 use super::collection;
+use super::packet::whole::Pieces;
 use super::scenario::{Answer, Step, Transcript};
 
 /// How many standard deviations two shares may be apart: beyond it is no chance any more.
@@ -34,6 +35,7 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
     let mut line = 1;
     let is_statistical = |at: usize| golden.lines[at..].iter().any(|(step, _)| *step == Step::Shares);
     let mut shares_from = 0;
+    let (mut kernel_pieces, mut director_pieces) = (Pieces::default(), Pieces::default());
     for (at, ((step, expected), (_, got))) in golden.lines.iter().zip(&director.lines).enumerate() {
         let place = format!("{name}:{line}");
         let mut differs = |what: String| differences.push(format!("{place} {what}"));
@@ -43,8 +45,9 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
                 line += expected.len();
             }
             (Answer::Sent(expected), Answer::Sent(got)) => {
-                let (expected, got) = (marked(expected), marked(got));
-                compare_fresh_rows(&expected, &got).into_iter().for_each(&mut differs);
+                let together = kernel_pieces.put_together(at, expected)?;
+                let got = director_pieces.put_together(at, got)?;
+                compare_fresh_rows(&marked(&together), &marked(&got)).into_iter().for_each(&mut differs);
                 line += expected.len();
             }
             (Answer::Forwarded(_), Answer::Forwarded(_)) if is_statistical(at) => {}

@@ -1,7 +1,7 @@
 //! dr-director in a namespace: one process for many scenarios, each on VIPs of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -246,7 +246,7 @@ impl Subject for Director {
         self.set_option(name, value)
     }
 
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()> {
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()> {
         let member = json!({ "protocol": protocol, "address": vip, "port": port });
         self.scenario.members.entry(mark).or_default().push(member.clone());
         if let Some(group) = group_of(&self.process.ctl_json(&["show"])?, mark) {

@@ -3,7 +3,7 @@
 //! A namespace for each scenario, because nothing else ends the kernel's connections: `ipvsadm -C` leaves them.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::listing::{self, Filter};
 use super::neighbours::{
-    BARRIER_REAL_SERVER, DIRECTOR, GATEWAY, LINK_MTUS, Neighbour, REAL_SERVERS, ROUTER, mac_text,
+    BARRIER_REAL_SERVER, DIRECTOR, GATEWAY, LINK_MTUS, Neighbour, REAL_SERVERS, ROUTER, ROUTES, mac_text,
 };
 use super::run::Subject;
 use super::wire::{BARRIER_SERVICES, Wire};
@@ -21,9 +21,6 @@ use crate::process::{output, text};
 
 /// Where every VIP of a scenario is.
 const VIP_NETWORKS: [&str; 2] = ["192.0.2.0/24", "10.128.0.0/9"];
-
-/// Where real servers behind a gateway are.
-pub const NETWORKS_BEHIND_GATEWAY: [&str; 2] = ["10.9.0.0/24", "2001:db8:9::/64"];
 
 /// Loads what `ipvsadm` cannot load by itself.
 pub fn load_modules() -> Result<()> {
@@ -121,15 +118,17 @@ fn addresses_and_routes(links: usize, vips6: Option<&str>) -> String {
             }
         }
     }
-    let (router, gateway) = (Neighbour { link: 0, number: ROUTER }, Neighbour { link: 0, number: GATEWAY });
+    let router = Neighbour { link: 0, number: ROUTER };
     batch += &format!("route add default via {}\n", router.address());
     for network in VIP_NETWORKS {
         batch += &format!("route add local {network} dev lo\n");
     }
     if let Some(vips) = vips6 {
-        batch += &format!("route add ::/0 via {}\n", router.address6());
-        batch += &format!("route add {} via {}\n", NETWORKS_BEHIND_GATEWAY[0], gateway.address());
-        batch += &format!("route add {} via {}\n", NETWORKS_BEHIND_GATEWAY[1], gateway.address6());
+        for (network, gateway) in ROUTES {
+            let is_ip6 = network.contains(':');
+            let gateway = if is_ip6 { gateway.address6().to_string() } else { gateway.address().to_string() };
+            batch += &format!("route add {network} via {gateway}\n");
+        }
         for number in [10, 11] {
             batch += &format!("address add {vips}{number}/128 dev lo nodad\n");
         }
@@ -159,14 +158,17 @@ impl Subject for Kernel {
         self.host.set(&format!("net/ipv4/vs/{name}"), value)
     }
 
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()> {
-        let chain = "add table ip differential; add chain ip differential marks \
-                     { type filter hook prerouting priority -150; }";
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()> {
+        let (family, of_protocol) = if vip.is_ipv6() { ("ip6", "nexthdr") } else { ("ip", "protocol") };
+        let chain = format!(
+            "add table {family} differential; add chain {family} differential marks \
+             {{ type filter hook prerouting priority -150; }}"
+        );
         let matched = match port {
-            0 => format!("ip daddr {vip} ip protocol {protocol}"),
-            port => format!("ip daddr {vip} {protocol} dport {port}"),
+            0 => format!("{family} daddr {vip} {family} {of_protocol} {protocol}"),
+            port => format!("{family} daddr {vip} {protocol} dport {port}"),
         };
-        let rule = format!("{chain}; add rule ip differential marks {matched} meta mark set {mark}");
+        let rule = format!("{chain}; add rule {family} differential marks {matched} meta mark set {mark}");
         self.host.run(&["nft", &rule]).map(drop)
     }
 

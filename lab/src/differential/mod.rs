@@ -14,6 +14,7 @@
 //! | [`neighbours`] | who is on the director's links |
 //! | [`listing`] | what `ipvsadm -L` shows, without what depends on the moment |
 //! | [`generator`] | scenarios from seeds |
+//! | [`packet_generator`] | the same of whole packets |
 //! | [`collection`] | every scenario, every golden file, by name |
 //! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
 //! | [`run`] | a scenario through either of the two |
@@ -30,6 +31,7 @@ pub mod kernel;
 pub mod listing;
 pub mod neighbours;
 pub mod packet;
+pub mod packet_generator;
 pub mod run;
 pub mod scenario;
 pub mod wire;

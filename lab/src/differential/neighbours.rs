@@ -30,8 +30,18 @@ pub const ROUTER: u8 = 254;
 /// MAC address of the router.
 pub const ROUTER_MAC: Mac = mac_of(ROUTER);
 
-/// Number of the gateway to 10.9.0.0/24 and 2001:db8:9::/64, on link 0.
+/// Number of the gateway that some real servers are behind, on link 0.
 pub const GATEWAY: u8 = 253;
+
+/// The director's routes, besides that to everywhere by the router: real servers behind the gateway, and clients behind a
+/// router on link 1, where packets must be smaller.
+pub const ROUTES: [(&str, Neighbour); 5] = [
+    ("::/0", Neighbour { link: 0, number: ROUTER }),
+    ("10.9.0.0/24", Neighbour { link: 0, number: GATEWAY }),
+    ("2001:db8:9::/64", Neighbour { link: 0, number: GATEWAY }),
+    ("203.0.113.0/24", Neighbour { link: 1, number: ROUTER }),
+    ("2001:db8:d::/48", Neighbour { link: 1, number: ROUTER }),
+];
 
 /// Numbers of the real servers that a scenario may use.
 pub const REAL_SERVERS: std::ops::RangeInclusive<u8> = 11..=26;

@@ -2,7 +2,7 @@
 //! while one waits.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,7 +26,7 @@ pub trait Subject {
     /// Sets one of net.ipv4.vs.
     fn set(&mut self, name: &str, value: &str) -> Result<()>;
     /// Gives frames a firewall mark; port 0 is every port.
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()>;
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()>;
     /// The listing, its rows as [`super::listing`] makes them.
     fn list(&mut self) -> Result<Vec<String>>;
     /// The counters.
@@ -56,8 +56,16 @@ pub struct Run {
     state: State,
     /// Tuples that frames came from and went to.
     tuples: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
+    output: Output,
+}
+
+/// What a scenario's packets have come to.
+#[derive(Debug, Default)]
+struct Output {
     /// What came out of the last packet of which anything came out.
-    output: Vec<Vec<u8>>,
+    last: Vec<Vec<u8>>,
+    /// Random fields.
+    random: Seen,
 }
 
 impl Run {
@@ -68,7 +76,7 @@ impl Run {
             transcript: Transcript::default(),
             state: State::Ready,
             tuples: BTreeSet::new(),
-            output: Vec::new(),
+            output: Output::default(),
         }
     }
 
@@ -160,7 +168,7 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
         }
         Step::Sysctl(name, value) => subject.set(name, value)?,
         Step::Member { mark, protocol, destination } => {
-            subject.add_member(*mark, protocol, *destination.ip(), destination.port())?;
+            subject.add_member(*mark, protocol, destination.ip(), destination.port())?;
         }
         Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
         Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
@@ -174,29 +182,31 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
 fn exchange(
     from: Neighbour,
     layers: &[Layer],
-    output: &mut Vec<Vec<u8>>,
+    output: &mut Output,
     subject: &mut impl Subject,
 ) -> Result<Vec<String>> {
-    let whole: Vec<Layer> = layers.iter().map(|layer| quote(layer, output)).collect::<Result<_>>()?;
+    let whole: Option<Vec<Layer>> = layers.iter().map(|layer| quote(layer, &output.last)).collect();
+    // What did not come out cannot be quoted: that it did not is a difference by itself.
+    let Some(whole) = whole else { return Ok(Vec::new()) };
     let received = subject.wire().exchange(from, &packet::build(&whole))?;
     if !received.is_empty() {
-        *output = received.iter().map(|received| received.packet.clone()).collect();
+        output.last = received.iter().map(|received| received.packet.clone()).collect();
     }
-    let (kept, mut seen) = (packet::identifications(layers), Seen::default());
+    let kept = packet::random_fields(layers);
+    output.random.next_step();
     let line = |received: &Received| {
         let mut layers = packet::read(&received.packet);
-        packet::mask(&mut layers, &kept, &mut seen);
+        packet::mask(&mut layers, &kept, &mut output.random);
         format!("{}: {}", received.by.address(), Text(&layers))
     };
     Ok(received.iter().map(line).collect())
 }
 
 /// The layer, with what came out before where it is quoted.
-fn quote(layer: &Layer, output: &[Vec<u8>]) -> Result<Layer> {
-    let Layer::Output(quoted) = layer else { return Ok(layer.clone()) };
-    let bytes = quoted.number.checked_sub(1).and_then(|place| output.get(place));
-    let bytes = bytes.with_context(|| format!("only {} packets came out", output.len()))?;
-    Ok(Layer::Data(bytes[..bytes.len().min(quoted.length)].to_vec()))
+fn quote(layer: &Layer, output: &[Vec<u8>]) -> Option<Layer> {
+    let Layer::Output(quoted) = layer else { return Some(layer.clone()) };
+    let bytes = output.get(quoted.number.checked_sub(1)?)?;
+    Some(Layer::Data(bytes[..bytes.len().min(quoted.length)].to_vec()))
 }
 
 fn frame(step: &Step) -> Option<&Frame> {

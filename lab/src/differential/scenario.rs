@@ -42,7 +42,7 @@ pub enum Step {
         /// `tcp`, `udp` or `sctp`.
         protocol: String,
         /// VIP and port.
-        destination: std::net::SocketAddrV4,
+        destination: std::net::SocketAddr,
     },
     /// A frame of a client.
     Frame(Frame),

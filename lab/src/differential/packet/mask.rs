@@ -4,44 +4,66 @@
 
 use std::collections::BTreeSet;
 
-use super::format::{GUE_PORTS, Kind};
+use super::format::{GUE_PORTS, Kind, USUAL_ID};
 use super::{Header, Layer};
 
-/// The random values of one step, in the order in which they came.
+/// The random values of a scenario.
 #[derive(Debug, Default)]
-pub struct Seen(Vec<(&'static str, u64)>);
+pub struct Seen {
+    /// Those of this step, in the order in which they came.
+    step: Vec<(&'static str, u64)>,
+    /// Those of all steps: errors quote them later.
+    all: BTreeSet<(&'static str, u64)>,
+}
 
 impl Seen {
+    /// What follows is of another step.
+    pub fn next_step(&mut self) {
+        self.step.clear();
+    }
+
     fn number(&mut self, name: &'static str, value: u64) -> usize {
-        let place = self.0.iter().position(|seen| *seen == (name, value)).unwrap_or_else(|| {
-            self.0.push((name, value));
-            self.0.len() - 1
+        self.all.insert((name, value));
+        let place = self.step.iter().position(|seen| *seen == (name, value)).unwrap_or_else(|| {
+            self.step.push((name, value));
+            self.step.len() - 1
         });
-        self.0[..=place].iter().filter(|(other, _)| *other == name).count()
+        self.step[..=place].iter().filter(|(other, _)| *other == name).count()
     }
 }
 
-/// Masks the outermost headers of a packet that came out; `kept` are the identifications of the frame that went in.
+/// Headers at the front that may have random fields: IPv6, its fragment header, UDP.
+const OUTERMOST: usize = 3;
+
+/// Masks what is random in a packet that came out; `kept` are the random fields of the frame that went in
+/// ([`super::random_fields`]).
 pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
-    for layer in layers.iter_mut().take(2) {
+    for (place, layer) in layers.iter_mut().enumerate() {
         let Layer::Header(header) = layer else { continue };
-        let is_gue = header.fields.get("dport").is_some_and(|port| GUE_PORTS.contains(port));
-        match header.kind {
-            Kind::Ip | Kind::Fragment6 => {
-                let usual = if header.kind == Kind::Ip { super::format::USUAL_ID } else { 0 };
-                let id = header.fields.get("id").copied().unwrap_or(usual);
-                // Zero is said: it is not random.
-                if id != 0 && !kept.contains(&id) {
-                    mask_field(header, "id", seen.number("id", id));
+        for name in ["flow", "id", "sport"] {
+            let Some(value) = random_field(header, name) else { continue };
+            let is_random = place < OUTERMOST && !kept.contains(&value);
+            if is_random || seen.all.contains(&(name, value)) {
+                mask_field(header, name, seen.number(name, value));
+                // Of a fragment: it cannot be told whether it is right, and it depends on the port.
+                if name == "sport" && header.fields.get("sum").is_some_and(|sum| *sum != 0) {
+                    mask_field(header, "sum", 1);
                 }
             }
-            Kind::Udp if is_gue => {
-                let port = header.fields.get("sport").copied().unwrap_or(0);
-                mask_field(header, "sport", seen.number("sport", port));
-            }
-            _ => {}
         }
     }
+}
+
+/// The value of a field that may be random in such a header. Zero is said: it is not.
+fn random_field(header: &Header, name: &str) -> Option<u64> {
+    let is_gue = header.fields.get("dport").is_some_and(|port| GUE_PORTS.contains(port));
+    let usual = match (header.kind, name) {
+        (Kind::Ip, "id") => USUAL_ID,
+        (Kind::Ip6, "flow") | (Kind::Fragment6, "id") => 0,
+        (Kind::Udp, "sport") if is_gue => 0,
+        _ => return None,
+    };
+    Some(header.fields.get(name).copied().unwrap_or(usual)).filter(|value| *value != 0)
 }
 
 fn mask_field(header: &mut Header, name: &'static str, number: usize) {

@@ -17,6 +17,7 @@
 //! | [`build`](mod@build) | text to bytes |
 //! | [`read`](mod@read) | bytes to text |
 //! | [`mask`](mod@mask) | what is random in the kernel |
+//! | [`whole`] | fragments put together, as their receiver does |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ pub mod format;
 pub mod mask;
 pub mod read;
 pub mod text;
+pub mod whole;
 
 pub use build::build;
 pub use format::Kind;
@@ -101,17 +103,19 @@ impl Header {
 /// Names of fields that a text always shows, and where it does not say their name.
 const POSITIONAL: [&str; 5] = ["sport", "dport", "flags", "type", "code"];
 
-/// Identifications that are in these layers' outermost IP header and fragment header: a frame that is handed on keeps them.
-pub fn identifications(layers: &[Layer]) -> BTreeSet<u64> {
-    let id = |layer: &Layer| match layer {
-        Layer::Header(header) => match (header.slice, header.kind) {
-            (Some(slice), _) => Some(u64::from(slice.id)),
-            (None, Kind::Ip) => Some(header.fields.get("id").copied().unwrap_or(format::USUAL_ID)),
-            (None, _) => header.fields.get("id").copied(),
-        },
+/// Identifications and flow labels of these layers' outermost headers: a frame that is handed on keeps them.
+pub fn random_fields(layers: &[Layer]) -> BTreeSet<u64> {
+    let headers = layers.iter().take(2).filter_map(|layer| match layer {
+        Layer::Header(header) => Some(header),
         _ => None,
+    });
+    let of_header = |header: &Header| {
+        let usual_id = (header.kind == Kind::Ip).then_some(format::USUAL_ID);
+        let id = header.slice.map(|slice| u64::from(slice.id));
+        let id = id.or(header.fields.get("id").copied()).or(usual_id);
+        id.into_iter().chain(header.fields.get("flow").copied())
     };
-    layers.iter().take(2).filter_map(id).collect()
+    headers.flat_map(of_header).collect()
 }
 
 /// Byte `place` of the data of every scenario: a counter of two bytes, so that a piece tells where it was cut out.

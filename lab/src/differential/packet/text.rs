@@ -49,7 +49,10 @@ fn parse_header(kind: Kind, words: &[&str]) -> Result<Header> {
         }
         (Kind::Ip | Kind::Ip6, _) => bail!("write ADDRESS > ADDRESS"),
         (Kind::Tcp | Kind::Udp | Kind::Sctp, [source, ">", destination, rest @ ..]) => {
-            header.fields.insert("sport", source.parse()?);
+            match source.strip_prefix('*') {
+                Some(number) => drop(header.masked.insert("sport", number.parse()?)),
+                None => drop(header.fields.insert("sport", source.parse()?)),
+            }
             header.fields.insert("dport", destination.parse()?);
             rest
         }
@@ -94,6 +97,10 @@ fn parse_word(header: &mut Header, word: &str) -> Result<()> {
         }
         _ => {
             let field = header.kind.field(name).context("no such field")?;
+            if let Some(number) = value.strip_prefix('*') {
+                header.masked.insert(field.name, number.parse()?);
+                return Ok(());
+            }
             let value = match value.strip_prefix("0x") {
                 Some(hex) => u64::from_str_radix(hex, 16)?,
                 None => value.parse()?,
@@ -257,6 +264,12 @@ mod tests {
             assert_eq!(Text(&layers).to_string(), text);
             assert_eq!(Text(&read(&build(&layers))).to_string(), text);
         }
+    }
+
+    #[test]
+    fn masked_fields_are_read_as_they_were_written() {
+        let text = "ip 10.0.0.1 > 10.0.0.11 id=*2 mf / udp *1 > 6080 len=1500 sum=*1 / gue / ip 1.1.1.1 > 2.2.2.2 / udp 1 > 2";
+        assert_eq!(Text(&parse(text).unwrap()).to_string(), text);
     }
 
     #[test]
