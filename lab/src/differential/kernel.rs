@@ -24,7 +24,7 @@ const VIP_NETWORKS: [&str; 2] = ["192.0.2.0/24", "10.128.0.0/9"];
 
 /// Loads what `ipvsadm` cannot load by itself.
 pub fn load_modules() -> Result<()> {
-    crate::process::run(Command::new("modprobe").args(["-a", "ip_vs", "ip_vs_pe_sip"])).map(drop)
+    crate::process::run(Command::new("modprobe").args(["-a", "ip_vs", "ip_vs_pe_sip", "ip_vs_ftp"])).map(drop)
 }
 
 /// The kernel as a director.

@@ -17,6 +17,9 @@ pub fn parse(text: &str) -> Result<Vec<Layer>> {
 }
 
 fn parse_layer(text: &str) -> Result<Layer> {
+    if let Some(quoted) = text.strip_prefix("text=") {
+        return Ok(Layer::Data(parse_quoted(quoted)?));
+    }
     let words: Vec<&str> = text.split_whitespace().collect();
     let (name, rest) = words.split_first().context("a layer is empty")?;
     if let Some(length) = name.strip_prefix("data=") {
@@ -131,6 +134,13 @@ fn parse_hex(text: &str) -> Result<Vec<u8>> {
     (0..text.len()).step_by(2).map(|at| Ok(u8::from_str_radix(&text[at..at + 2], 16)?)).collect()
 }
 
+/// Reads `"227 Entering Passive Mode\r\n"`.
+fn parse_quoted(text: &str) -> Result<Vec<u8>> {
+    let inner =
+        text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).context("write text=\"...\"")?;
+    Ok(inner.replace("\\r", "\r").replace("\\n", "\n").into_bytes())
+}
+
 /// Layers as they are written.
 pub struct Text<'a>(pub &'a [Layer]);
 
@@ -213,8 +223,19 @@ fn write_data(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match pattern_offset(bytes) {
         Some(0) => write!(f, "data={}", bytes.len()),
         Some(offset) => write!(f, "data={}@{offset}", bytes.len()),
+        None if is_text(bytes) => {
+            let text = String::from_utf8_lossy(bytes);
+            write!(f, "text=\"{}\"", text.replace('\r', "\\r").replace('\n', "\\n"))
+        }
         None => write!(f, "hex={}", hex(bytes)),
     }
+}
+
+/// Whether bytes are lines that a text can have as they are.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~' | b'\r' | b'\n');
+    let has_separator = bytes.windows(3).any(|three| three == b" / ");
+    bytes.ends_with(b"\n") && bytes.iter().all(is_plain) && !has_separator
 }
 
 /// Where in the pattern these bytes are.
@@ -240,7 +261,7 @@ mod tests {
     use super::*;
 
     /// Text that is as short as it can be.
-    const PACKETS: [&str; 14] = [
+    const PACKETS: [&str; 15] = [
         "ip 198.51.100.7 > 192.0.2.10 df / tcp 40000 > 80 SYN",
         "ip 198.51.100.7 > 192.0.2.10 tos=0xb8 id=77 mf ttl=1 / tcp 40000 > 80 NONE seq=5 win=10 opts=020405b4 / data=20",
         "ip 198.51.100.7 > 192.0.2.10 sum=0x0001 / udp 40000 > 53 sum=0x0000 / data=5",
@@ -255,6 +276,7 @@ mod tests {
         "ip 10.0.0.1 > 10.0.0.11 / udp 1 > 6080 / gue gflags=0x0001 opts=8000000000180006 / ip6 ::1 > ::2 / icmp6 128/0 / data=8",
         "ip 198.51.100.7 > 192.0.2.10 / sctp 1 > 2 / hex=0100001400000000000000000000000000000000",
         "ip 198.51.100.7 > 192.0.2.10 off=1480 / data=9@1471",
+        "ip 198.51.100.7 > 192.0.2.10 / tcp 40000 > 21 PSH,ACK / text=\"PORT 198,51,100,7,195,80\\r\\n\"",
     ];
 
     #[test]
