@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::process::{self, Process};
 use crate::wait::{self, HANGS};
@@ -42,6 +43,7 @@ pub struct DirectorProcess {
     host: Host,
     socket: PathBuf,
     dr_ctl: PathBuf,
+    dissection: Option<Dissection>,
 }
 
 /// A configuration for a daemon on `host`: small, without hugepages, no port and no service yet.
@@ -97,6 +99,7 @@ impl DirectorProcess {
             host: host.clone(),
             socket: socket.to_owned(),
             dr_ctl: binary("dr-ctl")?,
+            dissection: None,
         };
         wait::until("an answer on dr-director's control socket", || {
             if let Some(status) = director.process.ended()? {
@@ -106,6 +109,11 @@ impl DirectorProcess {
         })
         .map_err(|error| anyhow!("{error:#}\ndr-director's log:\n{}", director.log()))?;
         Ok(director)
+    }
+
+    /// What it sends is judged at [`DirectorProcess::finish`] by a dissection that was started before it.
+    pub fn dissected_by(self, dissection: Dissection) -> DirectorProcess {
+        DirectorProcess { dissection: Some(dissection), ..self }
     }
 
     /// Process id of the daemon.
@@ -250,10 +258,12 @@ impl DirectorProcess {
         Ok(duration)
     }
 
-    /// The end of a test: the law of conservation, then [`DirectorProcess::terminate`].
-    pub fn finish(self) -> Result<()> {
+    /// The end of a test: the law of conservation, [`DirectorProcess::terminate`], then tshark on all that it sent.
+    pub fn finish(mut self) -> Result<()> {
         self.assert_conservation()?;
-        self.terminate().map(drop)
+        let dissection = self.dissection.take();
+        self.terminate()?;
+        dissection.map_or(Ok(0), Dissection::finish).map(drop)
     }
 
     /// SIGKILL.

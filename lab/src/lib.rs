@@ -18,6 +18,8 @@
 //! | [`differential`] | the same frames through the kernel and through the director |
 //! | [`flood`] | SYNs of as many clients |
 //! | [`capture`] | proof of what passed an interface |
+//! | [`dissection`] | all that the director sent, judged by tshark |
+//! | [`packet_socket`] | frames as they are |
 //! | [`process`] | processes that end with their owner |
 //! | [`wait`] | waiting with a deadline |
 //!
@@ -27,9 +29,11 @@ pub mod capture;
 pub mod client;
 pub mod differential;
 pub mod director;
+pub mod dissection;
 pub mod flood;
 pub mod host;
 pub mod network;
+pub mod packet_socket;
 pub mod process;
 pub mod real_server;
 mod reaper;
@@ -38,9 +42,11 @@ pub mod wait;
 
 pub use capture::{Capture, Recording};
 pub use director::DirectorProcess;
+pub use dissection::Dissection;
 pub use flood::Flood;
 pub use host::Host;
 pub use network::Network;
+pub use packet_socket::PacketSocket;
 pub use process::Process;
 pub use real_server::{RealServer, UdpServer};
 pub use topology::{DIP, Lab, PortDriver, VIP};

@@ -18,6 +18,7 @@ use scheduler::Algorithm;
 
 use crate::capture::Capture;
 use crate::director::{self, DirectorProcess};
+use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::network::Network;
 use crate::real_server::{RealServer, Request};
@@ -194,7 +195,8 @@ impl Lab {
 
     /// Starts the director and waits until it answers and every real server with a weight gets connections.
     pub fn start_director(&self, config: &Config) -> Result<DirectorProcess> {
-        let director = DirectorProcess::start(&self.director, config)?;
+        let dissection = self.dissect_director()?;
+        let director = DirectorProcess::start(&self.director, config)?.dissected_by(dissection);
         let weighted = config.services.iter().flat_map(|service| &service.real_servers);
         director
             .wait_until_up(weighted.filter(|server| server.weight > 0 && server.drain.is_none()).count())?;
@@ -266,6 +268,11 @@ impl Lab {
     /// shows no sent frame where a DPDK port bypasses its queues.
     pub fn capture_director(&self) -> Result<Capture> {
         Capture::start(&self.switch, "to-director")
+    }
+
+    /// Records all that comes out of the director's cable, for tshark to judge.
+    pub fn dissect_director(&self) -> Result<Dissection> {
+        Dissection::start(&[(&self.switch, "to-director", &mac_of(DIP))])
     }
 }
 
