@@ -15,9 +15,10 @@ use crate::process;
 
 const SCRIPT: &str = include_str!("dissection.lua");
 
-/// What tshark must find nothing of. 0 is `Bad` in Wireshark's epan/proto.h.
-const FAULTS: &str = "_ws.malformed || gue.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
-    || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 \
+/// What tshark must find nothing of. 0 is `Bad` in Wireshark's epan/proto.h. A TCP checksum of 0xffff that should be 0 is
+/// no fault (RFC 1624 section 3): Linux sends it where a device does no checksums (`skb_checksum_help`).
+const FAULTS: &str = "_ws.malformed || gue.malformed || ip.checksum.status == 0 \
+    || (tcp.checksum.status == 0 && !tcp.checksum.ffff) || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 \
     || sctp.checksum.status == 0 || gre.checksum.status == 0";
 
 /// Checks that Wireshark does not make by itself.

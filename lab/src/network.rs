@@ -98,12 +98,17 @@ impl Network {
         Ok(())
     }
 
+    /// Joins a host's interface to a switch and gives it a MAC address; the switch's socket is `to-<host>`.
+    pub fn plug_interface(&self, host: &Host, interface: &str, switch: &Host, mac: &str) -> Result<()> {
+        let socket = format!("to-{}", host.name());
+        self.add_cable((host, interface), (switch, &socket))?;
+        host.ip(&format!("link set {interface} address {mac}"))?;
+        switch.ip(&format!("link set {socket} master br0")).map(drop)
+    }
+
     /// Joins a host's `eth0` to a switch and gives it a MAC address.
     pub fn plug(&self, host: &Host, switch: &Host, mac: &str) -> Result<()> {
-        let socket = format!("to-{}", host.name());
-        self.add_cable((host, "eth0"), (switch, &socket))?;
-        host.ip(&format!("link set eth0 address {mac}"))?;
-        switch.ip(&format!("link set {socket} master br0")).map(drop)
+        self.plug_interface(host, "eth0", switch, mac)
     }
 }
 
