@@ -91,6 +91,13 @@ impl DirectorProcess {
         Self::start_with_file(host, &file, &config.director.control_socket)
     }
 
+    /// Starts the daemon with the text of a configuration file, whose control socket is [`control_socket`].
+    pub fn start_with_text(host: &Host, text: &str) -> Result<DirectorProcess> {
+        let file = host.directory().join("director.toml");
+        fs::write(&file, text)?;
+        Self::start_with_file(host, &file, &control_socket(host))
+    }
+
     /// Starts the daemon with a file, which names `socket` as its control socket.
     pub fn start_with_file(host: &Host, file: &Path, socket: &Path) -> Result<DirectorProcess> {
         let process = Process::spawn(daemon(host, file)?, "dr-director", host.directory())?;

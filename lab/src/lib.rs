@@ -12,6 +12,7 @@
 //! | [`network`] | hosts and cables, and that nothing of them stays |
 //! | [`host`] | one host: its addresses, commands and sockets |
 //! | [`topology`] | the usual lab: client, director, real servers on one switch |
+//! | [`site`] | client, director and real servers with routers between them |
 //! | [`real_server`] | a real server: VIP on `lo`, nginx, UDP |
 //! | [`director`] | the daemon under test and what is asked of it |
 //! | [`client`] | requests over HTTP and UDP, ARP |
@@ -21,6 +22,7 @@
 //! | [`dissection`] | all that the director sent, judged by tshark |
 //! | [`packet_socket`] | frames as they are |
 //! | [`process`] | processes that end with their owner |
+//! | [`transfer`] | large files in both directions |
 //! | [`wait`] | waiting with a deadline |
 //!
 //! Needs root: namespaces and packet sockets do.
@@ -37,7 +39,9 @@ pub mod packet_socket;
 pub mod process;
 pub mod real_server;
 mod reaper;
+pub mod site;
 pub mod topology;
+pub mod transfer;
 pub mod wait;
 
 pub use capture::{Capture, Recording};
@@ -49,4 +53,5 @@ pub use network::Network;
 pub use packet_socket::PacketSocket;
 pub use process::Process;
 pub use real_server::{RealServer, UdpServer};
+pub use site::{Family, Method, Site};
 pub use topology::{DIP, Lab, PortDriver, VIP};
