@@ -66,6 +66,28 @@ pub fn configuration(host: &Host, workers: u16) -> Config {
     }
 }
 
+/// What a lab's daemon is given in the table `director`.
+const KEYS: [&str; 7] = [
+    "worker_cpus",
+    "control_cpus",
+    "hugepages",
+    "memory_mib",
+    "connection_capacity_per_worker",
+    "control_socket",
+    "metrics_listen",
+];
+
+/// The table `director` of [`configuration`] as a user would write it, to be continued: what is as by default stays away.
+pub fn text(host: &Host, workers: u16) -> Result<String> {
+    let table = toml::Table::try_from(configuration(host, workers).director)?;
+    let mut text = String::from("[director]\n");
+    for key in KEYS {
+        let value = table.get(key).with_context(|| format!("no {key}"))?;
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    Ok(text)
+}
+
 /// Where the control socket of a daemon on `host` is.
 pub fn control_socket(host: &Host) -> PathBuf {
     host.directory().join("control.sock")
@@ -94,7 +116,8 @@ impl DirectorProcess {
     /// Starts the daemon with the text of a configuration file, whose control socket is [`control_socket`].
     pub fn start_with_text(host: &Host, text: &str) -> Result<DirectorProcess> {
         let file = host.directory().join("director.toml");
-        fs::write(&file, text)?;
+        // A file that ends amid a line is taken for a cut one.
+        fs::write(&file, format!("{}\n", text.trim_end()))?;
         Self::start_with_file(host, &file, &control_socket(host))
     }
 

@@ -12,6 +12,7 @@
 //! | [`network`] | hosts and cables, and that nothing of them stays |
 //! | [`host`] | one host: its addresses, commands and sockets |
 //! | [`topology`] | the usual lab: client, director, real servers on one switch |
+//! | [`selftest`] | the kernel's own test of IPVS |
 //! | [`site`] | client, director and real servers with routers between them |
 //! | [`real_server`] | a real server: VIP on `lo`, nginx, UDP |
 //! | [`director`] | the daemon under test and what is asked of it |
@@ -39,6 +40,7 @@ pub mod packet_socket;
 pub mod process;
 pub mod real_server;
 mod reaper;
+pub mod selftest;
 pub mod site;
 pub mod topology;
 pub mod transfer;

@@ -28,7 +28,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::director::{self, DirectorProcess};
 use crate::dissection::Dissection;
@@ -70,17 +70,6 @@ const CLIENT: u8 = 100;
 const LOCAL: u8 = 200;
 const GATEWAY: u8 = 253;
 const ROUTER: u8 = 254;
-
-/// What a lab's director sets of the table `director`.
-const DIRECTOR_KEYS: [&str; 7] = [
-    "worker_cpus",
-    "control_cpus",
-    "hugepages",
-    "memory_mib",
-    "connection_capacity_per_worker",
-    "control_socket",
-    "metrics_listen",
-];
 
 /// Host number of the first real server, less one.
 const REAL_SERVER_BASE: u8 = 10;
@@ -369,12 +358,7 @@ impl Site {
     /// A director's configuration up to its services: workers, both ports, routes. `director` and `ports` are further lines
     /// of these tables.
     pub fn configuration_with(&self, director: &str, ports: &str) -> Result<String> {
-        let table = toml::Table::try_from(director::configuration(&self.director, self.workers).director)?;
-        let mut text = String::from("[director]\n");
-        // As a user would write it: what is as by default stays away.
-        for key in DIRECTOR_KEYS {
-            writeln!(text, "{key} = {}", table.get(key).with_context(|| format!("no {key}"))?)?;
-        }
+        let mut text = director::text(&self.director, self.workers)?;
         writeln!(text, "{director}")?;
         for (number, (name, network)) in [("front", FRONT), ("back", BACK)].into_iter().enumerate() {
             let device = PortDriver::AfPacket.device(number as u32, name, self.workers);
