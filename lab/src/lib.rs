@@ -12,6 +12,7 @@
 //! | [`network`] | hosts and cables, and that nothing of them stays |
 //! | [`host`] | one host: its addresses, commands and sockets |
 //! | [`topology`] | the usual lab: client, director, real servers on one switch |
+//! | [`quiet`] | when nothing is on its way any more |
 //! | [`selftest`] | the kernel's own test of IPVS |
 //! | [`site`] | client, director and real servers with routers between them |
 //! | [`real_server`] | a real server: VIP on `lo`, nginx, UDP |
@@ -21,6 +22,7 @@
 //! | [`flood`] | SYNs of as many clients |
 //! | [`capture`] | proof of what passed an interface |
 //! | [`dissection`] | all that the director sent, judged by tshark |
+//! | [`dns`], [`ftp`] | servers of these protocols, and what clients ask of them |
 //! | [`packet_socket`] | frames as they are |
 //! | [`process`] | processes that end with their owner |
 //! | [`transfer`] | large files in both directions |
@@ -33,11 +35,14 @@ pub mod client;
 pub mod differential;
 pub mod director;
 pub mod dissection;
+pub mod dns;
 pub mod flood;
+pub mod ftp;
 pub mod host;
 pub mod network;
 pub mod packet_socket;
 pub mod process;
+pub mod quiet;
 pub mod real_server;
 mod reaper;
 pub mod selftest;

@@ -34,6 +34,7 @@ use crate::director::{self, DirectorProcess};
 use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::network::Network;
+use crate::quiet;
 use crate::real_server::RealServer;
 use crate::topology::{PortDriver, mac_of};
 
@@ -161,6 +162,22 @@ impl Family {
         match self {
             Family::V4 => "-4",
             Family::V6 => "-6",
+        }
+    }
+
+    /// The address of no host.
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// The host itself.
+    pub fn loopback(self) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
         }
     }
 
@@ -403,6 +420,12 @@ impl Site {
         }
         text.push_str("]\n");
         text
+    }
+
+    /// Waits until TCP has nothing left to send on client and real servers.
+    pub fn wait_until_quiet(&self) -> Result<()> {
+        let servers = self.real_servers.iter().map(|server| &server.host);
+        quiet::wait([&self.client].into_iter().chain(servers))
     }
 
     /// Starts the director, with all that it sends dissected, and waits until so many real servers get connections.
