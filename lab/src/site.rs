@@ -334,6 +334,11 @@ impl Site {
         Ok(())
     }
 
+    /// The router as the client sees it.
+    pub fn clients_router(&self, family: Family) -> IpAddr {
+        family.address(CLIENTS, ROUTER)
+    }
+
     /// The network, for what the site does not have.
     pub fn network(&self) -> &Network {
         &self.network
