@@ -3,15 +3,16 @@
 //! It is caught at the other ends of the director's cables. Checksums are whole there: no cable of a lab leaves them to a
 //! device ([`crate::Network::add_cable`]), so that what a client sent has a good one before the director forwards it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::capture::Capture;
 use crate::host::Host;
 use crate::process;
+use crate::vm;
 
 const SCRIPT: &str = include_str!("dissection.lua");
 
@@ -61,16 +62,30 @@ impl Dissection {
     pub fn finish(self) -> Result<u64> {
         let recordings = self.captures.into_iter().map(Capture::stop).collect::<Result<Vec<_>>>()?;
         let files: Vec<PathBuf> = recordings.iter().map(|recording| recording.file().to_owned()).collect();
-        judge(&files, &self.directory, self.number)?;
+        match vm::captures_directory() {
+            Some(output) => leave(&files, &output, self.number)?,
+            None => judge(&files, &self.directory)?,
+        }
         recordings.iter().map(|recording| recording.count("")).sum()
     }
 }
 
+/// Leaves captures to whoever started the VM, by the name of the test.
+fn leave(files: &[PathBuf], output: &Path, number: u32) -> Result<()> {
+    let thread = std::thread::current();
+    let directory = output.join(thread.name().context("no test's thread")?).join(number.to_string());
+    std::fs::create_dir_all(&directory)?;
+    for file in files {
+        std::fs::copy(file, directory.join(file.file_name().context("no name")?))?;
+    }
+    Ok(())
+}
+
 /// Has tshark look at captures, joined by time: fragments that left by several ports are one packet to it.
-fn judge(files: &[PathBuf], directory: &std::path::Path, number: u32) -> Result<()> {
+pub(crate) fn judge(files: &[PathBuf], directory: &Path) -> Result<()> {
     let script = directory.join("dissection.lua");
     std::fs::write(&script, SCRIPT)?;
-    let joined = directory.join(format!("sent-{number}.pcap"));
+    let joined = directory.join("joined.pcap");
     process::run(Command::new("mergecap").args(["-F", "pcap", "-w"]).arg(&joined).args(files))?;
     let tshark = || {
         let mut command = Command::new("tshark");

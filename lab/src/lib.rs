@@ -26,6 +26,8 @@
 //! | [`packet_socket`] | frames as they are |
 //! | [`process`] | processes that end with their owner |
 //! | [`transfer`] | large files in both directions |
+//! | [`tunnel`] | the real servers' ends of tunnels |
+//! | [`vm`] | tests that run under another kernel |
 //! | [`wait`] | waiting with a deadline |
 //!
 //! Needs root: namespaces and packet sockets do.
@@ -49,6 +51,8 @@ pub mod selftest;
 pub mod site;
 pub mod topology;
 pub mod transfer;
+pub mod tunnel;
+pub mod vm;
 pub mod wait;
 
 pub use capture::{Capture, Recording};

@@ -377,6 +377,15 @@ impl Site {
         Ok(())
     }
 
+    /// Takes [`Site::narrow_hop_to_far`] back, and what the client has learned of it.
+    pub fn widen_hop_to_far(&self) -> Result<()> {
+        for family in Family::ALL {
+            self.gateway.ip(&format!("{} route del {}", family.option(), family.far_rip()))?;
+            self.client.ip(&format!("{} route flush cache", family.option()))?;
+        }
+        Ok(())
+    }
+
     /// A director's configuration up to its services: workers, both ports, routes. `director` and `ports` are further lines
     /// of these tables.
     pub fn configuration_with(&self, director: &str, ports: &str) -> Result<String> {
