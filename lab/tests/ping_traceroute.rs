@@ -34,7 +34,8 @@ fn vip_is_reached_hop_by_hop(method: Method, family: Family) -> Result<()> {
     }
     // TCP to the service: the director is a hop, as a kernel's would be, and the real server answers.
     let hops = traceroute(&site, family, &["-T", "-p", "80"])?;
-    ensure!(hops == [router, family.dip(), vip], "by TCP: {hops:?}");
+    // It speaks for itself, or for the VIP as a kernel that has it.
+    ensure!([family.dip(), vip].iter().any(|&director| hops == [router, director, vip]), "by TCP: {hops:?}");
     // Echo requests are the director's own.
     let hops = traceroute(&site, family, &["-I"])?;
     ensure!(hops == [router, vip], "by ICMP: {hops:?}");
