@@ -20,8 +20,8 @@ use dataplane::packet::checksum;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{BURST, Burst, ChecksumStatus, Frame, PortId, QueuePair};
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, Options, PortSnapshot, Protocol, Service, ServiceKey,
-    SharedCounts, Snapshot, shared_counts,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, Options, PortSnapshot,
+    Protocol, Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::verdict::StatelessReason;
 use dataplane::worker::{Worker, WorkerParts};
@@ -47,9 +47,38 @@ impl Frame for Made {
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
+    fn length(&self) -> usize {
+        FRAME_BYTES
+    }
+    fn is_exclusive(&self) -> bool {
+        true
+    }
     fn is_contiguous(&self) -> bool {
         true
     }
+    // As long as it is and no longer: what is measured here changes no frame's length.
+    fn prepend(&mut self, _: usize) -> bool {
+        false
+    }
+    fn remove_front(&mut self, _: usize) -> bool {
+        false
+    }
+    fn append(&mut self, _: usize) -> bool {
+        false
+    }
+    fn truncate(&mut self, _: usize) -> bool {
+        false
+    }
+    fn copy_to(&self, offset: usize, into: &mut [u8]) -> usize {
+        let from = self.0.get(offset..).unwrap_or_default();
+        let count = from.len().min(into.len());
+        into[..count].copy_from_slice(&from[..count]);
+        count
+    }
+    fn vlan_tci(&self) -> Option<u16> {
+        None
+    }
+    fn clear_vlan_tci(&mut self) {}
     fn ip_checksum(&self) -> ChecksumStatus {
         ChecksumStatus::Good
     }
@@ -165,11 +194,16 @@ impl QueuePair for Generator {
         burst.clear();
         count
     }
+
+    fn allocate(&mut self) -> Option<Made> {
+        Some(Made([0; FRAME_BYTES]))
+    }
 }
 
 fn snapshot(counts: &SharedCounts, creation_rate_per_worker: u32) -> Snapshot {
     let mut snapshot = Snapshot {
-        ports: vec![PortSnapshot { mac: OWN_MAC }],
+        ports: vec![PortSnapshot { mac: OWN_MAC, untagged: Some(InterfaceId(0)), ..PortSnapshot::default() }],
+        interfaces: vec![InterfaceSnapshot { mac: OWN_MAC, mtu: 1500, ..InterfaceSnapshot::default() }],
         options: Options { creation_rate_per_worker, ..Options::default() },
         ..Snapshot::default()
     };
@@ -284,8 +318,10 @@ fn main() -> ExitCode {
     let counters = WorkerCounters::new(REAL_SERVERS as usize);
     let seen =
         Arc::new(std::sync::Mutex::new(Seen { by_flow: vec![255; established as usize], ..Seen::default() }));
-    let limits = TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false };
+    let limits =
+        TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false, has_ipv6: false };
     let worker = Worker::new(WorkerParts {
+        fragments: dataplane::fragments::FragmentLimits::default(),
         index: 0,
         workers: 1,
         queues: vec![Generator::new(seen.clone())],

@@ -42,19 +42,39 @@ pub struct DestinationCounters {
     pub packets: Counter,
     /// Bytes of these: IP total length, as IPVS counts.
     pub bytes: Counter,
+    /// Packets of it that a port took for a client (NAT).
+    pub replies: Counter,
+    /// Bytes of these.
+    pub reply_bytes: Counter,
 }
 
-/// All numbers of one worker. When it is between two bursts:
-/// `received = forwarded + punted + the sum of dropped`.
+/// All numbers of one worker. When it is between two rounds:
+/// `received = forwarded + punted + to host + the sum of dropped + fragments held`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
     /// Frames taken from RX queues.
     pub received: Counter,
-    /// Frames sent to a real server.
+    /// Frames sent to a real server, or from one to a client.
     pub forwarded: Counter,
     /// Frames handed to the control thread.
     pub punted: Counter,
+    /// Frames handed to the host.
+    pub to_host: Counter,
+    /// Frames that wait for the first fragment of their packet.
+    pub fragments_held: Counter,
+    /// Fragmented packets whose first fragment has come and whose others are waited for.
+    pub fragmented_known: Counter,
+    /// First fragments that told where the others of their packets go.
+    pub fragmented_learned: Counter,
+    /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
+    pub originated: Counter,
+    /// Frames that the worker made itself and a port refused.
+    pub originated_not_sent: Counter,
+    /// Frames of the host that a port took.
+    pub host_sent: Counter,
+    /// Frames of the host that a port refused.
+    pub host_not_sent: Counter,
     /// Frames dropped, by [`DropReason`].
     pub dropped: [Counter; DropReason::COUNT],
     /// Packets among those for real servers that went there by consistent hash, without a connection, by
@@ -90,6 +110,14 @@ impl WorkerCounters {
             received: Counter::default(),
             forwarded: Counter::default(),
             punted: Counter::default(),
+            to_host: Counter::default(),
+            fragments_held: Counter::default(),
+            fragmented_known: Counter::default(),
+            fragmented_learned: Counter::default(),
+            originated: Counter::default(),
+            originated_not_sent: Counter::default(),
+            host_sent: Counter::default(),
+            host_not_sent: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             stateless: std::array::from_fn(|_| Counter::default()),
             adopted: Counter::default(),

@@ -7,9 +7,10 @@ use crate::snapshot::Destination;
 const TTL: usize = ethernet::HEADER_BYTES + 8;
 const CHECKSUM: usize = ethernet::HEADER_BYTES + 10;
 const HEADERS: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+const HOP_LIMIT: usize = ethernet::HEADER_BYTES + 7;
 
-/// Destination MAC = the real server's, source MAC = the director's, TTL − 1 with the checksum patched, as IPVS does
-/// in `ip_vs_dr_xmit`. `frame` holds a checked IPv4 packet whose TTL is over 1.
+/// Destination MAC = the next hop's, source MAC = the director's, TTL − 1 with the checksum patched, as IPVS does in
+/// `ip_vs_dr_xmit`. `frame` has no tag and holds a checked IPv4 packet whose TTL is over 1.
 #[inline(always)]
 pub fn rewrite(frame: &mut [u8], destination: &Destination) {
     let Some(headers) = frame.first_chunk_mut::<HEADERS>() else {
@@ -20,6 +21,33 @@ pub fn rewrite(frame: &mut [u8], destination: &Destination) {
     headers[TTL] -= 1;
     let checksum = u16::from_be_bytes([headers[CHECKSUM], headers[CHECKSUM + 1]]);
     headers[CHECKSUM..CHECKSUM + 2].copy_from_slice(&after_ttl_decrement(checksum).to_be_bytes());
+}
+
+/// The same of IPv6, whose hop limit no checksum covers.
+#[inline(always)]
+pub fn rewrite_ipv6(frame: &mut [u8], destination: &Destination) {
+    let Some(headers) = frame.first_chunk_mut::<{ HOP_LIMIT + 1 }>() else {
+        debug_assert!(false, "the frame was parsed");
+        return;
+    };
+    headers[..12].copy_from_slice(&destination.macs);
+    headers[HOP_LIMIT] -= 1;
+}
+
+/// TTL or hop limit − 1 of the packet that `ip` begins with, which was checked and whose TTL is over 1.
+#[inline(always)]
+pub fn decrement_ttl(ip: &mut [u8]) {
+    let Some(headers) = ip.first_chunk_mut::<{ ipv4::HEADER_BYTES }>() else {
+        debug_assert!(false, "the frame was parsed");
+        return;
+    };
+    if headers[0] >> 4 == 6 {
+        headers[7] -= 1;
+        return;
+    }
+    headers[8] -= 1;
+    let checksum = u16::from_be_bytes([headers[10], headers[11]]);
+    headers[10..12].copy_from_slice(&after_ttl_decrement(checksum).to_be_bytes());
 }
 
 #[cfg(test)]

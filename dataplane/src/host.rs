@@ -1,7 +1,8 @@
 //! The way between workers and the control thread for whole frames.
 //!
-//! Up: workers punt frames into bounded queues, ARP and ping apart; full means that the worker counts a drop.
-//! Down: the control thread queues frames that it made; worker 0 alone sends them.
+//! Up: workers punt frames into bounded queues, what neighbours say and ping apart, and what is for the host itself in a third
+//! one; full means that the worker counts a drop. Frames go up without VLAN tag, with the interface that they came in on.
+//! Down: the control thread queues frames that it made, the host interfaces those of the host; worker 0 alone sends them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,56 +11,98 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use crate::port::{Frame, FramePool, PortId};
+use crate::snapshot::InterfaceId;
 use crate::verdict::PuntQueue;
 
 /// Frames that may wait for the control thread, in each of the two queues.
 pub const PUNT_QUEUE_CAPACITY: usize = 1024;
-/// Frames that may wait for worker 0.
+/// Frames that may wait for worker 0, in each of its two queues.
 pub const OUTGOING_QUEUE_CAPACITY: usize = 1024;
+/// Frames that may wait for the host.
+pub const HOST_QUEUE_CAPACITY: usize = 1024;
 
-/// The two queues, shared by the workers and the control thread.
+/// The queues, shared by the workers, the control thread and the host interfaces.
 #[derive(Debug)]
 pub struct HostQueues<F> {
-    arp: ArrayQueue<(PortId, F)>,
-    echo: ArrayQueue<(PortId, F)>,
-    outgoing: ArrayQueue<(PortId, F)>,
-    /// How many frames were ever put into `outgoing`: worker 0 compares it once a burst, because looking into an
-    /// empty `ArrayQueue` costs a fence.
-    outgoing_queued: CachePadded<AtomicU64>,
+    neighbour: ArrayQueue<(InterfaceId, F)>,
+    echo: ArrayQueue<(InterfaceId, F)>,
+    host: ArrayQueue<(InterfaceId, F)>,
+    outgoing: Outgoing<F>,
+    from_host: Outgoing<F>,
+}
+
+/// Frames that worker 0 is to send.
+#[derive(Debug)]
+struct Outgoing<F> {
+    frames: ArrayQueue<(PortId, F)>,
+    /// How many were ever queued: worker 0 compares it once a burst, because looking into an empty `ArrayQueue` costs a
+    /// fence.
+    queued: CachePadded<AtomicU64>,
+}
+
+/// Who made a frame that worker 0 sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The control thread.
+    Control,
+    /// The host, through a host interface.
+    Host,
+}
+
+impl<F> Outgoing<F> {
+    fn new() -> Self {
+        Outgoing {
+            frames: ArrayQueue::new(OUTGOING_QUEUE_CAPACITY),
+            queued: CachePadded::new(AtomicU64::new(0)),
+        }
+    }
 }
 
 impl<F: Frame> HostQueues<F> {
     /// Empty queues.
     pub fn new() -> Arc<Self> {
         Arc::new(HostQueues {
-            arp: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
+            neighbour: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
             echo: ArrayQueue::new(PUNT_QUEUE_CAPACITY),
-            outgoing: ArrayQueue::new(OUTGOING_QUEUE_CAPACITY),
-            outgoing_queued: CachePadded::new(AtomicU64::new(0)),
+            host: ArrayQueue::new(HOST_QUEUE_CAPACITY),
+            outgoing: Outgoing::new(),
+            from_host: Outgoing::new(),
         })
     }
 
     /// Worker: hands a frame to the control thread, or gives it back where the queue is full.
-    pub fn punt(&self, queue: PuntQueue, port: PortId, frame: F) -> Result<(), F> {
-        self.punted(queue).push((port, frame)).map_err(|(_, frame)| frame)
+    pub fn punt(&self, queue: PuntQueue, interface: InterfaceId, frame: F) -> Result<(), F> {
+        self.punted(queue).push((interface, frame)).map_err(|(_, frame)| frame)
     }
 
-    fn punted(&self, queue: PuntQueue) -> &ArrayQueue<(PortId, F)> {
+    /// Worker: hands a frame to the host, or gives it back where the queue is full.
+    pub fn to_host(&self, interface: InterfaceId, frame: F) -> Result<(), F> {
+        self.host.push((interface, frame)).map_err(|(_, frame)| frame)
+    }
+
+    fn punted(&self, queue: PuntQueue) -> &ArrayQueue<(InterfaceId, F)> {
         match queue {
-            PuntQueue::Arp => &self.arp,
+            PuntQueue::Neighbour => &self.neighbour,
             PuntQueue::Echo => &self.echo,
+        }
+    }
+
+    fn outgoing_of(&self, origin: Origin) -> &Outgoing<F> {
+        match origin {
+            Origin::Control => &self.outgoing,
+            Origin::Host => &self.from_host,
         }
     }
 
     /// Worker 0: how many frames were ever queued for sending.
     #[inline]
-    pub fn outgoing_queued(&self) -> u64 {
-        self.outgoing_queued.load(Ordering::Acquire)
+    pub fn outgoing_queued(&self, origin: Origin) -> u64 {
+        self.outgoing_of(origin).queued.load(Ordering::Acquire)
     }
 
     /// Worker 0: the next frame to send.
-    pub fn next_outgoing(&self) -> Option<(PortId, F)> {
-        self.outgoing.pop()
+    pub fn next_outgoing(&self, origin: Origin) -> Option<(PortId, F)> {
+        self.outgoing_of(origin).frames.pop()
     }
 }
 
@@ -67,23 +110,34 @@ impl<F: Frame> HostQueues<F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// No free buffer, or the frame is larger than one.
-    #[error("no buffer for a frame of the control thread: the mbuf pool is exhausted or the frame too large")]
+    #[error("no buffer for a frame to send: the mbuf pool is exhausted or the frame too large")]
     NoBuffer,
     /// Worker 0 has not drained the queue.
-    #[error("worker 0 has {OUTGOING_QUEUE_CAPACITY} frames of the control thread still to send")]
+    #[error("worker 0 has {OUTGOING_QUEUE_CAPACITY} frames still to send")]
     QueueFull,
 }
 
 /// The control thread's end, whatever the ports are made of.
 pub trait HostPath: Send {
-    /// Copies the next frame of `queue` into `buffer` (cleared first) and returns the port that it came in on.
-    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<PortId>;
+    /// Copies the next frame of `queue`, which has no VLAN tag, into `buffer` (cleared first) and returns the interface that
+    /// it came in on.
+    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<InterfaceId>;
 
-    /// Queues a frame for sending on `port`.
+    /// Queues a frame for sending on `port`, with the VLAN tag that it is to have.
     fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError>;
 }
 
-/// [`HostPath`] over a pool of frames.
+/// The host interfaces' end, for a thread of their own.
+pub trait HostFrames: Send {
+    /// Copies the next frame for the host, which has no VLAN tag of its interface, into `buffer` (cleared first) and returns
+    /// the interface that it came in on.
+    fn next(&self, buffer: &mut Vec<u8>) -> Option<InterfaceId>;
+
+    /// Queues a frame of the host for sending on `port`, with the VLAN tag that it is to have.
+    fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError>;
+}
+
+/// [`HostPath`] or [`HostFrames`] over a pool of frames.
 #[derive(Debug)]
 pub struct HostEnd<P: FramePool> {
     queues: Arc<HostQueues<P::Frame>>,
@@ -97,18 +151,43 @@ impl<P: FramePool> HostEnd<P> {
     }
 }
 
+impl<P: FramePool> HostEnd<P> {
+    fn queue(&self, origin: Origin, port: PortId, bytes: &[u8]) -> Result<(), SendError> {
+        let frame = self.pool.frame(bytes).ok_or(SendError::NoBuffer)?;
+        let outgoing = self.queues.outgoing_of(origin);
+        outgoing.frames.push((port, frame)).map_err(|_| SendError::QueueFull)?;
+        outgoing.queued.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+}
+
 impl<P: FramePool> HostPath for HostEnd<P> {
-    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<PortId> {
-        let (port, frame) = self.queues.punted(queue).pop()?;
-        buffer.clear();
-        buffer.extend_from_slice(frame.bytes());
-        Some(port)
+    fn next_punted(&self, queue: PuntQueue, buffer: &mut Vec<u8>) -> Option<InterfaceId> {
+        let (interface, frame) = self.queues.punted(queue).pop()?;
+        copy_whole(&frame, buffer);
+        Some(interface)
     }
 
     fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError> {
-        let frame = self.pool.frame(bytes).ok_or(SendError::NoBuffer)?;
-        self.queues.outgoing.push((port, frame)).map_err(|_| SendError::QueueFull)?;
-        self.queues.outgoing_queued.fetch_add(1, Ordering::Release);
-        Ok(())
+        self.queue(Origin::Control, port, bytes)
     }
+}
+
+impl<P: FramePool> HostFrames for HostEnd<P> {
+    fn next(&self, buffer: &mut Vec<u8>) -> Option<InterfaceId> {
+        let (interface, frame) = self.queues.host.pop()?;
+        copy_whole(&frame, buffer);
+        Some(interface)
+    }
+
+    fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError> {
+        self.queue(Origin::Host, port, bytes)
+    }
+}
+
+fn copy_whole<F: Frame>(frame: &F, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.resize(frame.length(), 0);
+    let copied = frame.copy_to(0, buffer);
+    buffer.truncate(copied);
 }

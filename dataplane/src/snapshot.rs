@@ -1,6 +1,6 @@
 //! The configuration as workers read it: compiled by the control thread, immutable, swapped whole.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -28,7 +28,7 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
     /// The VIP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Port, host byte order; 0 is every port that has no service of its own.
     pub port: u16,
     /// TCP, UDP or SCTP.
@@ -59,8 +59,8 @@ pub struct Service {
 pub struct Persistence {
     /// Ticks after its last new connection for which a client is remembered.
     pub timeout_ticks: u32,
-    /// Clients that are one under this mask stay together; host byte order.
-    pub netmask: u32,
+    /// Clients that are one under this mask stay together; host byte order, an IPv4 mask in the low 32 bits.
+    pub netmask: u128,
     /// What a client is known by.
     pub client: PersistentClient,
     /// For what it stays.
@@ -102,21 +102,40 @@ pub enum DestinationState {
     Removed,
 }
 
+/// How packets get to a real server (IPVS's forwarding methods, and full NAT).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ForwardingMethod {
+    /// Direct routing (`-g`): nothing changes but the MACs and the TTL.
+    #[default]
+    Direct,
+    /// Tunnelling (`-i`): the packet is put into another one.
+    Tunnel,
+    /// Network address translation (`-m`): the real server's address and port instead of the virtual ones.
+    Nat,
+    /// The same, and a local address and port instead of the client's.
+    FullNat,
+}
+
 /// A real server as the workers need it for each packet. A slot is not given to another real server before the last
 /// connection and the last template that name it are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(32))]
 pub struct Destination {
-    /// The first 12 bytes of the frame to send: the real server's MAC, then the director's.
+    /// The first 12 bytes of the frame to send: the next hop's MAC (the real server's or its gateway's), then the director's.
     pub macs: [u8; 12],
+    /// VLAN of the frame to send; 0: untagged.
+    pub vlan: u16,
+    /// Largest IP packet that goes there whole: what the interface carries, less what a tunnel adds.
+    pub mtu: u16,
+    /// Index into [`Snapshot::timeouts`].
+    pub timeouts: u16,
     /// The port that leads to it.
     pub port: PortId,
     /// What to do with packets for it.
     pub state: DestinationState,
-    /// Largest IP packet that the port carries.
-    pub mtu: u16,
-    /// Index into [`Snapshot::timeouts`].
-    pub timeouts: u16,
+    /// How they get there; all but direct routing say more in [`Snapshot::ways`].
+    pub method: ForwardingMethod,
     /// Its weight is 0.
     pub is_quiesced: bool,
     /// Its persistent clients leave it with their next connection: it is drained, or quiesced and they do not stay with
@@ -126,22 +145,164 @@ pub struct Destination {
 
 const _: () = assert!(size_of::<Destination>() == 32);
 
+/// What a forwarding method needs beside the [`Destination`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing.
+    #[default]
+    Direct,
+    /// Put into a packet to the real server.
+    Tunnel(Tunnel),
+    /// Addressed to the real server.
+    Translate(Translation),
+}
+
+/// A tunnel to a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its encapsulation.
+    pub kind: TunnelKind,
+    /// The outer header has a checksum over all that follows (GRE, GUE).
+    pub has_checksum: bool,
+    /// The director's address towards the real server; of the family of `destination`.
+    pub source: IpAddr,
+    /// The RIP.
+    pub destination: IpAddr,
+}
+
+/// Encapsulation of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// The packet follows the outer IP header (RFC 2003, RFC 2473, RFC 4213).
+    Ipip,
+    /// Generic routing encapsulation (RFC 2784).
+    Gre,
+    /// Generic UDP encapsulation, variant 0, to this port.
+    Gue(u16),
+}
+
+/// Whereto network address translation translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The RIP.
+    pub address: IpAddr,
+    /// The real server's port; 0: the one that the client asked for.
+    pub port: u16,
+    /// How the real server learns the client's address (full NAT).
+    pub client_address: ClientAddress,
+}
+
+/// How a real server behind full NAT learns the client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    None,
+    /// By the TCP option that the TOA module reads.
+    Toa,
+    /// By a PROXY protocol header, version 2, in front of the client's first byte.
+    ProxyV2,
+}
+
 /// Why the director listens to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressRole {
-    /// A VIP, on every port.
+    /// A VIP, on every interface.
     Vip,
-    /// The director's own address on this port.
-    Dip(PortId),
-    /// A real server behind this port: its ARP is listened to.
-    RealServer(PortId),
+    /// The director's own address on this interface.
+    Dip(InterfaceId),
+    /// An address of the pool of full NAT, on this interface.
+    Local(InterfaceId),
+    /// A real server or a gateway behind this interface: its ARP and neighbour discovery are listened to.
+    Neighbour(InterfaceId),
+}
+
+/// Index of an interface: a port's untagged side or one of its VLANs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceId(pub u16);
+
+impl InterfaceId {
+    /// As an index into [`Snapshot::interfaces`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// An interface as the workers need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceSnapshot {
+    /// The port that it belongs to.
+    pub port: PortId,
+    /// Its VLAN; 0: untagged.
+    pub vlan: u16,
+    /// The port's MAC address.
+    pub mac: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// What is for the host itself goes to a host interface.
+    pub has_host: bool,
 }
 
 /// A port as the workers need it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PortSnapshot {
     /// The port's MAC address.
     pub mac: [u8; 6],
+    /// The interface of untagged frames and of those with a priority tag; none where it has VLANs only.
+    pub untagged: Option<InterfaceId>,
+    /// The interfaces of its VLANs.
+    pub vlans: HashMap<u16, InterfaceId, RandomState>,
+    /// Frames with two tags are the host's, not dropped.
+    pub passes_qinq: bool,
+}
+
+/// Where packets go that are not a real server's: replies and errors to clients.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// Narrowest network first.
+    routes: Vec<Route>,
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network.
+    pub network: ipnet::IpNet,
+    /// How it is reached.
+    pub next_hop: NextHop,
+}
+
+/// How an address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Out of this interface.
+    pub interface: InterfaceId,
+    /// Over this gateway; none where the network is directly connected or the gateway's MAC is not known.
+    pub mac: Option<[u8; 6]>,
+    /// The director's own address there.
+    pub source: IpAddr,
+}
+
+impl Routes {
+    /// Of these, in any order.
+    pub fn new(mut routes: Vec<Route>) -> Routes {
+        routes.sort_by_key(|route| std::cmp::Reverse(route.network.prefix_len()));
+        Routes { routes }
+    }
+
+    /// The way to `address`: that of the narrowest network which holds it.
+    pub fn next_hop(&self, address: IpAddr) -> Option<&NextHop> {
+        self.routes.iter().find(|route| route.network.contains(&address)).map(|route| &route.next_hop)
+    }
+}
+
+/// The addresses that full NAT puts in the place of clients'.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalAddresses {
+    /// For IPv4.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// For IPv6.
+    pub ipv6: Vec<Ipv6Addr>,
 }
 
 /// How connections are kept, for all services (IPVS: `net.ipv4.vs.*`).
@@ -159,6 +320,18 @@ pub struct Options {
     pub expire_nodest_conn: bool,
     /// Connections that each worker may open in a second; 0: no limit.
     pub creation_rate_per_worker: u32,
+    /// Errors (ICMP) that each worker may originate in a second; 0: none.
+    pub icmp_packets_per_second: u32,
+    /// Packets a second to each interface's host; 0: none.
+    pub host_packets_per_second: u32,
+    /// The outer header of a tunnel forbids fragmentation where the inner one does.
+    pub pmtu_disc: bool,
+    /// The MSS in a client's SYN is lowered to what fits the tunnel.
+    pub tunnel_mss_clamp: bool,
+    /// An ICMP error about an unknown packet is scheduled like the packet.
+    pub schedule_icmp: bool,
+    /// A real server whose reply belongs to no connection is told so (ICMP port unreachable).
+    pub nat_icmp_send: bool,
 }
 
 impl Default for Options {
@@ -170,6 +343,12 @@ impl Default for Options {
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
             creation_rate_per_worker: 0,
+            icmp_packets_per_second: 1000,
+            host_packets_per_second: 50_000,
+            pmtu_disc: true,
+            tunnel_mss_clamp: true,
+            schedule_icmp: false,
+            nat_icmp_send: false,
         }
     }
 }
@@ -179,21 +358,29 @@ impl Default for Options {
 pub struct Snapshot {
     /// By [`PortId`].
     pub ports: Vec<PortSnapshot>,
+    /// By [`InterfaceId`].
+    pub interfaces: Vec<InterfaceSnapshot>,
     /// The virtual services, by each of their VIP:ports.
     pub services: HashMap<ServiceKey, Arc<Service>, RandomState>,
     /// A service on port 0 is among them.
     pub has_every_port: bool,
     /// Those of TCP port 21, no groups, by VIP: IPVS counts to them what no service wants there at ports 20 and from 1024
     /// on.
-    pub ftp_services: HashMap<Ipv4Addr, Arc<Service>, RandomState>,
+    pub ftp_services: HashMap<IpAddr, Arc<Service>, RandomState>,
     /// Timeouts of every service that has its own; the first are everybody else's.
     pub timeouts: Vec<StateTimeouts>,
     /// How connections are kept.
     pub options: Options,
     /// By destination slot; shorter than the capacity where the last slots are vacant.
     pub destinations: Vec<Destination>,
-    /// VIPs, DIPs and RIPs.
-    pub addresses: HashMap<Ipv4Addr, AddressRole, RandomState>,
+    /// By destination slot; shorter where the last ones are direct routing's.
+    pub ways: Vec<Way>,
+    /// VIPs, DIPs, local addresses, RIPs and gateways.
+    pub addresses: HashMap<IpAddr, AddressRole, RandomState>,
+    /// To clients.
+    pub routes: Routes,
+    /// The pool of full NAT.
+    pub local_addresses: LocalAddresses,
 }
 
 /// The connection counts of every destination slot: they outlive any snapshot, because connections do.

@@ -1,21 +1,40 @@
 //! What becomes of a packet, and by which reason one is dropped or forwarded without a connection.
 
+use crate::port::PortId;
+
 /// Every received packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Sent to the real server in this destination slot.
     Forward(u32),
+    /// Sent as it is now, which is final.
+    Ready(Ready),
+    /// Held until the first fragment of its packet comes.
+    Hold,
     /// Handed to the control thread.
     Punt(PuntQueue),
+    /// Handed to the host that the director runs on, through the interface's host interface.
+    Host,
     /// Freed and counted.
     Drop(DropReason),
 }
 
-/// The queue by which a frame goes to the control thread: a flood of pings must not keep it from hearing ARP.
+/// A frame that is ready to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The real server's destination slot, for the counters.
+    pub slot: u32,
+    /// Out of this port.
+    pub port: PortId,
+    /// It comes from the real server, not from the client.
+    pub is_reply: bool,
+}
+
+/// The queue by which a frame goes to the control thread: a flood of pings must not keep it from hearing its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PuntQueue {
-    /// ARP.
-    Arp,
+    /// ARP and neighbour discovery.
+    Neighbour,
     /// ICMP echo requests.
     Echo,
 }
@@ -52,22 +71,34 @@ reasons! {
     DropReason {
         /// The frame ends before its Ethernet, ARP, IPv4, TCP or UDP header does.
         Truncated = "truncated",
-        /// The frame lies in several segments or in a buffer that is shared.
+        /// The frame's headers lie in several segments, or the frame in a buffer that is shared.
         NotContiguous = "not_contiguous",
         /// The destination MAC is neither the port's own nor a broadcast that the director answers.
         WrongMac = "wrong_mac",
-        /// The EtherType is neither IPv4 nor ARP.
+        /// The EtherType is none of IPv4, IPv6, ARP and VLAN.
         UnknownEtherType = "unknown_ethertype",
         /// An ARP packet that concerns no VIP, DIP or real server of this port, or is no Ethernet/IPv4 ARP.
         ArpIgnored = "arp_ignored",
-        /// IPv4 header: version, header length or total length impossible.
+        /// The frame has a VLAN that the port does not have, or none where the port has VLANs only.
+        UnknownVlan = "unknown_vlan",
+        /// The frame has two VLAN tags.
+        Qinq = "qinq",
+        /// IPv4 or IPv6 header: version, header length or total length impossible.
         BadIpHeader = "bad_ip_header",
         /// IPv4 header checksum wrong.
         BadIpChecksum = "bad_ip_checksum",
         /// Source address that no host may use (RFC 1812 section 5.3.7), or equal to the destination.
         BadSource = "bad_source",
-        /// IPv4 fragment.
+        /// IPv6 extension headers: malformed, too many, out of order, or with a routing header or option that forbids it.
+        BadExtensionHeader = "bad_extension_header",
+        /// Fragment of a packet that can only be forwarded whole.
         Fragment = "fragment",
+        /// Fragment that is empty, reaches beyond 65,535 bytes, has no whole transport header or overwrites one, or leads elsewhere than an earlier one.
+        BadFragment = "bad_fragment",
+        /// Fragment whose packet's first fragment did not come in time.
+        FragmentTimeout = "fragment_timeout",
+        /// Fragment whose packet's first fragment had not come when there was no more room to wait for it.
+        FragmentEvicted = "fragment_evicted",
         /// Destination address is neither a VIP nor a DIP.
         NotLocal = "not_local",
         /// TTL too low to be forwarded (RFC 1812 section 5.3.1).
@@ -86,6 +117,16 @@ reasons! {
         RealServerRemoved = "real_server_removed",
         /// Packet larger than the MTU of the port towards the real server.
         TooBig = "too_big",
+        /// No room in front of the packet for what the way to the real server needs.
+        NoHeadroom = "no_headroom",
+        /// There is no way to where the packet goes, or the next hop's MAC address is not known.
+        NoRoute = "no_route",
+        /// An ICMP message that is malformed or quotes a packet that is none of ours.
+        IcmpIgnored = "icmp_ignored",
+        /// More packets for the host than it may get.
+        HostRate = "host_rate",
+        /// The queue to the host is full.
+        HostQueueFull = "host_queue_full",
         /// The port did not take the frame for sending.
         TxFull = "tx_full",
         /// The control thread's queue is full.

@@ -83,7 +83,7 @@ fn no_kind_of_service_and_no_flood_makes_the_worker_allocate() {
             add_service(&mut snapshot, counts, algorithm, &real_servers, &members, |service| {
                 let scope = PersistenceScope::Virtual { port };
                 service.persistence =
-                    Some(Persistence { timeout_ticks: 256 * 60, netmask: u32::MAX, client, scope });
+                    Some(Persistence { timeout_ticks: 256 * 60, netmask: u128::MAX, client, scope });
                 service.one_packet = one_packet;
             });
         }

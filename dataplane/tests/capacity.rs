@@ -31,7 +31,8 @@ fn fill(table: &mut ConnectionTable, expires: Ticks) {
             flags: ConnectionFlags::NONE,
             expires,
             destination: number,
-            template: None,
+            link: None,
+            ..Connection::default()
         };
         let hash = table.hash(&connection.key);
         table.insert(connection, hash).unwrap();
@@ -55,7 +56,8 @@ fn look_up(table: &mut ConnectionTable) -> Duration {
         }
         for (number, candidate) in numbers.zip(candidates) {
             let hash = table.hash(&key(number));
-            let hit = table.hit(&key(number), hash, candidate).unwrap();
+            let hit =
+                table.hit(&key(number), &dataplane::connection::Ipv6Pair::NONE, hash, candidate).unwrap();
             assert_eq!(black_box(hit.connection()).destination, number);
         }
     }

@@ -69,6 +69,7 @@ fn configuration() -> impl Strategy<Value = Configuration> {
                 conn_reuse_mode,
                 expire_nodest_conn: expire,
                 creation_rate_per_worker: rate,
+                ..Options::default()
             });
     let algorithm = proptest::sample::select(Algorithm::ALL.to_vec());
     (algorithm, proptest::array::uniform4(proptest::option::weighted(0.7, real_server)), options)
@@ -93,8 +94,9 @@ fn step() -> impl Strategy<Value = Step> {
 type Flow = (u8, [u8; 4], u16, u16);
 
 fn flow_of(connection: &Connection) -> Flow {
-    let (key, service) = (&connection.key, connection.key.service());
-    (service.protocol.0, key.client_address().octets(), key.client_port(), service.port)
+    let tuple = connection.key.tuple(&connection.pair);
+    let std::net::IpAddr::V4(client) = tuple.client else { panic!("IPv4 was sent") };
+    (tuple.service.protocol.0, client.octets(), tuple.client_port, tuple.service.port)
 }
 
 struct Model {
@@ -292,7 +294,7 @@ impl Model {
         );
         let is_fin_wait = old.state == ConnectionState::FinWait;
         let is_left = options.expire_nodest_conn && is_quiesced
-            || old.template.is_none()
+            || old.link.is_none()
                 && (options.conn_reuse_mode != 0 && is_closed
                     || options.conn_reuse_mode & 2 != 0 && is_fin_wait);
         if sent.is_first && is_left || is_removed && (sent.opens || options.expire_nodest_conn) {
@@ -304,10 +306,7 @@ impl Model {
             assert_eq!(went_to, Some(old.destination), "{:?} of {old:?}", sent.flow);
             assert!(!was_stateless);
             let new = after.expect("it is known");
-            assert_eq!(
-                (new.destination, new.template, new.flags),
-                (old.destination, old.template, old.flags)
-            );
+            assert_eq!((new.destination, new.link, new.flags), (old.destination, old.link, old.flags));
             assert!(new.expires.0 > self.now, "re-armed");
         }
     }
@@ -323,8 +322,8 @@ impl Model {
             (Some(slot), None) => assert!(self.has_weight(slot)),
         }
         if let Some(new) = after {
-            assert_eq!(new.template.is_some(), sent.flow.3 == HTTPS && !outcome.was_untemplated);
-            if new.template.is_some() {
+            assert_eq!(new.link.is_some(), sent.flow.3 == HTTPS && !outcome.was_untemplated);
+            if new.link.is_some() {
                 assert_eq!(self.template(sent), went_to);
             }
         }
@@ -359,7 +358,7 @@ fn compile(counts: &SharedCounts, configuration: &Configuration) -> Snapshot {
     add_service(&mut snapshot, counts, algorithm, &real_servers, &[(Protocol::TCP, HTTPS)], |service| {
         service.persistence = Some(Persistence {
             timeout_ticks: 360 * 256,
-            netmask: NETMASK,
+            netmask: NETMASK.into(),
             client: PersistentClient::Address,
             scope: PersistenceScope::Virtual { port: HTTPS },
         });

@@ -188,8 +188,11 @@ fn reader_shows_every_connection_once() {
     }
     rig.pass(&tcp(CLIENT, 1007, ACK));
     let reader = &rig.connections[0];
-    let connections: Vec<_> =
-        (0..reader.used_bound()).step_by(64).flat_map(|from| reader.read(from, 64)).collect();
+    let connections: Vec<_> = (0..reader.used_bound())
+        .step_by(64)
+        .flat_map(|from| reader.read(from, 64))
+        .map(|record| record.connection)
+        .collect();
     assert_eq!(connections.len(), 500);
     let mut ports: Vec<_> = connections.iter().map(|connection| connection.key.client_port()).collect();
     ports.sort_unstable();
@@ -197,7 +200,7 @@ fn reader_shows_every_connection_once() {
     let connection = connections.iter().find(|connection| connection.key.client_port() == 1007).unwrap();
     assert_eq!((connection.state.name(), connection.destination), ("ESTABLISHED", 1));
     assert_eq!(connection.expires.0, 900 * dataplane::clock::TICKS_PER_SECOND);
-    let service = connection.key.service();
-    assert_eq!((connection.key.client_address(), service.address), (CLIENT.into(), VIP.into()));
-    assert_eq!((service.port, service.protocol.0), (80, 6));
+    let tuple = connection.key.tuple(&connection.pair);
+    assert_eq!((tuple.client, tuple.service.address), (CLIENT.into(), VIP.into()));
+    assert_eq!((tuple.service.port, tuple.service.protocol.0), (80, 6));
 }

@@ -94,12 +94,8 @@ fn each_packet_gets_its_verdict() {
         ("other unicast MAC", changed(syn(), |frame| frame[5] ^= 1), Drop(WrongMac)),
         ("broadcast MAC, unicast IP", changed(syn(), |frame| frame[..6].fill(255)), Drop(WrongMac)),
         ("multicast MAC", changed(syn(), |frame| frame[0] |= 1), Drop(WrongMac)),
-        (
-            "IPv6",
-            changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])),
-            Drop(UnknownEtherType),
-        ),
-        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownEtherType)),
+        ("IPv6", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])), Drop(BadIpHeader)),
+        ("802.1Q", changed(syn(), |frame| frame[12..14].copy_from_slice(&[0x81, 0])), Drop(UnknownVlan)),
         (
             "802.3 length",
             changed(syn(), |frame| frame[12..14].copy_from_slice(&[0, 46])),
@@ -115,8 +111,12 @@ fn each_packet_gets_its_verdict() {
             },
             Drop(BadIpChecksum),
         ),
-        ("first fragment", changed(syn(), |frame| frame[20] = 0x20), Drop(Fragment)),
-        ("later fragment", changed(syn(), |frame| frame[21] = 1), Drop(Fragment)),
+        (
+            "first fragment that is no multiple of 8",
+            changed(syn(), |frame| frame[20] = 0x20),
+            Drop(BadFragment),
+        ),
+        ("fragment into TCP's header", changed(syn(), |frame| frame[21] = 1), Drop(BadFragment)),
         ("DF is no fragment", changed(syn(), |frame| frame[20] = 0x40), Forward),
         ("reserved flag is no fragment", changed(syn(), |frame| frame[20] = 0x80), Forward),
         ("LAND", changed(syn(), |frame| frame.copy_within(30..34, 26)), Drop(BadSource)),
@@ -222,10 +222,10 @@ fn each_packet_gets_its_verdict() {
         }
         if expected == Punt {
             let mut punted = Vec::new();
-            let queue = if frame[12..14] == [8, 6] { PuntQueue::Arp } else { PuntQueue::Echo };
+            let queue = if frame[12..14] == [8, 6] { PuntQueue::Neighbour } else { PuntQueue::Echo };
             assert_eq!(
                 dataplane::host::HostPath::next_punted(&rig.host, queue, &mut punted),
-                Some(PortId(0)),
+                Some(dataplane::snapshot::InterfaceId(0)),
                 "{name}"
             );
             assert_eq!(punted, frame, "{name}");
@@ -249,11 +249,11 @@ fn frame_for_a_port_that_refuses_is_dropped_and_counted() {
 }
 
 #[test]
-fn frame_that_is_shared_or_in_segments_is_dropped() {
+fn frame_whose_buffer_somebody_else_has_too_is_dropped() {
     use dataplane::port::FramePool;
     let mut rig = Rig::simple(Algorithm::Rr);
     let mut frame = rig.ports[0].pool().frame(&syn()).unwrap();
-    frame.set_contiguous(false);
+    frame.set_shared(true);
     assert!(rig.ports[0].inject_frame(0, frame).is_ok());
     rig.poll();
     assert_eq!(rig.dropped(NotContiguous), 1);
@@ -280,8 +280,8 @@ fn flood_of_pings_leaves_the_way_free_for_arp() {
     }
     rig.pass(&arp([10, 0, 0, 11], DIP, own_mac(0)));
     let mut punted = Vec::new();
-    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Arp, &mut punted);
-    assert_eq!(port, Some(PortId(0)));
+    let port = dataplane::host::HostPath::next_punted(&rig.host, PuntQueue::Neighbour, &mut punted);
+    assert_eq!(port, Some(dataplane::snapshot::InterfaceId(0)));
     rig.assert_conservation();
 }
 

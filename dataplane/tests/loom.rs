@@ -257,7 +257,8 @@ fn connection(number: u8, step: u32) -> Connection {
         flags: ConnectionFlags(number),
         expires: Ticks(u32::from(number) << 8 | step),
         destination: number.into(),
-        template: Some(number.into()),
+        link: Some(number.into()),
+        ..Connection::default()
     }
 }
 

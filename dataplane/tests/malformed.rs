@@ -43,7 +43,7 @@ fn attack(rig: &mut Rig, frame: &[u8]) {
         assert_eq!(dataplane::packet::checksum::sum(&out[14..header]), 0xffff, "{frame:02x?}");
     }
     let mut punted = Vec::new();
-    for queue in [PuntQueue::Arp, PuntQueue::Echo] {
+    for queue in [PuntQueue::Neighbour, PuntQueue::Echo] {
         while rig.host.next_punted(queue, &mut punted).is_some() {
             assert_eq!(punted, frame);
         }
@@ -205,7 +205,7 @@ fn sip_rig() -> Rig {
                 service.one_packet = true;
                 service.persistence = Some(Persistence {
                     timeout_ticks: 256,
-                    netmask: u32::MAX,
+                    netmask: u128::MAX,
                     client: PersistentClient::CallId,
                     scope: PersistenceScope::Virtual { port: DNS },
                 });

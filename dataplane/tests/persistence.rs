@@ -15,7 +15,7 @@ const TIMEOUT: u32 = 300 * TICKS_PER_SECOND;
 const THREADS: u32 = 12;
 
 fn table(capacity: u32) -> Arc<TemplateTable> {
-    let limits = TemplateLimits { capacity, destinations: 64, keeps_call_ids: true };
+    let limits = TemplateLimits { capacity, destinations: 64, keeps_call_ids: true, has_ipv6: false };
     TemplateTable::new(&limits, Pages::Any).unwrap()
 }
 

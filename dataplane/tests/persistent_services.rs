@@ -21,7 +21,7 @@ const OTHER: [u8; 4] = [203, 0, 113, 9];
 fn by_address(port: u16) -> Persistence {
     Persistence {
         timeout_ticks: 360 * TICKS,
-        netmask: u32::MAX,
+        netmask: u128::MAX,
         client: PersistentClient::Address,
         scope: PersistenceScope::Virtual { port },
     }
@@ -103,7 +103,7 @@ fn client_keeps_its_real_server_and_others_have_their_own() {
     assert_eq!(rig.slot_for(&tcp_to(HTTPS, OTHER, 1001, SYN)), Some(1));
     assert_eq!(rig.templates.len(), 2);
     assert_eq!([0, 1, 2].map(|slot| rig.templates.count(slot)), [0, 1, 1]);
-    assert!(rig.connections().iter().all(|connection| connection.template.is_some()));
+    assert!(rig.connections().iter().all(|connection| connection.link.is_some()));
     assert_eq!(rig.counts(2), (50, 0), "templates are no connections");
     rig.assert_conservation();
 }
@@ -124,7 +124,7 @@ fn client_keeps_its_real_server_on_whichever_worker_its_packets_arrive() {
         assert_eq!(rig.templates.len(), 101);
         for last in 0..100_u8 {
             let of_client = |of: &&dataplane::connection::Connection| {
-                of.key.client_address().octets() == [203, 0, 113, last]
+                of.key.client(&of.pair) == std::net::IpAddr::from([203, 0, 113, last])
             };
             let all = rig.connections();
             let mut slots: Vec<_> = all.iter().filter(of_client).map(|of| of.destination).collect();

@@ -26,7 +26,7 @@ fn services(counts: &SharedCounts, algorithm: Algorithm, real_servers: &[Rs]) ->
     add_service(&mut snapshot, counts, algorithm, real_servers, &[(Protocol::TCP, HTTPS)], |service| {
         service.persistence = Some(Persistence {
             timeout_ticks: PERSISTENT_SECONDS * TICKS_PER_SECOND,
-            netmask: u32::MAX,
+            netmask: u128::MAX,
             client: PersistentClient::Address,
             scope: PersistenceScope::Virtual { port: HTTPS },
         });

@@ -4,7 +4,15 @@
 //! |---|---|
 //! | addresses, ports | the [`FlowKey`] |
 //! | life | when it expires (32 bits), which connection of this entry it is (16), flags (8), state (8) |
-//! | place | destination slot (32), template or, in a free entry, the next free one (32) |
+//! | place | destination slot (32); template, of a translated connection its reply, in a free entry the next free one (32) |
+//!
+//! A connection of NAT takes three entries, of which the last two are its **companions**, which have no life of their own:
+//!
+//! | entry | key | place |
+//! |---|---|---|
+//! | the connection | client to VIP | slot, reply |
+//! | reply | real server to client (full NAT: to the local address) | extension, connection |
+//! | extension | none: in its first words what the translation remembers and the [`LastHop`] | nothing, template |
 //!
 //! The worker that owns the table is the only writer; it reads its own words relaxed. Other threads read through
 //! [`Entry::copy`], which is a sequence lock whose sequence is the life word:
@@ -22,10 +30,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use zerocopy::TryFromBytes;
 
-use super::key::FlowKey;
+use super::key::{FlowKey, Ipv6Pair};
 use super::state::ConnectionState;
 use crate::atomic::AtomicU64;
 use crate::clock::Ticks;
+use crate::snapshot::InterfaceId;
 
 /// No template.
 const NOTHING: u32 = u32::MAX;
@@ -39,11 +48,32 @@ impl ConnectionFlags {
     pub const NONE: ConnectionFlags = ConnectionFlags(0);
     /// First seen midway: it was forwarded without an entry before.
     pub const STATELESS_ADOPTED: ConnectionFlags = ConnectionFlags(1);
+    /// Its addresses are translated (NAT, full NAT): it has companions.
+    pub const TRANSLATED: ConnectionFlags = ConnectionFlags(2);
+    /// A companion of a translated connection.
+    pub const COMPANION: ConnectionFlags = ConnectionFlags(4);
+    /// No packet of it was seen from the real server (IPVS: `NOOUTPUT`).
+    pub const NO_OUTPUT: ConnectionFlags = ConnectionFlags(8);
+    /// The translation looks into the packets: FTP's control connection, or a PROXY protocol header.
+    pub const HELPED: ConnectionFlags = ConnectionFlags(16);
 
     /// All of `other` are among these.
     #[inline(always)]
     pub const fn contains(self, other: ConnectionFlags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Any of `other` is among these.
+    #[inline(always)]
+    pub const fn intersects(self, other: ConnectionFlags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// These without `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, other: ConnectionFlags) -> ConnectionFlags {
+        ConnectionFlags(self.0 & !other.0)
     }
 
     /// These and `other`.
@@ -54,11 +84,40 @@ impl ConnectionFlags {
     }
 }
 
+/// Where frames of a connection's client come from, and so where its replies go: MAC address and interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastHop {
+    /// Source MAC of the client's frames.
+    pub mac: [u8; 6],
+    /// The interface that they come in on.
+    pub interface: InterfaceId,
+}
+
+/// Set in the word of a last hop, so that an extension never looks like the entry of a [`FlowKey`], whose last byte is 0.
+const IS_LAST_HOP: u16 = 0x8000;
+
+impl LastHop {
+    pub(super) fn word(self) -> u64 {
+        let ([a, b, c, d, e, f], [low, high]) = (self.mac, (self.interface.0 | IS_LAST_HOP).to_le_bytes());
+        u64::from_le_bytes([a, b, c, d, e, f, low, high])
+    }
+
+    pub(super) fn from_word(word: u64) -> LastHop {
+        let [a, b, c, d, e, f, low, high] = word.to_le_bytes();
+        LastHop {
+            mac: [a, b, c, d, e, f],
+            interface: InterfaceId(u16::from_le_bytes([low, high]) & !IS_LAST_HOP),
+        }
+    }
+}
+
 /// A connection, copied out of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
     /// What names it.
     pub key: FlowKey,
+    /// Its addresses, where it is one of IPv6 (left out on the way of a packet that changes nothing).
+    pub pair: Ipv6Pair,
     /// Its state; never [`ConnectionState::Free`].
     pub state: ConnectionState,
     /// What else is known of it.
@@ -67,8 +126,22 @@ pub struct Connection {
     pub expires: Ticks,
     /// Destination slot of its real server.
     pub destination: u32,
-    /// The persistence template that controls it; below `u32::MAX`.
-    pub template: Option<u32>,
+    /// The persistence template that controls it, below `u32::MAX`; of a translated one the reply, whose extension has the
+    /// template ([`super::ConnectionTable::template`]).
+    pub link: Option<u32>,
+}
+
+/// What a packet that changes nothing needs of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub state: ConnectionState,
+    /// What else is known of it.
+    pub flags: ConnectionFlags,
+    /// When it is gone unless a packet comes.
+    pub expires: Ticks,
+    /// Destination slot of its real server.
+    pub destination: u32,
 }
 
 /// An entry, used or free. All zeros is a free one.
@@ -113,7 +186,9 @@ impl Entry {
     #[inline(always)]
     pub(super) fn is_over(&self, now: Ticks, is_left: impl Fn(u32) -> bool) -> bool {
         let life = self.life.load(Relaxed);
+        let is_companion = life & u64::from(ConnectionFlags::COMPANION.0) << FLAGS_SHIFT != 0;
         state(life) != ConnectionState::Free
+            && !is_companion
             && (expires(life).is_past(now) || is_left(self.place.load(Relaxed) as u32))
     }
 
@@ -123,29 +198,73 @@ impl Entry {
         self.connection_of(self.key())
     }
 
+    /// The little that every packet needs of it.
+    #[inline(always)]
+    pub(super) fn standing(&self) -> Standing {
+        let life = self.life.load(Relaxed);
+        let destination = self.slot();
+        Standing { state: state(life), flags: flags(life), expires: expires(life), destination }
+    }
+
     /// The same where the key is known: the compiler does not leave out a relaxed load that nobody needs.
     #[inline(always)]
     pub(super) fn connection_of(&self, key: FlowKey) -> Connection {
         connection(key, self.life.load(Relaxed), self.place.load(Relaxed))
     }
 
-    /// Its connection, for any thread. None where it holds none, or where it changes hands during the call.
-    pub(super) fn copy(&self) -> Option<Connection> {
+    /// Its connection, for any thread, and what `also` reads of the same one. None where it holds none, or where it changes
+    /// hands during the call. A companion is none.
+    pub(super) fn copy<T>(&self, also: impl FnOnce(&Connection) -> T) -> Option<(Connection, T)> {
         let before = self.life.load(Acquire);
-        if state(before) == ConnectionState::Free {
+        let is_companion = flags(before).contains(ConnectionFlags::COMPANION);
+        if state(before) == ConnectionState::Free || is_companion {
             return None;
         }
         let key = FlowKey::from_words([self.addresses.load(Acquire), self.ports.load(Acquire)]);
         let place = self.place.load(Acquire);
+        let also = also(&connection(key, before, place));
         let after = self.life.load(Relaxed);
         let is_same = state(after) != ConnectionState::Free && (before ^ after) & NUMBER == 0;
-        is_same.then(|| connection(key, after, place))
+        is_same.then(|| (connection(key, after, place), also))
+    }
+
+    /// What follows the slot in the place word: a template or a companion.
+    #[inline(always)]
+    pub(super) fn link(&self) -> Option<u32> {
+        let link = (self.place.load(Relaxed) >> 32) as u32;
+        (link != NOTHING).then_some(link)
+    }
+
+    /// What the place word has where a connection has its slot.
+    #[inline(always)]
+    pub(super) fn slot(&self) -> u32 {
+        self.place.load(Relaxed) as u32
+    }
+
+    /// The first two words, of an extension.
+    #[inline(always)]
+    pub(super) fn words(&self) -> [u64; 2] {
+        [self.addresses.load(Relaxed), self.ports.load(Relaxed)]
+    }
+
+    /// Replaces them.
+    #[inline(always)]
+    pub(super) fn set_words(&self, [first, second]: [u64; 2]) {
+        self.addresses.store(first, Release);
+        self.ports.store(second, Release);
+    }
+
+    /// Sets flags, and clears others.
+    pub(super) fn change_flags(&self, set: ConnectionFlags, clear: ConnectionFlags) {
+        let life = self.life.load(Relaxed);
+        let flags = u64::from(flags(life).without(clear).with(set).0) << FLAGS_SHIFT;
+        self.life.store(life & !(0xff << FLAGS_SHIFT) | flags, Release);
     }
 
     /// Puts a connection into this free entry.
     pub(super) fn occupy(&self, connection: &Connection) {
         let [addresses, ports] = connection.key.words();
-        self.set_place(connection.destination, connection.template.unwrap_or(NOTHING));
+        self.set_place(connection.destination, connection.link.unwrap_or(NOTHING));
         self.addresses.store(addresses, Release);
         self.ports.store(ports, Release);
         let number = self.life.load(Relaxed).wrapping_add(1 << NUMBER_SHIFT) & NUMBER;
@@ -175,7 +294,7 @@ impl Entry {
         NonZeroU32::new((self.place.load(Relaxed) >> 32) as u32)
     }
 
-    fn set_place(&self, destination: u32, link: u32) {
+    pub(super) fn set_place(&self, destination: u32, link: u32) {
         self.place.store(u64::from(destination) | u64::from(link) << 32, Release);
     }
 }
@@ -190,6 +309,11 @@ fn expires(life: u64) -> Ticks {
     Ticks((life >> EXPIRES_SHIFT) as u32)
 }
 
+#[inline(always)]
+fn flags(life: u64) -> ConnectionFlags {
+    ConnectionFlags((life >> FLAGS_SHIFT) as u8)
+}
+
 /// A byte that is no state was never stored; it reads as [`ConnectionState::Free`].
 #[inline(always)]
 fn state(life: u64) -> ConnectionState {
@@ -201,10 +325,11 @@ fn connection(key: FlowKey, life: u64, place: u64) -> Connection {
     let link = (place >> 32) as u32;
     Connection {
         key,
+        pair: Ipv6Pair::NONE,
         state: state(life),
-        flags: ConnectionFlags((life >> FLAGS_SHIFT) as u8),
+        flags: flags(life),
         expires: expires(life),
         destination: place as u32,
-        template: (link != NOTHING).then_some(link),
+        link: (link != NOTHING).then_some(link),
     }
 }

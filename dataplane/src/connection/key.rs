@@ -1,29 +1,93 @@
 //! What names a connection (IPVS: protocol, CIP:cport, VIP:vport), and its hash.
 
 use std::hash::BuildHasher;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::FromZeros;
 
 use crate::snapshot::{Protocol, ServiceKey};
 
-/// Protocol, client and virtual service of an IPv4 connection, as two words so that it is compared and hashed from
-/// registers: built field by field in memory, a packet waited longest for its own key (a store that the load behind it
-/// could not forward).
+/// Protocol, client and virtual service of a connection, as two words so that it is compared and hashed from registers:
+/// built field by field in memory, a packet waited longest for its own key (a store that the load behind it could not
+/// forward). IPv6 addresses do not fit: a digest stands for them ([`FlowSeed::ipv6_key`]), and who looks a key up
+/// compares the [`Ipv6Pair`] too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct FlowKey {
-    /// CIP, VIP, as on the wire.
+    /// CIP, VIP, as on the wire; IPv6: their digest.
     addresses: u64,
-    /// Client's port, VIP's port (both as on the wire), protocol, three zero bytes.
+    /// Client's port, VIP's port (both as on the wire), protocol, family, two zero bytes.
     ports_and_protocol: u64,
+}
+
+/// Both addresses of an IPv6 connection; zeros of an IPv4 one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ipv6Pair([u64; 4]);
+
+/// A connection's name in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// CIP.
+    pub client: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The virtual service.
+    pub service: ServiceKey,
+}
+
+/// The byte of a [`FlowKey`] that says IPv6.
+const IPV6: u8 = 6;
+
+impl Ipv6Pair {
+    /// Of an IPv4 connection.
+    pub const NONE: Ipv6Pair = Ipv6Pair([0; 4]);
+
+    /// From the wire's fields.
+    #[inline(always)]
+    pub fn new(client: [u8; 16], vip: [u8; 16]) -> Ipv6Pair {
+        let [client_high, client_low] = halves(client);
+        let [vip_high, vip_low] = halves(vip);
+        Ipv6Pair([client_high, client_low, vip_high, vip_low])
+    }
+
+    /// CIP.
+    pub fn client(&self) -> Ipv6Addr {
+        let [high, low, ..] = self.0;
+        whole([high, low])
+    }
+
+    /// VIP.
+    pub fn vip(&self) -> Ipv6Addr {
+        let [.., high, low] = self.0;
+        whole([high, low])
+    }
+
+    #[inline(always)]
+    pub(super) const fn words(&self) -> &[u64; 4] {
+        &self.0
+    }
+
+    pub(super) const fn from_words(words: [u64; 4]) -> Ipv6Pair {
+        Ipv6Pair(words)
+    }
+}
+
+#[inline(always)]
+fn halves(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+}
+
+fn whole([high, low]: [u64; 2]) -> Ipv6Addr {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (high.to_ne_bytes(), low.to_ne_bytes());
+    Ipv6Addr::from([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
 }
 
 impl FlowKey {
     /// Nobody's key.
     pub const EMPTY: FlowKey = FlowKey { addresses: 0, ports_and_protocol: 0 };
 
-    /// From the wire's fields.
+    /// From the wire's fields, of IPv4.
     #[inline(always)]
     pub fn new(
         client: [u8; 4],
@@ -52,10 +116,28 @@ impl FlowKey {
         FlowKey { addresses, ports_and_protocol }
     }
 
-    /// CIP.
-    pub fn client_address(&self) -> Ipv4Addr {
+    /// Its addresses are in an [`Ipv6Pair`].
+    #[inline(always)]
+    pub fn is_ipv6(&self) -> bool {
+        self.ports_and_protocol.to_ne_bytes()[5] == IPV6
+    }
+
+    /// CIP; `pair` is that of an IPv6 key.
+    pub fn client(&self, pair: &Ipv6Pair) -> IpAddr {
+        if self.is_ipv6() {
+            return pair.client().into();
+        }
         let [a, b, c, d, ..] = self.addresses.to_ne_bytes();
-        Ipv4Addr::new(a, b, c, d)
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+
+    /// VIP; `pair` is that of an IPv6 key.
+    pub fn vip(&self, pair: &Ipv6Pair) -> IpAddr {
+        if self.is_ipv6() {
+            return pair.vip().into();
+        }
+        let [_, _, _, _, a, b, c, d] = self.addresses.to_ne_bytes();
+        Ipv4Addr::new(a, b, c, d).into()
     }
 
     /// Client's port.
@@ -64,20 +146,50 @@ impl FlowKey {
         u16::from_be_bytes([high, low])
     }
 
+    /// VIP's port.
+    pub fn virtual_port(&self) -> u16 {
+        let [_, _, high, low, ..] = self.ports_and_protocol.to_ne_bytes();
+        u16::from_be_bytes([high, low])
+    }
+
     /// TCP, UDP or SCTP.
     pub fn protocol(&self) -> Protocol {
         Protocol(self.ports_and_protocol.to_ne_bytes()[4])
     }
 
-    /// The virtual service that it is addressed to.
-    pub fn service(&self) -> ServiceKey {
-        let [_, _, _, _, a, b, c, d] = self.addresses.to_ne_bytes();
-        let [_, _, high, low, ..] = self.ports_and_protocol.to_ne_bytes();
-        ServiceKey {
-            address: Ipv4Addr::new(a, b, c, d),
-            port: u16::from_be_bytes([high, low]),
-            protocol: self.protocol(),
+    /// The virtual service that it is addressed to; `pair` is that of an IPv6 key.
+    pub fn service(&self, pair: &Ipv6Pair) -> ServiceKey {
+        ServiceKey { address: self.vip(pair), port: self.virtual_port(), protocol: self.protocol() }
+    }
+
+    /// In words; `pair` is that of an IPv6 key.
+    pub fn tuple(&self, pair: &Ipv6Pair) -> Tuple {
+        Tuple { client: self.client(pair), client_port: self.client_port(), service: self.service(pair) }
+    }
+}
+
+impl Tuple {
+    /// The key and the addresses by which a table with this seed knows it.
+    pub fn key(&self, seed: &FlowSeed) -> (FlowKey, Ipv6Pair) {
+        let ports = (self.client_port.to_be_bytes(), self.service.port.to_be_bytes());
+        let protocol = self.service.protocol.0;
+        match (self.client, self.service.address) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                (FlowKey::new(client.octets(), vip.octets(), ports.0, ports.1, protocol), Ipv6Pair::NONE)
+            }
+            (client, vip) => {
+                let pair = Ipv6Pair::new(in_ipv6(client).octets(), in_ipv6(vip).octets());
+                (seed.ipv6_key(&pair, ports.0, ports.1, protocol), pair)
+            }
         }
+    }
+}
+
+/// An IPv4 address as IPv6 writes it (RFC 4291 section 2.5.5.2).
+pub fn in_ipv6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
     }
 }
 
@@ -97,6 +209,34 @@ impl FlowSeed {
         }
         let random = std::hash::RandomState::new();
         FlowSeed { addresses: random.hash_one(1), ports: random.hash_one(2), mix: random.hash_one(3) | 1 }
+    }
+
+    /// The key of an IPv6 connection in a table of this seed. The digest's operands are secret, so that nobody can craft
+    /// flows that have one digest.
+    #[inline(always)]
+    pub fn ipv6_key(
+        &self,
+        pair: &Ipv6Pair,
+        client_port: [u8; 2],
+        virtual_port: [u8; 2],
+        protocol: u8,
+    ) -> FlowKey {
+        let [a, b, c, d] = pair.0;
+        let client = folded_product(a ^ self.addresses, b ^ self.mix);
+        let both = folded_product(c ^ client ^ self.ports, d ^ self.mix.rotate_left(32));
+        let ([p0, p1], [q0, q1]) = (client_port, virtual_port);
+        FlowKey {
+            addresses: both ^ client,
+            ports_and_protocol: u64::from_ne_bytes([p0, p1, q0, q1, protocol, IPV6, 0, 0]),
+        }
+    }
+
+    /// Two digests of a pair that have nothing to do with each other.
+    pub(crate) fn digests(&self, pair: &Ipv6Pair) -> [u64; 2] {
+        let key = self.ipv6_key(pair, [0; 2], [0; 2], 0);
+        let [a, b, c, d] = pair.0;
+        let first = folded_product(a ^ self.ports, c ^ self.addresses.rotate_left(17));
+        [key.addresses, folded_product(b ^ first, d ^ self.addresses)]
     }
 
     /// The hash of a key: two rounds of a folded 64 × 64 bit product, each with a secret operand.

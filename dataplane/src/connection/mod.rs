@@ -2,6 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`both_ways`] | what packets of both directions do to the states, for NAT |
+//! | [`companions`] | connections whose addresses are translated |
 //! | [`event`] | what a packet is to a state |
 //! | [`key`] | what names a connection, and its hash |
 //! | [`state`] | IPVS's states as seen from the client's side, and their timeouts |
@@ -9,6 +11,8 @@
 //! | [`table`] | the table: lookup, insertion, expiry |
 //! | [`reader`] | how other threads read it |
 
+pub mod both_ways;
+pub mod companions;
 pub mod entry;
 pub mod event;
 pub mod key;
@@ -16,9 +20,10 @@ pub mod reader;
 pub mod state;
 pub mod table;
 
-pub use entry::{Connection, ConnectionFlags};
+pub use companions::Translated;
+pub use entry::{Connection, ConnectionFlags, LastHop};
 pub use event::Event;
-pub use key::{FlowKey, FlowSeed};
-pub use reader::TableReader;
+pub use key::{FlowKey, FlowSeed, Ipv6Pair, Tuple};
+pub use reader::{Record, TableReader};
 pub use state::{ConnectionState, StateTimeouts};
 pub use table::ConnectionTable;

@@ -7,23 +7,123 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::entry::{Connection, Entry};
-use crate::atomic::{AtomicU32, Memory};
+use super::entry::{Connection, ConnectionFlags, Entry};
+use super::key::{Ipv6Pair, Tuple};
+use crate::atomic::{AtomicU32, AtomicU64, Memory};
+use crate::dpdk::prefetch::prefetch;
 use crate::dpdk::region::{Pages, RegionError};
 
 /// The entries of a table, shared by the worker that writes them and those who read. The one at index 0 is never used.
 #[derive(Debug)]
 pub(super) struct Entries {
     pub(super) slots: Memory<Entry>,
+    /// The addresses of IPv6 connections, at their entries' indices; none where the table takes none.
+    pairs: Option<Memory<PairEntry>>,
     /// Entries from 1 to this one were ever used; only grows.
     touched: AtomicU32,
 }
 
-impl Entries {
-    pub(super) fn new(capacity: usize, pages: Pages) -> Result<Entries, RegionError> {
-        Ok(Entries { slots: Memory::new(capacity + 1, pages)?, touched: AtomicU32::new(0) })
+/// An [`Ipv6Pair`] in the table. Written before its entry is occupied, as the other words of the entry are.
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[cfg_attr(loom, derive(Default))]
+#[repr(C, align(32))]
+pub(crate) struct PairEntry([AtomicU64; 4]);
+
+impl PairEntry {
+    #[inline(always)]
+    pub(crate) fn load(&self) -> Ipv6Pair {
+        let PairEntry(words) = self;
+        Ipv6Pair::from_words(std::array::from_fn(|word| words[word].load(Acquire)))
     }
 
+    pub(crate) fn store(&self, pair: &Ipv6Pair) {
+        self.0.iter().zip(pair.words()).for_each(|(word, value)| word.store(*value, Release));
+    }
+}
+
+impl Entries {
+    pub(super) fn new(capacity: usize, has_ipv6: bool, pages: Pages) -> Result<Entries, RegionError> {
+        let pairs = has_ipv6.then(|| Memory::new(capacity + 1, pages)).transpose()?;
+        Ok(Entries { slots: Memory::new(capacity + 1, pages)?, pairs, touched: AtomicU32::new(0) })
+    }
+
+    /// It takes connections of IPv6.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.pairs.is_some()
+    }
+
+    /// Memory that it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.slots) + self.pairs.as_ref().map_or(0, |pairs| size_of_val(&**pairs))
+    }
+
+    /// The addresses at this index are these.
+    #[inline(always)]
+    pub(super) fn pair_is(&self, index: u32, pair: &Ipv6Pair) -> bool {
+        self.pair(index) == *pair
+    }
+
+    /// The addresses at this index.
+    #[inline(always)]
+    pub(super) fn pair(&self, index: u32) -> Ipv6Pair {
+        let pairs = self.pairs.as_ref().and_then(|pairs| pairs.get(index as usize));
+        pairs.map_or(Ipv6Pair::NONE, PairEntry::load)
+    }
+
+    /// Starts loading them.
+    #[inline(always)]
+    pub(super) fn prefetch_pair(&self, index: u32) {
+        if let Some(pair) = self.pairs.as_ref().and_then(|pairs| pairs.get(index as usize)) {
+            prefetch(pair);
+        }
+    }
+
+    /// Worker: puts addresses there.
+    pub(super) fn set_pair(&self, index: u32, pair: &Ipv6Pair) {
+        if let Some(entry) = self.pairs.as_ref().and_then(|pairs| pairs.get(index as usize)) {
+            entry.store(pair);
+        }
+    }
+
+    /// The connection at this index, for any thread.
+    fn record(&self, index: usize) -> Option<Record> {
+        let entry = self.slots.get(index)?;
+        let (connection, (pair, reply)) = entry.copy(|connection| {
+            let pair = match connection.key.is_ipv6() {
+                true => self.pair(index as u32),
+                false => Ipv6Pair::NONE,
+            };
+            let is_translated = connection.flags.contains(ConnectionFlags::TRANSLATED);
+            (pair, connection.link.filter(|_| is_translated).and_then(|reply| self.reply(reply)))
+        })?;
+        Some(Record { connection: Connection { pair, ..connection }, reply })
+    }
+
+    /// What a companion is found by.
+    fn reply(&self, index: u32) -> Option<Tuple> {
+        let key = self.slots.get(index as usize)?.key();
+        Some(key.tuple(&self.pair(index)))
+    }
+}
+
+/// A connection as a listing shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The connection.
+    pub connection: Connection,
+    /// By which its replies are known, where its addresses are translated: "client" is the real server.
+    pub reply: Option<Tuple>,
+}
+
+impl Record {
+    /// Client and virtual service.
+    pub fn tuple(&self) -> Tuple {
+        self.connection.key.tuple(&self.connection.pair)
+    }
+}
+
+impl Entries {
     pub(super) fn capacity(&self) -> u32 {
         self.slots.len() as u32 - 1
     }
@@ -68,10 +168,9 @@ impl TableReader {
 
     /// The connections among the entries `from` to `from + count`, each as it was at one instant. One that opens or
     /// closes meanwhile may be there or not; one that is over but not yet swept is there.
-    pub fn read(&self, from: u32, count: u32) -> impl Iterator<Item = Connection> + '_ {
+    pub fn read(&self, from: u32, count: u32) -> impl Iterator<Item = Record> + '_ {
         let end = from.saturating_add(count).min(self.used_bound());
-        let entries = self.entries.slots.get(from as usize..end as usize).unwrap_or_default();
-        entries.iter().filter_map(Entry::copy)
+        (from as usize..end as usize).filter_map(|index| self.entries.record(index))
     }
 }
 
@@ -99,10 +198,11 @@ mod tests {
         Connection {
             key: FlowKey::new([10, a, b, c], [192, 0, 2, 10], [4, d], [0, 80], 6),
             state: STATES[step as usize % STATES.len()],
-            flags: ConnectionFlags((number ^ life) as u8),
+            flags: ConnectionFlags((number ^ life) as u8 & 1),
             expires: Ticks((number << 8) + step % 256),
             destination: life << 16 | number,
-            template: Some(life ^ 5),
+            link: Some(life ^ 5),
+            ..Connection::default()
         }
     }
 
@@ -115,7 +215,8 @@ mod tests {
     fn remove(table: &mut ConnectionTable, number: u32) {
         let key = connection(number, 0, 0).key;
         let hash = table.hash(&key);
-        let removed = table.hit(&key, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
+        let removed =
+            table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()).map(|id| table.remove(id));
         assert!(removed.is_some());
     }
 
@@ -141,7 +242,7 @@ mod tests {
             }
             let lasting = connection(step % LASTING, 0, step);
             let hash = table.hash(&lasting.key);
-            let mut hit = table.hit(&lasting.key, hash, None).unwrap();
+            let mut hit = table.hit(&lasting.key, &Ipv6Pair::NONE, hash, None).unwrap();
             hit.update(lasting.state, lasting.expires);
         }
     }
@@ -159,7 +260,7 @@ mod tests {
             for _ in 0..100_000 {
                 let mut seen = [0; LASTING as usize];
                 for from in (0..reader.used_bound()).step_by(7) {
-                    for copy in reader.read(from, 7) {
+                    for Record { connection: copy, .. } in reader.read(from, 7) {
                         if let Some(times) = seen.get_mut(number(&copy) as usize) {
                             *times += 1;
                         }
@@ -182,7 +283,9 @@ mod tests {
         assert_eq!(reader.used_bound(), 61);
         let mut seen: Vec<_> = (0..100)
             .step_by(7)
-            .flat_map(|from| reader.clone().read(from, 7).map(|copy| number(&copy)).collect::<Vec<_>>())
+            .flat_map(|from| {
+                reader.clone().read(from, 7).map(|copy| number(&copy.connection)).collect::<Vec<_>>()
+            })
             .collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..60).filter(|number| number % 3 != 0).collect::<Vec<_>>());

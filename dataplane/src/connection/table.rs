@@ -6,15 +6,16 @@
 //! only when somebody went there. Where both are full, one of their connections changes to its other bucket. Entries never
 //! move. Free entries form a list through the entries themselves.
 //!
-//! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or free; `len` counts the former.
+//! Invariant: an entry is in exactly one bucket, home or alternate of its key's hash, or an extension, or free; `used` counts
+//! all but the last.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
-use super::entry::{Connection, Entry};
-use super::key::{FlowKey, FlowSeed};
+use super::entry::{Connection, Entry, Standing};
+use super::key::{FlowKey, FlowSeed, Ipv6Pair};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
 use crate::clock::{TICKS_PER_SECOND, Ticks};
@@ -60,9 +61,12 @@ pub struct ConnectionTable {
     seed: FlowSeed,
     buckets: Region<Bucket>,
     /// Those that were never used are not in the list of free ones.
-    entries: Arc<Entries>,
+    pub(super) entries: Arc<Entries>,
     first_free: Option<ConnectionId>,
-    len: u32,
+    /// Entries that are used.
+    pub(super) used: u32,
+    /// Companions among them.
+    pub(super) companions: u32,
     sweep_at: u32,
     /// Entries to look at that are due, in units of 1 / [`SWEEP_TICKS`] entries.
     sweep_due: u64,
@@ -71,7 +75,7 @@ pub struct ConnectionTable {
 
 /// An index of an entry that holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionId(NonZeroU32);
+pub struct ConnectionId(pub(super) NonZeroU32);
 
 /// The connection of a packet: found once, then read and moved without looking for its entry again.
 #[derive(Debug)]
@@ -89,14 +93,24 @@ impl ConnectionTable {
     /// An empty table for `capacity` connections, 1 to [`CAPACITY_MAX`] (more is cut to that), every page of it
     /// touched, on the NUMA node of the calling thread's CPU.
     pub fn new(capacity: u32, pages: Pages) -> Result<ConnectionTable, RegionError> {
+        ConnectionTable::with_families(capacity, false, pages)
+    }
+
+    /// The same, which takes connections of IPv6 too where `has_ipv6`, for 32 bytes each.
+    pub fn with_families(
+        capacity: u32,
+        has_ipv6: bool,
+        pages: Pages,
+    ) -> Result<ConnectionTable, RegionError> {
         let capacity = capacity.clamp(1, CAPACITY_MAX) as usize;
         let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET).max(2);
         Ok(ConnectionTable {
             seed: FlowSeed::random(),
             buckets: Region::new(buckets, pages)?,
-            entries: Arc::new(Entries::new(capacity, pages)?),
+            entries: Arc::new(Entries::new(capacity, has_ipv6, pages)?),
             first_free: None,
-            len: 0,
+            used: 0,
+            companions: 0,
             sweep_at: 0,
             sweep_due: 0,
             swept: Ticks::default(),
@@ -110,17 +124,28 @@ impl ConnectionTable {
 
     /// Connections that it holds.
     pub fn len(&self) -> u32 {
-        self.len
+        self.used - self.companions
     }
 
     /// It holds none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.used == 0
     }
 
-    /// Every entry holds a connection.
+    /// Every entry is used.
     pub fn is_full(&self) -> bool {
-        self.len == self.capacity()
+        self.used == self.capacity()
+    }
+
+    /// It takes connections of IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.entries.has_ipv6()
+    }
+
+    /// What keys of IPv6 are made with.
+    #[inline(always)]
+    pub fn seed(&self) -> &FlowSeed {
+        &self.seed
     }
 
     /// Buckets that its connections hash into.
@@ -130,12 +155,12 @@ impl ConnectionTable {
 
     /// At most half of the entries are free.
     pub fn is_half_full(&self) -> bool {
-        self.len >= self.capacity() / 2
+        self.used >= self.capacity() / 2
     }
 
     /// Memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.buckets) + size_of_val(&*self.entries.slots)
+        size_of_val(&*self.buckets) + self.entries.bytes()
     }
 
     /// What its memory consists of.
@@ -164,34 +189,55 @@ impl ConnectionTable {
         NonZeroU32::new(index).map(ConnectionId)
     }
 
-    /// The connection of `key`, whose hash is `hash`, for a packet that will read and move it; `candidate` is what
-    /// [`ConnectionTable::prefetch_candidate`] said, and may be outdated.
+    /// Starts loading the addresses of the entry at `id`, for a packet of IPv6.
     #[inline(always)]
-    pub fn hit(&mut self, key: &FlowKey, hash: u64, candidate: Option<ConnectionId>) -> Option<Hit<'_>> {
-        if let Some(id) = candidate {
-            let entry = self.entry(id.index());
-            if entry.is(key) {
-                return Some(Hit { id, key: *key, entry });
-            }
+    pub fn prefetch_pair(&self, id: ConnectionId) {
+        self.entries.prefetch_pair(id.index());
+    }
+
+    /// The connection of `key`, whose hash is `hash`, for a packet that will read and move it; `pair` is looked at where the
+    /// key is one of IPv6; `candidate` is what [`ConnectionTable::prefetch_candidate`] said, and may be outdated.
+    #[inline(always)]
+    pub fn hit(
+        &mut self,
+        key: &FlowKey,
+        pair: &Ipv6Pair,
+        hash: u64,
+        candidate: Option<ConnectionId>,
+    ) -> Option<Hit<'_>> {
+        if let Some(id) = candidate
+            && self.holds(id.index(), key, pair)
+        {
+            return Some(Hit { id, key: *key, entry: self.entry(id.index()) });
         }
-        let id = self.find_anywhere(key, hash)?;
+        let id = self.find_anywhere(key, pair, hash)?;
         Some(Hit { id, key: *key, entry: self.entry(id.index()) })
     }
 
+    /// The same without anything to prefetch it by.
+    pub fn find(&self, key: &FlowKey, pair: &Ipv6Pair) -> Option<ConnectionId> {
+        self.find_anywhere(key, pair, self.hash(key))
+    }
+
+    #[inline(always)]
+    fn holds(&self, index: u32, key: &FlowKey, pair: &Ipv6Pair) -> bool {
+        self.entry(index).is(key) && (!key.is_ipv6() || self.entries.pair_is(index, pair))
+    }
+
     #[inline(never)]
-    fn find_anywhere(&self, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+    fn find_anywhere(&self, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
         let home = &self.buckets[self.home(hash)];
-        self.find_in(home, key, hash).or_else(|| {
+        self.find_in(home, key, pair, hash).or_else(|| {
             let strayed = home.strayed > 0;
-            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, hash)).flatten()
+            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, pair, hash)).flatten()
         })
     }
 
-    fn find_in(&self, bucket: &Bucket, key: &FlowKey, hash: u64) -> Option<ConnectionId> {
+    fn find_in(&self, bucket: &Bucket, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
         let mut ways = bucket.ways_with(tag(hash));
         while let Some(way) = ways.first() {
             let index = bucket.entries[way];
-            if self.entry(index).is(key) {
+            if self.holds(index, key, pair) {
                 return NonZeroU32::new(index).map(ConnectionId);
             }
             ways.skip_first();
@@ -202,7 +248,12 @@ impl ConnectionTable {
     /// The connection at `id`.
     #[inline(always)]
     pub fn connection(&self, id: ConnectionId) -> Connection {
-        self.entry(id.index()).connection()
+        let connection = self.entry(id.index()).connection();
+        let is_ipv6 = connection.key.is_ipv6();
+        Connection {
+            pair: if is_ipv6 { self.entries.pair(id.index()) } else { Ipv6Pair::NONE },
+            ..connection
+        }
     }
 
     /// Moves the state and the expiry of the connection at `id`. `state` is not [`ConnectionState::Free`].
@@ -220,6 +271,9 @@ impl ConnectionTable {
     /// Adds a connection that is not in the table; `hash` is its key's.
     pub fn insert(&mut self, connection: Connection, hash: u64) -> Result<ConnectionId, TableFull> {
         debug_assert!(connection.state != ConnectionState::Free);
+        if connection.key.is_ipv6() && !self.has_ipv6() {
+            return Err(TableFull);
+        }
         let (home, alternate) = (self.home(hash), self.alternate(hash));
         let at_home = self.buckets[home].used();
         let strays = at_home >= HOME_IS_CROWDED && self.buckets[alternate].used() < at_home;
@@ -233,8 +287,11 @@ impl ConnectionTable {
         self.buckets[home].strayed += u32::from(chosen != home);
         self.buckets[chosen].tags[way] = tag(hash);
         self.buckets[chosen].entries[way] = index;
+        if connection.key.is_ipv6() {
+            self.entries.set_pair(index, &connection.pair);
+        }
         self.entry(index).occupy(&connection);
-        self.len += 1;
+        self.used += 1;
         Ok(id)
     }
 
@@ -263,12 +320,10 @@ impl ConnectionTable {
         None
     }
 
-    /// Removes the connection at `id` and returns it.
-    pub fn remove(&mut self, id: ConnectionId) -> Connection {
+    /// Takes an entry out of its bucket and frees it.
+    pub(super) fn give_back(&mut self, id: ConnectionId) {
         let index = id.index();
-        let connection = self.entry(index).connection();
-        debug_assert!(connection.state != ConnectionState::Free);
-        let hash = self.hash(&connection.key);
+        let hash = self.hash(&self.entry(index).key());
         let home = self.home(hash);
         if !self.buckets[home].forget(index) {
             let alternate = self.alternate(hash);
@@ -276,10 +331,13 @@ impl ConnectionTable {
             debug_assert!(was_there, "a connection is in its home or its alternate bucket");
             self.buckets[home].strayed -= 1;
         }
-        self.entry(index).free(self.first_free.map(|id| id.0));
+        self.free(id);
+    }
+
+    pub(super) fn free(&mut self, id: ConnectionId) {
+        self.entry(id.index()).free(self.first_free.map(|id| id.0));
         self.first_free = Some(id);
-        self.len -= 1;
-        connection
+        self.used -= 1;
     }
 
     /// Looks at a bounded number of entries, so that each is looked at every two seconds, and removes those that are
@@ -325,14 +383,14 @@ impl ConnectionTable {
         }
     }
 
-    fn take_free_entry(&mut self) -> Option<ConnectionId> {
+    pub(super) fn take_free_entry(&mut self) -> Option<ConnectionId> {
         let Some(id) = self.first_free else { return self.entries.touch().map(ConnectionId) };
         self.first_free = self.entry(id.index()).next_free().map(ConnectionId);
         Some(id)
     }
 
     #[inline(always)]
-    fn entry(&self, index: u32) -> &Entry {
+    pub(super) fn entry(&self, index: u32) -> &Entry {
         &self.entries.slots[index as usize]
     }
 
@@ -374,7 +432,7 @@ fn next_in_turn(at: &mut u32, touched: u32) -> ConnectionId {
 
 impl ConnectionId {
     #[inline(always)]
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         self.0.get()
     }
 }
@@ -386,7 +444,13 @@ impl Hit<'_> {
         self.id
     }
 
-    /// The connection as it is now.
+    /// What a packet needs of it.
+    #[inline(always)]
+    pub fn standing(&self) -> Standing {
+        self.entry.standing()
+    }
+
+    /// The connection as it is now, but for the addresses of IPv6.
     #[inline(always)]
     pub fn connection(&self) -> Connection {
         self.entry.connection_of(self.key)
@@ -465,10 +529,11 @@ mod tests {
         Connection {
             key: key(number),
             state: ConnectionState::Established,
-            flags: ConnectionFlags(number as u8),
+            flags: ConnectionFlags(number as u8 & 1),
             expires: Ticks(expires),
             destination: number,
-            template: number.is_multiple_of(2).then_some(number / 2),
+            link: number.is_multiple_of(2).then_some(number / 2),
+            ..Connection::default()
         }
     }
 
@@ -480,7 +545,7 @@ mod tests {
     fn find(table: &mut ConnectionTable, number: u32) -> Option<ConnectionId> {
         let hash = table.hash(&key(number));
         let candidate = table.prefetch_candidate(hash);
-        table.hit(&key(number), hash, candidate).map(|hit| hit.id())
+        table.hit(&key(number), &Ipv6Pair::NONE, hash, candidate).map(|hit| hit.id())
     }
 
     #[test]
@@ -512,13 +577,13 @@ mod tests {
             assert_eq!(table.connection(id), expected);
             let hash = table.hash(&expected.key);
             for candidate in [table.prefetch_candidate(hash), None] {
-                let mut hit = table.hit(&expected.key, hash, candidate).unwrap();
+                let mut hit = table.hit(&expected.key, &Ipv6Pair::NONE, hash, candidate).unwrap();
                 expected.expires = expected.expires.after(1);
                 hit.update(expected.state, expected.expires);
                 assert_eq!((hit.id(), hit.connection()), (id, expected));
             }
             assert_eq!(table.remove(id), expected);
-            assert!(table.hit(&expected.key, hash, Some(id)).is_none());
+            assert!(table.hit(&expected.key, &Ipv6Pair::NONE, hash, Some(id)).is_none());
         }
     }
 

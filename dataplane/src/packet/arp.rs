@@ -50,10 +50,14 @@ pub struct ArpPacket {
 impl ArpPacket {
     /// Reads a whole frame; none where it is too short, not for IPv4 over Ethernet, or neither request nor reply.
     pub fn parse(frame: &[u8]) -> Option<ArpPacket> {
-        let (header, rest) = EthernetHeader::read(frame)?;
-        let (wire, _) = Wire::ref_from_prefix(rest).ok()?;
-        let is_ethernet_ipv4 = header.ether_type == ethernet::ARP
-            && wire.hardware_type == HARDWARE_ETHERNET
+        let (header, _) = EthernetHeader::read(frame)?;
+        (header.ether_type == ethernet::ARP).then(|| ArpPacket::parse_at(frame, ethernet::HEADER_BYTES))?
+    }
+
+    /// The same of a frame that has tags, where it begins at `offset`.
+    pub fn parse_at(frame: &[u8], offset: usize) -> Option<ArpPacket> {
+        let (wire, _) = Wire::ref_from_prefix(frame.get(offset..)?).ok()?;
+        let is_ethernet_ipv4 = wire.hardware_type == HARDWARE_ETHERNET
             && wire.protocol_type == ethernet::IPV4
             && wire.hardware_length == 6
             && wire.protocol_length == 4;

@@ -11,6 +11,14 @@ pub const BROADCAST: [u8; 6] = [0xff; 6];
 pub const IPV4: U16 = U16::new(0x0800);
 /// EtherType of ARP.
 pub const ARP: U16 = U16::new(0x0806);
+/// EtherType of IPv6.
+pub const IPV6: U16 = U16::new(0x86dd);
+/// EtherType of a VLAN tag (802.1Q).
+pub const VLAN: U16 = U16::new(0x8100);
+/// EtherType of a service provider's VLAN tag (802.1ad).
+pub const SERVICE_VLAN: U16 = U16::new(0x88a8);
+/// EtherType of an outer VLAN tag before 802.1ad.
+pub const OLD_SERVICE_VLAN: U16 = U16::new(0x9100);
 
 /// The 14 bytes in front of every packet.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

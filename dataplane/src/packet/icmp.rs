@@ -9,11 +9,42 @@ use crate::port::ChecksumStatus;
 pub const ECHO_REQUEST: u8 = 8;
 /// Type of an echo reply.
 pub const ECHO_REPLY: u8 = 0;
+/// Type: destination unreachable.
+pub const DESTINATION_UNREACHABLE: u8 = 3;
+/// Type: source quench, which nobody sends any more (RFC 6633).
+pub const SOURCE_QUENCH: u8 = 4;
+/// Type: redirect.
+pub const REDIRECT: u8 = 5;
+/// Type: time exceeded.
+pub const TIME_EXCEEDED: u8 = 11;
+/// Type: parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
+/// Code of destination unreachable: host.
+pub const HOST_UNREACHABLE: u8 = 1;
+/// Code of destination unreachable: protocol.
+pub const PROTOCOL_UNREACHABLE: u8 = 2;
+/// Code of destination unreachable: port.
+pub const PORT_UNREACHABLE: u8 = 3;
+/// Code of destination unreachable: too big and not to be fragmented.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
 /// Type, code, checksum, identifier, sequence number.
 pub const HEADER_BYTES: usize = 8;
 
 /// TTL of what the director itself originates (RFC 1700's default).
-const OWN_TTL: u8 = 64;
+pub const OWN_TTL: u8 = 64;
+
+/// It tells of an error in another packet, which it quotes: about such a message no other may be sent (RFC 1122 section
+/// 3.2.2).
+#[inline(always)]
+pub fn is_error(kind: u8) -> bool {
+    matches!(kind, DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM)
+}
+
+/// It asks something, or answers.
+#[inline(always)]
+pub fn is_query(kind: u8) -> bool {
+    matches!(kind, ECHO_REPLY | ECHO_REQUEST | 9 | 10 | 13..=18)
+}
 
 /// The payload of an IPv4 packet is an ICMP echo request.
 pub fn is_echo_request(message: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::checksum;
+use super::checksum::{self, ChecksumDelta};
 use crate::port::ChecksumStatus;
 use crate::verdict::DropReason;
 
@@ -20,8 +20,14 @@ pub const SCTP: u8 = 132;
 
 /// Version 4, header of 20 bytes.
 const VERSION_AND_LENGTH_PLAIN: u8 = 0x45;
+/// In [`Ipv4Header::flags_and_offset`]: the sender forbids fragmenting.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// In [`Ipv4Header::flags_and_offset`]: more pieces follow.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// In [`Ipv4Header::flags_and_offset`]: fragment offset in units of 8 bytes.
+pub const OFFSET_MASK: u16 = 0x1fff;
 /// More-fragments flag and fragment offset.
-const FRAGMENT_MASK: u16 = 0x3fff;
+const FRAGMENT_MASK: u16 = MORE_FRAGMENTS | OFFSET_MASK;
 
 /// The fixed 20 bytes; options may follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -58,6 +64,17 @@ impl Ipv4Header {
     /// Errors: `Truncated`, `BadIpHeader`, `BadIpChecksum`, `BadSource`.
     #[inline(always)]
     pub fn read(packet: &[u8], checksum: ChecksumStatus) -> Result<(&Ipv4Header, &[u8]), DropReason> {
+        Ipv4Header::read_segmented(packet, packet.len(), checksum)
+    }
+
+    /// The same where `packet` may be the first segment only: `length` is that of all segments from the IPv4 header on, the
+    /// payload as far as it lies in `packet`.
+    #[inline(always)]
+    pub fn read_segmented(
+        packet: &[u8],
+        length: usize,
+        checksum: ChecksumStatus,
+    ) -> Result<(&Ipv4Header, &[u8]), DropReason> {
         let Ok((header, _)) = Ipv4Header::ref_from_prefix(packet) else {
             return Err(DropReason::Truncated);
         };
@@ -70,10 +87,13 @@ impl Ipv4Header {
         if total_length < header_length {
             return Err(DropReason::BadIpHeader);
         }
-        let Some(packet) = packet.get(..total_length) else {
+        if total_length > length {
+            return Err(DropReason::Truncated);
+        }
+        let packet = packet.get(..total_length).unwrap_or(packet);
+        let Some((bytes, payload)) = packet.split_at_checked(header_length) else {
             return Err(DropReason::Truncated);
         };
-        let (bytes, payload) = packet.split_at(header_length);
         let checksum_is_good = match checksum {
             ChecksumStatus::Good => true,
             ChecksumStatus::Unknown => match bytes.first_chunk() {
@@ -103,6 +123,49 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
         self.flags_and_offset.get() & FRAGMENT_MASK != 0
+    }
+
+    /// It is a piece that holds no transport header.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.flags_and_offset.get() & OFFSET_MASK != 0
+    }
+
+    /// More pieces follow.
+    #[inline(always)]
+    pub fn has_more_fragments(&self) -> bool {
+        self.flags_and_offset.get() & MORE_FRAGMENTS != 0
+    }
+
+    /// The sender forbids fragmenting.
+    #[inline(always)]
+    pub fn does_not_fragment(&self) -> bool {
+        self.flags_and_offset.get() & DONT_FRAGMENT != 0
+    }
+
+    /// Where this piece lies in the packet's payload, in bytes; not over 65,528.
+    #[inline(always)]
+    pub fn fragment_offset(&self) -> usize {
+        usize::from(self.flags_and_offset.get() & OFFSET_MASK) * 8
+    }
+
+    /// Fixed header and options, in bytes.
+    #[inline(always)]
+    pub fn header_length(&self) -> usize {
+        usize::from(self.version_and_length & 15) * 4
+    }
+
+    /// Sets the total length, the checksum patched.
+    #[inline]
+    pub fn set_total_length(&mut self, length: u16) {
+        let delta = ChecksumDelta::NONE.u16(self.total_length.get(), length);
+        self.checksum.set(delta.apply(self.checksum.get()));
+        self.total_length.set(length);
+    }
+
+    /// Source address.
+    pub fn source_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.source)
     }
 
     /// Destination address.
@@ -158,6 +221,45 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(read(&whole[..length]), Err(DropReason::Truncated), "{length}");
         }
+    }
+
+    #[test]
+    fn payload_in_later_segments_counts() {
+        let whole = packet(|_| {});
+        for first in 20..28 {
+            let read = |length| Ipv4Header::read_segmented(&whole[..first], length, ChecksumStatus::Unknown);
+            assert_eq!(read(28).unwrap().1.len(), first - 20);
+            assert_eq!(read(27).err(), Some(DropReason::Truncated));
+        }
+        let with_options = packet(|bytes| bytes[0] = 0x47);
+        let read = |first: usize| {
+            Ipv4Header::read_segmented(&with_options[..first], 28, ChecksumStatus::Good).map(|_| ())
+        };
+        assert_eq!(read(27), Err(DropReason::Truncated), "header in two segments");
+        assert_eq!(read(28), Ok(()));
+    }
+
+    #[test]
+    fn flags_and_offset_are_apart() {
+        let with = |flags_and_offset: u16| {
+            let bytes = packet(|bytes| bytes[6..8].copy_from_slice(&flags_and_offset.to_be_bytes()));
+            *Ipv4Header::ref_from_prefix(&bytes).unwrap().0
+        };
+        let header = with(0x4000);
+        assert!(header.does_not_fragment() && !header.is_fragment());
+        let header = with(0x2000);
+        assert!(header.has_more_fragments() && header.is_fragment() && !header.is_later_fragment());
+        let header = with(0x1fff);
+        assert!(header.is_later_fragment() && !header.has_more_fragments());
+        assert_eq!((header.fragment_offset(), header.header_length()), (65_528, 20));
+    }
+
+    #[test]
+    fn new_total_length_keeps_the_checksum_right() {
+        let mut bytes = packet(|_| {});
+        bytes.extend([0; 8]);
+        Ipv4Header::mut_from_prefix(&mut bytes).unwrap().0.set_total_length(36);
+        assert_eq!(read(&bytes), Ok(16));
     }
 
     #[test]

@@ -47,10 +47,16 @@ impl SctpHeader {
     /// chunk's length is impossible.
     #[inline]
     pub fn read(packet: &[u8]) -> Option<(&SctpHeader, Event)> {
+        SctpHeader::read_of(packet, packet.len())
+    }
+
+    /// The same of a packet of `available` bytes, of which `packet` is the beginning.
+    #[inline]
+    pub fn read_of(packet: &[u8], available: usize) -> Option<(&SctpHeader, Event)> {
         let (header, chunks) = SctpHeader::ref_from_prefix(packet).ok()?;
         let (chunk, _) = ChunkHeader::ref_from_prefix(chunks).ok()?;
         let length = usize::from(chunk.length.get());
-        if length < size_of::<ChunkHeader>() || length > chunks.len() {
+        if length < size_of::<ChunkHeader>() || size_of::<SctpHeader>() + length > available {
             return None;
         }
         let event = match chunk.kind {

@@ -36,13 +36,22 @@ pub struct TcpHeader {
     pub urgent: U16,
 }
 
+/// Bytes of the fixed header.
+pub const HEADER_BYTES: usize = size_of::<TcpHeader>();
+
 impl TcpHeader {
     /// The header; none where the segment is too short for it or its data offset is impossible.
     #[inline(always)]
     pub fn read(segment: &[u8]) -> Option<&TcpHeader> {
         let (header, _) = TcpHeader::ref_from_prefix(segment).ok()?;
-        let header_length = usize::from(header.data_offset >> 4) * 4;
-        (header_length >= size_of::<TcpHeader>() && header_length <= segment.len()).then_some(header)
+        let header_length = header.length();
+        (header_length >= HEADER_BYTES && header_length <= segment.len()).then_some(header)
+    }
+
+    /// Fixed header and options, in bytes.
+    #[inline(always)]
+    pub fn length(&self) -> usize {
+        usize::from(self.data_offset >> 4) * 4
     }
 }
 

@@ -21,9 +21,15 @@ impl UdpHeader {
     /// The header; none where the packet is too short for it or its length is impossible.
     #[inline(always)]
     pub fn read(datagram: &[u8]) -> Option<&UdpHeader> {
+        UdpHeader::read_of(datagram, datagram.len())
+    }
+
+    /// The same of a datagram of `available` bytes, of which `datagram` is the beginning.
+    #[inline(always)]
+    pub fn read_of(datagram: &[u8], available: usize) -> Option<&UdpHeader> {
         let (header, _) = UdpHeader::ref_from_prefix(datagram).ok()?;
         let length = usize::from(header.length.get());
-        (length >= size_of::<UdpHeader>() && length <= datagram.len()).then_some(header)
+        (length >= size_of::<UdpHeader>() && length <= available).then_some(header)
     }
 }
 

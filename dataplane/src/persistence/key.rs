@@ -1,17 +1,31 @@
 //! What names a template. Any thread; a value.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::connection::{FlowSeed, Ipv6Pair};
 use crate::snapshot::{Protocol, ServiceKey};
 
 /// Clients and what they came for, by SIP with their Call-ID. The kind makes it never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Addresses of IPv6 do not fit: 96 bits of digests with a secret stand for them, so that a million templates have two that
+/// are taken for one with a probability of 2^-57. The addresses are there to be read.
+#[derive(Clone, Copy, Debug)]
 pub struct TemplateKey {
-    /// CIP under its netmask (32 bits, low), hash of the Call-ID (32, high).
+    /// CIP under its netmask (32 bits, low), hash of the Call-ID (32, high). IPv6: a digest of all that.
     client: u64,
-    /// VIP or group (32 bits), virtual port (16), protocol (8), kind (8).
+    /// VIP or group (32 bits), virtual port (16), protocol (8), kind (8). IPv6: another digest for the VIP.
     service: u64,
+    /// The clients' network and the VIP (IPv6).
+    pair: Ipv6Pair,
 }
+
+impl PartialEq for TemplateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Eq for TemplateKey {}
 
 /// What a template's clients came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +40,7 @@ pub enum TemplateScope {
 const CLIENT: u8 = 1;
 const GROUP: u8 = 2;
 const CALL_ID: u8 = 4;
+const IPV6: u8 = 8;
 
 impl TemplateKey {
     /// Clients of one network at one virtual service. `netmask` as a number, 255.255.255.0 is `0xffff_ff00`.
@@ -37,28 +52,75 @@ impl TemplateKey {
         protocol: Protocol,
     ) -> TemplateKey {
         let service = service(vip.to_bits(), virtual_port, protocol.0, CLIENT);
-        TemplateKey { client: network(client, netmask), service }
+        TemplateKey { client: network(client, netmask), service, pair: Ipv6Pair::NONE }
     }
 
     /// Clients of one network at a group of virtual services.
     pub fn for_group(client: [u8; 4], netmask: u32, group: u32) -> TemplateKey {
-        TemplateKey { client: network(client, netmask), service: service(group, 0, 0, GROUP) }
+        let service = service(group, 0, 0, GROUP);
+        TemplateKey { client: network(client, netmask), service, pair: Ipv6Pair::NONE }
+    }
+
+    /// Clients of one network at one virtual service, both of IPv6, in a table of this seed.
+    pub fn for_ipv6_client(
+        seed: &FlowSeed,
+        client: Ipv6Addr,
+        netmask: u128,
+        vip: Ipv6Addr,
+        virtual_port: u16,
+        protocol: Protocol,
+    ) -> TemplateKey {
+        let network = Ipv6Addr::from_bits(client.to_bits() & netmask);
+        let pair = Ipv6Pair::new(network.octets(), vip.octets());
+        let [digest, other] = seed.digests(&pair);
+        TemplateKey {
+            client: digest,
+            service: service(other as u32, virtual_port, protocol.0, CLIENT | IPV6),
+            pair,
+        }
+    }
+
+    /// Clients of one network, of IPv6, at a group of virtual services.
+    pub fn for_ipv6_group(seed: &FlowSeed, client: Ipv6Addr, netmask: u128, group: u32) -> TemplateKey {
+        let network = Ipv6Addr::from_bits(client.to_bits() & netmask);
+        let pair = Ipv6Pair::new(network.octets(), [0; 16]);
+        let [digest, _] = seed.digests(&pair);
+        TemplateKey { client: digest, service: service(group, 0, 0, GROUP | IPV6), pair }
     }
 
     /// The same with a Call-ID of this hash ([`super::TemplateTable::hash_call_id`]): SIP dialogues of those clients.
     /// With the netmask 0 the Call-ID decides alone, as in IPVS.
     #[must_use]
     pub fn with_call_id(self, hash: u32) -> TemplateKey {
-        let [client_bits, service_bits] = self.words();
-        TemplateKey {
-            client: u64::from(hash) << 32 | client_bits,
-            service: service_bits | u64::from(CALL_ID),
-        }
+        let [client, service] = self.words();
+        let client = match self.is_ipv6() {
+            false => u64::from(hash) << 32 | client,
+            true => client.wrapping_add(u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        };
+        TemplateKey { client, service: service | u64::from(CALL_ID), ..self }
+    }
+
+    /// Its addresses are IPv6's.
+    pub fn is_ipv6(&self) -> bool {
+        self.service as u8 & IPV6 != 0
     }
 
     /// The clients' network address.
-    pub fn client_network(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.client as u32)
+    pub fn client_network(&self) -> IpAddr {
+        match self.is_ipv6() {
+            false => Ipv4Addr::from_bits(self.client as u32).into(),
+            true => self.pair.client().into(),
+        }
+    }
+
+    /// The addresses of IPv6, to be kept beside the words.
+    pub(super) fn pair(&self) -> &Ipv6Pair {
+        &self.pair
+    }
+
+    /// The same with addresses that were kept.
+    pub(super) fn with_pair(self, pair: Ipv6Pair) -> TemplateKey {
+        TemplateKey { pair, ..self }
     }
 
     /// What they came for.
@@ -68,8 +130,12 @@ impl TemplateKey {
         if kind & GROUP != 0 {
             return TemplateScope::Group(u32::from_be_bytes(number));
         }
+        let address = match kind & IPV6 {
+            0 => Ipv4Addr::from(number).into(),
+            _ => self.pair.vip().into(),
+        };
         TemplateScope::Service(ServiceKey {
-            address: number.into(),
+            address,
             port: u16::from_be_bytes([high, low]),
             protocol: Protocol(protocol),
         })
@@ -85,7 +151,7 @@ impl TemplateKey {
     }
 
     pub(super) fn from_words([client, service]: [u64; 2]) -> TemplateKey {
-        TemplateKey { client, service }
+        TemplateKey { client, service, pair: Ipv6Pair::NONE }
     }
 }
 
@@ -114,7 +180,7 @@ mod tests {
         assert_ne!(first, key([198, 51, 100, 7], 443, Protocol::TCP));
         assert_ne!(first, key([198, 51, 100, 7], 80, Protocol::UDP));
         assert_eq!(first.client_network(), Ipv4Addr::new(198, 51, 100, 0));
-        let service = ServiceKey { address: VIP, port: 80, protocol: Protocol::TCP };
+        let service = ServiceKey { address: VIP.into(), port: 80, protocol: Protocol::TCP };
         assert_eq!(first.scope(), TemplateScope::Service(service));
         assert!(!first.has_call_id());
     }
@@ -145,7 +211,7 @@ mod tests {
         assert_eq!(call(one, 0, 1), call(other, 0, 1));
         let call = call(one, u32::MAX, u32::MAX);
         assert_eq!(call.client_network(), Ipv4Addr::from(one));
-        let service = ServiceKey { address: VIP, port: 5060, protocol: Protocol::UDP };
+        let service = ServiceKey { address: VIP.into(), port: 5060, protocol: Protocol::UDP };
         assert_eq!(call.scope(), TemplateScope::Service(service));
     }
 }

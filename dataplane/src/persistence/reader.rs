@@ -9,6 +9,8 @@ use super::key::TemplateKey;
 use super::table::TemplateTable;
 use crate::atomic::AtomicU64;
 use crate::clock::Ticks;
+use crate::connection::Ipv6Pair;
+use crate::connection::reader::PairEntry;
 
 /// Bytes kept of a Call-ID.
 pub const CALL_ID_BYTES: usize = 63;
@@ -88,11 +90,14 @@ impl TemplateTable {
             bucket.links().live().filter_map(|way| {
                 let name = bucket.name(way);
                 let index = name.index() as usize;
-                let text = |key: &TemplateKey| {
-                    key.has_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten()
+                let also = |key: &TemplateKey| {
+                    let text =
+                        key.has_call_id().then(|| self.texts.get(index).map(StoredText::read)).flatten();
+                    (text, self.pair(index, key))
                 };
-                let copy = self.entries.get(index)?.copy(text)?;
-                bucket.names(way, name).then_some(copy)
+                let (template, (text, pair)) = self.entries.get(index)?.copy(also)?;
+                let template = Template { key: template.key.with_pair(pair), ..template };
+                bucket.names(way, name).then_some((template, text))
             })
         })
     }
@@ -104,9 +109,15 @@ impl TemplateTable {
         bucket.links().live().find_map(|way| {
             let name = bucket.name(way);
             let entry = self.entries.get(name.index() as usize).filter(|_| name.suits(hash))?;
-            let (template, ()) = entry.copy(|_| ())?;
+            let (template, pair) = entry.copy(|key| self.pair(name.index() as usize, key))?;
+            let template = Template { key: template.key.with_pair(pair), ..template };
             let is_there = template.controlled > 0 || !template.expires.is_past(now);
             (template.key == *key && is_there && bucket.names(way, name)).then_some(template)
         })
+    }
+
+    fn pair(&self, index: usize, key: &TemplateKey) -> Ipv6Pair {
+        let pair = self.pairs.get(index).filter(|_| key.is_ipv6());
+        pair.map_or(Ipv6Pair::NONE, PairEntry::load)
     }
 }

@@ -28,6 +28,7 @@ use super::reader::StoredText;
 use crate::atomic::{AtomicU32, Memory, spin_loop};
 use crate::clock::Ticks;
 use crate::connection::FlowSeed;
+use crate::connection::reader::PairEntry;
 use crate::dpdk::region::{Pages, RegionError};
 
 /// Templates for each bucket in a full table.
@@ -47,6 +48,8 @@ pub struct TemplateLimits {
     pub destinations: u32,
     /// Keep the text of Call-IDs, 64 bytes a template.
     pub keeps_call_ids: bool,
+    /// Keep the addresses of IPv6, 32 bytes a template.
+    pub has_ipv6: bool,
 }
 
 /// The templates of all workers.
@@ -58,6 +61,8 @@ pub struct TemplateTable {
     pub(super) entries: Memory<Entry>,
     /// By entry; empty where the texts are not kept.
     pub(super) texts: Memory<StoredText>,
+    /// By entry; empty where there is no IPv6.
+    pub(super) pairs: Memory<PairEntry>,
     /// By destination slot.
     counts: Memory<TemplateCount>,
     free: FreeList,
@@ -121,6 +126,7 @@ impl TemplateTable {
             call_id_seed: RandomState::new(),
             buckets: Memory::new(capacity.div_ceil(TEMPLATES_PER_BUCKET), pages)?,
             texts: Memory::new(if limits.keeps_call_ids { capacity } else { 0 }, pages)?,
+            pairs: Memory::new(if limits.has_ipv6 { capacity } else { 0 }, pages)?,
             counts: Memory::new(limits.destinations as usize, pages)?,
             free: FreeList::new(&entries),
             entries,
@@ -152,7 +158,13 @@ impl TemplateTable {
         size_of_val(&*self.buckets)
             + size_of_val(&*self.entries)
             + size_of_val(&*self.texts)
+            + size_of_val(&*self.pairs)
             + size_of_val(&*self.counts)
+    }
+
+    /// What keys of IPv6 are made with.
+    pub fn seed(&self) -> &FlowSeed {
+        &self.seed
     }
 
     /// The hash of a Call-ID, keyed at random: two texts have the same one by accident only, once in 2^32. Dialogues that do
@@ -328,6 +340,9 @@ impl TemplateTable {
         let index = self.free.pop(&self.entries)?;
         if let Some(text) = self.texts.get(index as usize).filter(|_| search.key.has_call_id()) {
             text.write(call_id);
+        }
+        if let Some(pair) = self.pairs.get(index as usize).filter(|_| search.key.is_ipv6()) {
+            pair.store(search.key.pair());
         }
         if let Some(count) = self.counts.get(destination as usize) {
             count.0.fetch_add(1, AcqRel);

@@ -3,20 +3,13 @@
 
 use std::hash::BuildHasher;
 
-use crate::clock::{TICKS_PER_SECOND, Ticks};
-
-/// Connections that may open at once, however small the rate.
-const BURST_MIN: u64 = 32;
-/// Parts of a second whose connections may open at once.
-const BURSTS_PER_SECOND: u64 = 8;
-/// Credit that a connection costs: then a tick gives as much as the rate a second is.
-const COST: u64 = TICKS_PER_SECOND as u64;
+use super::allowance::Allowance;
+use crate::clock::Ticks;
 
 /// A worker's allowance for new connections.
 #[derive(Debug)]
 pub(super) struct Admission {
-    credit: u64,
-    refilled: Ticks,
+    allowance: Allowance,
     random: u64,
 }
 
@@ -24,25 +17,17 @@ impl Admission {
     /// A full allowance.
     pub(super) fn new(now: Ticks) -> Self {
         let random = std::hash::RandomState::new().hash_one(0);
-        Admission { credit: u64::MAX, refilled: now, random }
+        Admission { allowance: Allowance::new(now), random }
     }
 
     /// Whether an allowance of `rate` a second has one connection more. 0: there is no limit.
     pub(super) fn allows(&mut self, rate: u32, now: Ticks) -> bool {
-        if rate == 0 {
-            return true;
-        }
-        let rate = u64::from(rate);
-        let most = (rate / BURSTS_PER_SECOND).max(BURST_MIN) * COST;
-        let gained = u64::from(now.since(self.refilled)) * rate;
-        self.refilled = now;
-        self.credit = self.credit.saturating_add(gained).min(most);
-        self.credit >= COST
+        rate == 0 || self.allowance.allows(rate, now)
     }
 
     /// Takes one connection that was allowed from the allowance.
     pub(super) fn spend(&mut self) {
-        self.credit = self.credit.saturating_sub(COST);
+        self.allowance.spend();
     }
 
     /// The next random number (SplitMix64).

@@ -1,7 +1,7 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
-use super::{Packet, Round, Step, open, reuse};
-use crate::connection::{Connection, ConnectionState, ConnectionTable, StateTimeouts};
+use super::{Packet, Round, Step, fragment, nat, open, other, reuse};
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, StateTimeouts};
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::QueuePair;
 use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
@@ -23,6 +23,9 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
     for packet in packets {
         if packet.step == Step::Flow {
             packet.candidate = connections.prefetch_candidate(packet.hash);
+            if let Some(candidate) = packet.candidate.filter(|_| packet.key.is_ipv6()) {
+                connections.prefetch_pair(candidate);
+            }
         }
     }
 }
@@ -32,27 +35,35 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
 pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>) {
     for (index, packet) in packets.iter_mut().enumerate() {
         if packet.step == Step::Flow {
-            packet.step = Step::Done(match pass(packet, index, &mut round) {
-                Ok(slot) => Verdict::Forward(slot),
-                Err(reason) => Verdict::Drop(reason),
+            match pass(packet, index, &mut round) {
+                Ok(slot) => (packet.step, packet.slot) = (Step::Forward, slot),
+                Err(verdict) => packet.settle(verdict),
+            }
+        } else if matches!(packet.step, Step::Fragment | Step::Other) {
+            packet.settle(match packet.step {
+                Step::Fragment => fragment::judge(packet, index, &mut round),
+                _ => other::judge(packet, index, &mut round),
             });
         }
     }
 }
 
-/// The destination slot of a packet's connection. A packet that is no first one and neither finds its own over nor its real
-/// server gone does nothing else.
+/// The destination slot of a packet's connection, or what else becomes of it. A packet that is no first one and neither finds
+/// its own over nor its real server gone does nothing else.
 #[inline(always)]
-fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
+fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
     let parts = &mut *round.parts;
-    let Some(mut hit) = parts.connections.hit(&packet.key, packet.hash, packet.candidate) else {
-        return open::open(packet, index, round);
-    };
+    let hit = parts.connections.hit(&packet.key, &packet.pair, packet.hash, packet.candidate);
+    let Some(mut hit) = hit else { return miss(packet, index, round) };
+    let connection = hit.standing();
+    if connection.flags.intersects(ConnectionFlags::TRANSLATED.with(ConnectionFlags::COMPANION)) {
+        let id = hit.id();
+        return Err(nat::pass(packet, index, id, round));
+    }
     if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return Err(Verdict::Drop(DropReason::TtlExpired));
     }
     let snapshot = parts.mailbox.current();
-    let connection = hit.connection();
     match way_to(snapshot, connection.destination, packet.ip_length) {
         Ok(destination) if !packet.event.is_first() && !connection.expires.is_past(round.now) => {
             let (before, after) = (connection.state, connection.state.after(packet.event));
@@ -67,6 +78,29 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
             let id = hit.id();
             reuse::judge(packet, index, id, round)
         }
+    }
+}
+
+/// The same for a packet by itself, out of the turn of the passes.
+#[cold]
+#[inline(never)]
+pub(super) fn pass_alone<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    round: &mut Round<Q>,
+) -> Result<u32, Verdict> {
+    pass(packet, index, round)
+}
+
+/// The packet is of no connection: it opens one, or is a reply or for the host.
+#[inline(never)]
+fn miss<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
+    match open::open(packet, index, round) {
+        Err(Verdict::Drop(DropReason::NoService)) => {
+            let vip = packet.key.vip(&packet.pair);
+            Err(other::not_a_service(vip, packet, round.parts.mailbox.current()))
+        }
+        opened => opened,
     }
 }
 
@@ -97,7 +131,7 @@ pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
     snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
-/// The connection's state was `before`: its real server counts it as active or not, and a template whose client has done a
+/// The connection, whose link is its template, had the state `before`: its real server counts it as active or not, and a template whose client has done a
 /// handshake is known to be somebody's.
 #[cold]
 pub(super) fn moved(
@@ -116,7 +150,7 @@ pub(super) fn moved(
             counts.deactivate();
         }
     }
-    if let Some(template) = connection.template.filter(|_| after.is_established()) {
+    if let Some(template) = connection.link.filter(|_| after.is_established()) {
         templates.assure(TemplateId::from_index(template));
     }
 }

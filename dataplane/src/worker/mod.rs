@@ -14,32 +14,46 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + dropped` holds exactly.
+//! Between two rounds `received = forwarded + punted + to host + dropped + fragments held` holds exactly.
+//!
+//! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
+//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
 
 mod admission;
+mod allowance;
+mod fragment;
+mod icmp;
 mod lookup;
+mod nat;
 mod open;
+mod other;
 mod parse;
 mod persist;
 mod reuse;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
-use crate::connection::{Connection, ConnectionTable, Event, FlowKey};
+use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
+use crate::fragments::FragmentLimits;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
+use crate::packet::ipv6::ExtensionError;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
-use crate::snapshot::{SharedCounts, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
+use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
-use transmit::TxLane;
+use allowance::Allowance;
+use fragment::Fragments;
+use parse::Ingress;
+use transmit::{Originated, TxLane};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -62,6 +76,8 @@ pub struct WorkerParts<Q: QueuePair> {
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
+    /// How many fragmented packets it may know, and how many of their frames hold.
+    pub fragments: FragmentLimits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -77,67 +93,135 @@ pub struct Worker<Q: QueuePair> {
     dropped: Burst<Q::Frame>,
     /// By [`PortId`].
     tx: Vec<TxLane<Q::Frame>>,
-    /// Frames of the control thread taken so far.
-    outgoing_taken: u64,
+    originated: Originated<Q::Frame>,
+    fragments: Fragments<Q::Frame>,
+    /// What may go to the host still, by [`InterfaceId`].
+    host_allowances: Vec<Allowance>,
+    /// What worker 0 took so far of the frames of the control thread, and of the host.
+    taken_from: [u64; 2],
 }
 
 /// What the passes know of one packet of the burst.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     step: Step,
+    /// Where it is ready: the port that it leaves by.
+    exit: PortId,
+    /// Where it is ready: it comes from the real server, not from the client.
+    is_reply: bool,
+    /// Where it is forwarded or ready: the real server's destination slot.
+    slot: u32,
     key: FlowKey,
+    /// Of IPv6 only; else anything.
+    pair: Ipv6Pair,
     hash: u64,
     candidate: Option<ConnectionId>,
     event: Event,
     ttl: u8,
+    /// What follows the IP header and its extensions.
+    protocol: u8,
+    /// Where the IP header begins in the frame.
+    ip_offset: u8,
+    /// Where the transport header begins in the frame.
+    transport_offset: u16,
     /// IP total length, in bytes.
     ip_length: u16,
+    /// The interface that it came in on.
+    interface: InterfaceId,
+    /// Why its extension headers do not lead to a transport header.
+    extension_error: Option<ExtensionError>,
 }
 
-/// How far a packet has come.
+/// How far a packet has come: what is to be judged still, or its [`Verdict`], in two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A packet of a flow, to be looked up.
     Flow,
-    /// Decided.
-    Done(Verdict),
+    /// A piece of a packet.
+    Fragment,
+    /// IP, but neither TCP, UDP nor SCTP.
+    Other,
+    /// [`Verdict::Forward`].
+    Forward,
+    /// [`Verdict::Ready`].
+    Ready,
+    /// [`Verdict::Hold`].
+    Hold,
+    /// [`Verdict::Punt`].
+    Punt(PuntQueue),
+    /// [`Verdict::Host`].
+    Host,
+    /// [`Verdict::Drop`].
+    Drop(DropReason),
 }
 
 /// What pass 4 works with.
 struct Round<'a, Q: QueuePair> {
     parts: &'a mut WorkerParts<Q>,
     admission: &'a mut Admission,
-    frames: &'a Burst<Q::Frame>,
-    port: PortId,
+    frames: &'a mut Burst<Q::Frame>,
+    originated: &'a mut Originated<Q::Frame>,
+    fragments: &'a mut Fragments<Q::Frame>,
     now: Ticks,
     now_seconds: u32,
 }
 
 impl Packet {
     const EMPTY: Packet = Packet {
-        step: Step::Done(Verdict::Drop(DropReason::Truncated)),
+        step: Step::Drop(DropReason::Truncated),
+        exit: PortId(0),
+        is_reply: false,
+        slot: 0,
         key: FlowKey::EMPTY,
+        pair: Ipv6Pair::NONE,
         hash: 0,
         candidate: None,
         event: Event::UDP,
         ttl: 0,
+        protocol: 0,
+        ip_offset: 0,
+        transport_offset: 0,
         ip_length: 0,
+        interface: InterfaceId(0),
+        extension_error: None,
     };
+
+    /// It ends in this verdict.
+    fn settle(&mut self, verdict: Verdict) {
+        self.step = match verdict {
+            Verdict::Forward(slot) => {
+                self.slot = slot;
+                Step::Forward
+            }
+            Verdict::Ready(Ready { slot, port, is_reply }) => {
+                (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
+                Step::Ready
+            }
+            Verdict::Hold => Step::Hold,
+            Verdict::Punt(queue) => Step::Punt(queue),
+            Verdict::Host => Step::Host,
+            Verdict::Drop(reason) => Step::Drop(reason),
+        };
+    }
 }
 
 impl<Q: QueuePair> Worker<Q> {
     /// A worker that has not received anything yet.
     pub fn new(parts: WorkerParts<Q>) -> Self {
-        let ports = parts.queues.len();
+        let (ports, now) = (parts.queues.len(), parts.clock.now());
+        let interfaces = parts.mailbox.current().interfaces.len();
         Worker {
-            admission: Admission::new(parts.clock.now()),
+            admission: Admission::new(now),
+            originated: Originated::default(),
+            fragments: Fragments::new(parts.fragments),
+            host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),
             packets: Box::new([Packet::EMPTY; BURST]),
             dropped: Burst::new(),
             tx: (0..ports).map(|_| TxLane::default()).collect(),
-            outgoing_taken: 0,
+            taken_from: [0; 2],
         }
     }
 
@@ -164,28 +248,43 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
-        if self.parts.index == 0 && self.parts.host.outgoing_queued() != self.outgoing_taken {
-            self.send_for_control();
+        self.fragments.expire(now, &self.parts.counters);
+        if self.parts.index == 0 {
+            self.send_for_others();
         }
     }
 
     fn forward_burst(&mut self, port: PortId, now: Ticks, now_seconds: u32) {
         let count = self.rx.len() as u64;
-        parse::parse(&self.rx, port, self.parts.mailbox.current(), &mut self.packets);
+        let snapshot = self.parts.mailbox.current();
+        // The control thread gives every snapshot all ports.
+        let Some(facts) = snapshot.ports.get(port.index()) else { return self.drop_all() };
+        let ingress = Ingress {
+            mac: facts.mac,
+            untagged: facts.untagged,
+            is_secure: snapshot.options.secure_tcp,
+            port: facts,
+            snapshot,
+            seed: self.parts.connections.seed(),
+        };
+        parse::parse(&self.rx, &ingress, &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
         lookup::find_candidates(packets, &self.parts.connections);
         let round = Round {
             parts: &mut self.parts,
             admission: &mut self.admission,
-            frames: &self.rx,
-            port,
+            frames: &mut self.rx,
+            originated: &mut self.originated,
+            fragments: &mut self.fragments,
             now,
             now_seconds,
         };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
-        self.dispose(port);
+        self.dispose(now);
+        self.forward_released(now);
+        self.send_originated();
     }
 
     fn expire(&mut self, now: Ticks) {
@@ -196,7 +295,7 @@ impl<Q: QueuePair> Worker<Q> {
         let expires_removed = snapshot.options.expire_nodest_conn;
         let is_left = |slot: u32| expires_removed && lookup::is_removed(snapshot, slot);
         connections.expire_where(now, is_left, |gone| {
-            if let Some(template) = gone.template.filter(|_| is_left(gone.destination)) {
+            if let Some(template) = gone.link.filter(|_| is_left(gone.destination)) {
                 templates.invalidate(TemplateId::from_index(template));
             }
             close(gone, now, counts, templates, counters);
@@ -206,7 +305,7 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
-/// A connection is gone: its real server has one less, and its template one less to keep.
+/// A connection, whose link is its template, is gone: its real server has one less, and its template one less to keep.
 fn close(
     gone: &Connection,
     now: Ticks,
@@ -217,7 +316,7 @@ fn close(
     if let Some(counts) = counts.get(gone.destination as usize) {
         counts.close(gone.state.is_active());
     }
-    if let Some(template) = gone.template {
+    if let Some(template) = gone.link {
         let over = if gone.expires.is_past(now) { gone.expires } else { now };
         templates.release_after(TemplateId::from_index(template), over, now);
     }

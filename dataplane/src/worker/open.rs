@@ -8,20 +8,20 @@
 //! A connection whose first packets went that way must not be cut when its later packets are all that the director sees:
 //! they are adopted, by the ring again.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use scheduler::Algorithm;
 
 use super::admission::Admission;
-use super::{Packet, Round, WorkerParts, lookup, parse};
+use super::{Packet, Round, WorkerParts, lookup};
 use crate::clock::Ticks;
-use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event};
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Tuple};
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
 use crate::stateless;
-use crate::verdict::{DropReason, StatelessReason};
+use crate::verdict::{DropReason, StatelessReason, Verdict};
 
 /// Port of FTP's data connections in active mode.
 const FTP_DATA: u16 = 20;
@@ -31,6 +31,7 @@ const FTP_PASSIVE_MIN: u16 = 1024;
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
     pub(super) packet: &'a Packet,
+    pub(super) tuple: Tuple,
     pub(super) service: &'a Service,
     pub(super) snapshot: &'a Snapshot,
     pub(super) templates: &'a TemplateTable,
@@ -52,13 +53,16 @@ pub(super) fn open<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     round: &mut Round<Q>,
-) -> Result<u32, DropReason> {
+) -> Result<u32, Verdict> {
+    admit(packet, index, round).map_err(Verdict::Drop)
+}
+
+fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
     let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
     let (snapshot, now) = (mailbox.current(), round.now);
-    let key = packet.key.service();
-    let Some(service) = service_of(snapshot, key) else {
-        return Err(parse::not_a_service(key.address, round.port, snapshot));
-    };
+    let tuple = packet.key.tuple(&packet.pair);
+    let key = tuple.service;
+    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
@@ -75,12 +79,13 @@ pub(super) fn open<Q: QueuePair>(
     }
     let mut opening = Opening {
         packet,
+        tuple,
         service,
         snapshot,
         templates,
         now,
         now_seconds: round.now_seconds,
-        ring_client: masked_client(packet, service),
+        ring_client: masked(tuple.client, service),
         connections,
         counts,
         counters,
@@ -93,6 +98,48 @@ pub(super) fn open<Q: QueuePair>(
         }
         None => opening.by_scheduler(),
     }
+}
+
+/// The destination slot that a packet of the client midway in the connection `tuple` would go to, which is not known here:
+/// nothing is opened, counted or remembered. For an error about a connection, which is no packet of it; without `schedule_icmp`
+/// only where the connection may be one that is forwarded without state.
+#[cold]
+pub(super) fn without_trace<Q: QueuePair>(
+    packet: &Packet,
+    tuple: &Tuple,
+    round: &mut Round<Q>,
+) -> Result<u32, DropReason> {
+    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
+    let snapshot = mailbox.current();
+    let key = tuple.service;
+    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
+    let timeouts = lookup::timeouts_of(snapshot, service.timeouts);
+    let silence_seconds = stateless::silence_seconds(timeouts, key.protocol);
+    let is_adopted = service.stateless.was_any_within(silence_seconds, round.now_seconds);
+    if !is_adopted && !snapshot.options.schedule_icmp {
+        return Err(DropReason::IcmpIgnored);
+    }
+    let (flow, pair) = tuple.key(connections.seed());
+    let packet = Packet { key: flow, pair, event: Event::UDP, ..*packet };
+    let mut opening = Opening {
+        packet: &packet,
+        tuple: *tuple,
+        service,
+        snapshot,
+        templates,
+        now: round.now,
+        now_seconds: round.now_seconds,
+        ring_client: masked(tuple.client, service),
+        connections,
+        counts,
+        counters,
+        admission: round.admission,
+        is_adopted,
+    };
+    if let Some(slot) = opening.templated() {
+        return Ok(slot);
+    }
+    opening.pick()
 }
 
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
@@ -175,12 +222,11 @@ impl Opening<'_> {
         {
             return self.slot_of(Some(index));
         }
-        let key = &self.packet.key;
         // The whole address, whatever the netmask: the template keeps a network together, not the hash.
         let request = scheduler::Request {
-            client: IpAddr::V4(key.client_address()),
-            client_port: key.client_port(),
-            vip: IpAddr::V4(key.service().address),
+            client: self.tuple.client,
+            client_port: self.tuple.client_port,
+            vip: self.tuple.service.address,
             now_seconds: self.now_seconds,
             random: self.admission.random(),
         };
@@ -262,11 +308,12 @@ impl Opening<'_> {
         let state = ConnectionState::first(packet.key.protocol(), packet.event);
         let connection = Connection {
             key: packet.key,
+            pair: packet.pair,
             state,
             flags: if self.is_adopted { ConnectionFlags::STATELESS_ADOPTED } else { ConnectionFlags::NONE },
             expires: self.now.after(self.timeout(destination, state)),
             destination: slot,
-            template: template.map(TemplateId::index),
+            link: template.map(TemplateId::index),
         };
         if self.connections.insert(connection, packet.hash).is_err() {
             return false;
@@ -321,7 +368,10 @@ impl Opening<'_> {
 }
 
 /// CIP, as far as the service tells clients apart.
-fn masked_client(packet: &Packet, service: &Service) -> IpAddr {
-    let mask = service.persistence.map_or(u32::MAX, |persistence| persistence.netmask);
-    IpAddr::V4(Ipv4Addr::from_bits(packet.key.client_address().to_bits() & mask))
+fn masked(client: IpAddr, service: &Service) -> IpAddr {
+    let mask = service.persistence.map_or(u128::MAX, |persistence| persistence.netmask);
+    match client {
+        IpAddr::V4(client) => Ipv4Addr::from_bits(client.to_bits() & mask as u32).into(),
+        IpAddr::V6(client) => Ipv6Addr::from_bits(client.to_bits() & mask).into(),
+    }
 }

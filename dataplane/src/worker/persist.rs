@@ -3,16 +3,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::lookup;
 use super::open::Opening;
+use super::{Packet, lookup};
 use crate::clock::TICKS_PER_SECOND;
-use crate::connection::FlowKey;
-use crate::packet::ethernet::{self, EthernetHeader};
-use crate::packet::ipv4::Ipv4Header;
+use crate::connection::key::in_ipv6;
 use crate::packet::sip;
 use crate::packet::udp::UdpHeader;
 use crate::persistence::{TemplateKey, TemplateTableFull};
-use crate::port::ChecksumStatus;
 use crate::snapshot::{DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol};
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason};
@@ -24,15 +21,19 @@ impl Opening<'_> {
     pub(super) fn persist(&mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
         let call_id = match persistence.client {
             PersistentClient::Address => &[][..],
-            PersistentClient::CallId => call_id_of(frame).ok_or(DropReason::BadSip)?,
+            PersistentClient::CallId => call_id_of(frame, self.packet).ok_or(DropReason::BadSip)?,
         };
-        let mut key = template_key(&self.packet.key, persistence);
+        let mut key = self.template_key(persistence);
         if persistence.client == PersistentClient::CallId {
             key = key.with_call_id(self.templates.hash_call_id(call_id));
             // Two words in the place of one: client and Call-ID decide together. The ring's hash has no secret: every
             // director sends a dialogue to the same real server.
-            let both = u64::from(fnv1a(call_id)) << 32 | u64::from(key.client_network().to_bits());
-            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(both.into()));
+            let call_id = u128::from(fnv1a(call_id)) << 32;
+            let network = match key.client_network() {
+                IpAddr::V4(network) => u128::from(network.to_bits()),
+                IpAddr::V6(network) => network.to_bits().rotate_left(64),
+            };
+            self.ring_client = IpAddr::V6(Ipv6Addr::from_bits(network ^ call_id));
         }
         let is_one_packet = self.is_one_packet();
         let room = if is_one_packet { Ok(()) } else { self.room() };
@@ -74,6 +75,17 @@ impl Opening<'_> {
         }
     }
 
+    /// Where the template leads that the client has with its address alone, which stays as it is. None where it may not stay
+    /// there.
+    pub(super) fn templated(&self) -> Option<u32> {
+        let persistence = self.service.persistence.as_ref()?;
+        if persistence.client != PersistentClient::Address {
+            return None;
+        }
+        let template = self.templates.find(&self.template_key(persistence), self.now)?;
+        Some(template.destination).filter(|&slot| self.may_stay_with(slot))
+    }
+
     /// A template that is followed without state has to last as long as the connection may be silent.
     fn template_ticks(&self, persistence: &Persistence, room: Result<(), StatelessReason>) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, self.service.timeouts);
@@ -112,15 +124,24 @@ impl Opening<'_> {
             is_there && !destination.refuses_persistent
         })
     }
-}
 
-fn template_key(key: &FlowKey, persistence: &Persistence) -> TemplateKey {
-    let (client, mask) = (key.client_address().octets(), persistence.netmask);
-    let service = key.service();
-    match persistence.scope {
-        PersistenceScope::Group(number) => TemplateKey::for_group(client, mask, number),
-        PersistenceScope::Virtual { port } => {
-            TemplateKey::for_client(client, mask, service.address, port, service.protocol)
+    fn template_key(&self, persistence: &Persistence) -> TemplateKey {
+        let (seed, mask, tuple) = (self.templates.seed(), persistence.netmask, &self.tuple);
+        let (vip, protocol) = (tuple.service.address, tuple.service.protocol);
+        match (tuple.client, vip, persistence.scope) {
+            (IpAddr::V4(client), IpAddr::V4(vip), PersistenceScope::Virtual { port }) => {
+                TemplateKey::for_client(client.octets(), mask as u32, vip, port, protocol)
+            }
+            (IpAddr::V4(client), _, PersistenceScope::Group(number)) => {
+                TemplateKey::for_group(client.octets(), mask as u32, number)
+            }
+            (client, vip, PersistenceScope::Virtual { port }) => {
+                let (client, vip) = (in_ipv6(client), in_ipv6(vip));
+                TemplateKey::for_ipv6_client(seed, client, mask, vip, port, protocol)
+            }
+            (client, _, PersistenceScope::Group(number)) => {
+                TemplateKey::for_ipv6_group(seed, in_ipv6(client), mask, number)
+            }
         }
     }
 }
@@ -130,13 +151,13 @@ fn fnv1a(text: &[u8]) -> u32 {
     text.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The Call-ID in a frame that was parsed; none in one that is not UDP.
-fn call_id_of(frame: &[u8]) -> Option<&[u8]> {
-    let (ethernet, packet) = EthernetHeader::read(frame)?;
-    // The checksum was looked at before: believe it.
-    let (ip, datagram) = Ipv4Header::read(packet, ChecksumStatus::Good).ok()?;
-    let is_udp = ethernet.ether_type == ethernet::IPV4 && Protocol(ip.protocol) == Protocol::UDP;
-    let udp = UdpHeader::read(datagram).filter(|_| is_udp)?;
-    let length = usize::from(udp.length.get());
-    sip::call_id(datagram.get(size_of::<UdpHeader>()..length)?)
+/// The Call-ID in a frame that was parsed; none in one that is not UDP. The frame may hold the beginning of the datagram only:
+/// a first fragment, a first segment.
+fn call_id_of<'a>(frame: &'a [u8], packet: &Packet) -> Option<&'a [u8]> {
+    let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+    let datagram = frame.get(..end).unwrap_or(frame).get(usize::from(packet.transport_offset)..)?;
+    let udp = UdpHeader::read_of(datagram, usize::from(u16::MAX))?;
+    let length = usize::from(udp.length.get()).min(datagram.len());
+    let message = datagram.get(size_of::<UdpHeader>()..length);
+    sip::call_id(message.filter(|_| packet.key.protocol() == Protocol::UDP)?)
 }

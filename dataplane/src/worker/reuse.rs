@@ -6,7 +6,7 @@ use crate::connection::Connection;
 use crate::connection::table::ConnectionId;
 use crate::port::QueuePair;
 use crate::snapshot::Snapshot;
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, Verdict};
 
 /// Ends the connection and treats the packet as one of none, or lets the packet follow it all the same. As `ip_vs_in` does,
 /// but for a SYN, which is never dropped because of a connection that is over.
@@ -17,15 +17,16 @@ pub(super) fn judge<Q: QueuePair>(
     index: usize,
     id: ConnectionId,
     round: &mut Round<Q>,
-) -> Result<u32, DropReason> {
+) -> Result<u32, Verdict> {
     let parts = &mut *round.parts;
     let snapshot = parts.mailbox.current();
     let connection = parts.connections.connection(id);
+    let template = parts.connections.template(&connection);
     let way = lookup::way_to(snapshot, connection.destination, packet.ip_length);
     let is_removed = way.err() == Some(DropReason::RealServerRemoved);
     let is_over = connection.expires.is_past(round.now)
         || is_removed && (packet.event.opens() || snapshot.options.expire_nodest_conn)
-        || packet.event.is_first() && is_left_by_new_ones(&connection, snapshot);
+        || packet.event.is_first() && is_left_by_new_ones(&connection, template, snapshot);
     if is_over {
         let gone = parts.connections.remove(id);
         // Its real server still has it while the packet is scheduled (`ip_vs_conn_expire_now` only sets its timer).
@@ -34,11 +35,11 @@ pub(super) fn judge<Q: QueuePair>(
         close(&gone, round.now, &parts.counts, &parts.templates, &parts.counters);
         return opened;
     }
-    let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
+    let timeouts = lookup::timeouts_of(snapshot, way.map_err(Verdict::Drop)?.timeouts);
     let after = connection.state.after(packet.event);
     parts.connections.update(id, after, round.now.after(timeouts.ticks(after)));
     if connection.state != after {
-        let moved = Connection { state: after, ..connection };
+        let moved = Connection { state: after, link: template, ..connection };
         lookup::moved(connection.state, &moved, &parts.counts, &parts.templates);
     }
     Ok(connection.destination)
@@ -46,10 +47,10 @@ pub(super) fn judge<Q: QueuePair>(
 
 /// A SYN or INIT on this connection's tuple ends it; one that is no RST is scheduled anew. A connection that is over is
 /// left only where no template keeps the client (IPVS: "controlled"), one to a quiesced real server always.
-fn is_left_by_new_ones(connection: &Connection, snapshot: &Snapshot) -> bool {
+fn is_left_by_new_ones(connection: &Connection, template: Option<u32>, snapshot: &Snapshot) -> bool {
     let destination = snapshot.destinations.get(connection.destination as usize);
     let is_quiesced = destination.is_some_and(|destination| destination.is_quiesced);
     let options = &snapshot.options;
     options.expire_nodest_conn && is_quiesced
-        || connection.template.is_none() && connection.state.is_over(options.conn_reuse_mode)
+        || template.is_none() && connection.state.is_over(options.conn_reuse_mode)
 }

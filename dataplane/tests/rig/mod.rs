@@ -1,22 +1,26 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod ipv6;
+pub mod pieces;
+
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
 use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts,
-    Snapshot, shared_counts,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, PortSnapshot, Protocol,
+    Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
@@ -88,8 +92,16 @@ pub struct Rig {
 pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_servers: &[Rs]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for port in 0..ports as u8 {
-        snapshot.ports.push(PortSnapshot { mac: own_mac(port) });
-        snapshot.addresses.insert(Ipv4Addr::new(10, port, 0, 1), AddressRole::Dip(PortId(port)));
+        let interface = InterfaceId(port.into());
+        let facts = PortSnapshot { mac: own_mac(port), untagged: Some(interface), ..PortSnapshot::default() };
+        snapshot.ports.push(facts);
+        snapshot.interfaces.push(InterfaceSnapshot {
+            port: PortId(port),
+            mac: own_mac(port),
+            mtu: 1500,
+            ..InterfaceSnapshot::default()
+        });
+        snapshot.addresses.insert([10, port, 0, 1].into(), AddressRole::Dip(interface));
     }
     snapshot.addresses.insert(VIP.into(), AddressRole::Vip);
     snapshot.destinations = vec![Destination::default(); SLOTS];
@@ -103,9 +115,10 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
             is_quiesced: rs.weight == 0 || rs.is_drained,
             ..Destination::default()
         };
-        snapshot
-            .addresses
-            .insert(Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8), AddressRole::RealServer(port));
+        snapshot.addresses.insert(
+            [10, rs.port, 0, 11 + rs.slot as u8].into(),
+            AddressRole::Neighbour(InterfaceId(rs.port.into())),
+        );
     }
     for member in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS), (Protocol::SCTP, DIAMETER)] {
         add_service(&mut snapshot, counts, algorithm, real_servers, &[member], |_| {});
@@ -115,6 +128,19 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
 
 /// A service over the given real servers, newest first, at these ports of the VIP.
 pub fn add_service(
+    snapshot: &mut Snapshot,
+    counts: &SharedCounts,
+    algorithm: Algorithm,
+    real_servers: &[Rs],
+    members: &[(Protocol, u16)],
+    change: impl FnOnce(&mut Service),
+) {
+    add_service_at(VIP.into(), snapshot, counts, algorithm, real_servers, members, change);
+}
+
+/// The same of another VIP.
+pub fn add_service_at(
+    vip: IpAddr,
     snapshot: &mut Snapshot,
     counts: &SharedCounts,
     algorithm: Algorithm,
@@ -150,18 +176,18 @@ pub fn add_service(
     change(&mut service);
     let service = Arc::new(service);
     for &(protocol, port) in members {
-        let key = ServiceKey { address: VIP.into(), port, protocol };
+        let key = ServiceKey { address: vip, port, protocol };
         snapshot.services.insert(key, service.clone());
         snapshot.has_every_port |= port == 0;
         if (protocol, port) == (Protocol::TCP, 21) {
-            snapshot.ftp_services.insert(VIP.into(), service.clone());
+            snapshot.ftp_services.insert(vip, service.clone());
         }
     }
 }
 
 /// A template table with room for every test's clients.
 pub fn template_limits() -> TemplateLimits {
-    TemplateLimits { capacity: 1024, destinations: SLOTS as u32, keeps_call_ids: true }
+    TemplateLimits { capacity: 1024, destinations: SLOTS as u32, keeps_call_ids: true, has_ipv6: true }
 }
 
 /// The connection counts of all slots, with the thresholds of these real servers.
@@ -225,8 +251,9 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
-        let tables: Vec<_> =
-            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let tables: Vec<_> = (0..workers)
+            .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
+            .collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
         let count = workers as u32;
         let workers = queues
@@ -245,6 +272,7 @@ impl Rig {
                     counts: counts.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
+                    fragments: FragmentLimits::default(),
                     clock: clock.clone(),
                 })
             })
@@ -315,7 +343,11 @@ impl Rig {
 
     /// The connections of all workers.
     pub fn connections(&self) -> Vec<Connection> {
-        self.connections.iter().flat_map(|reader| reader.read(0, u32::MAX)).collect()
+        self.connections
+            .iter()
+            .flat_map(|reader| reader.read(0, u32::MAX))
+            .map(|record| record.connection)
+            .collect()
     }
 
     /// IPVS's name of the state of the client's connection from this port; empty where there is none.
@@ -351,10 +383,14 @@ impl Rig {
         self.counters.iter().map(|counters| of(counters)).sum()
     }
 
-    /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
+    /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
-            let accounted = counters.forwarded.load() + counters.punted.load() + counters.dropped_total();
+            let accounted = counters.forwarded.load()
+                + counters.punted.load()
+                + counters.to_host.load()
+                + counters.dropped_total()
+                + counters.fragments_held.load();
             assert_eq!(counters.received.load(), accounted, "{counters:?}");
             let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
             assert_eq!(counters.forwarded.load(), to_real_servers);

@@ -4,14 +4,21 @@
 //! worker holds a [`MemoryQueuePair`]. Rings are bounded and frames come from a pool allocated at the start, so a
 //! worker over this port allocates nothing, as over a real one.
 
+mod flow_hash;
+mod frame;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::packet::ethernet::FRAME_BYTES_MIN;
-use crate::port::{Burst, ChecksumStatus, Frame, FramePool, PortStatistics, PortStatus, QueuePair};
+pub use self::frame::{MemoryFrame, MemoryPool};
+use crate::port::{Burst, Frame, PortCapabilities, PortStatistics, PortStatus, QueuePair};
+
+/// Bytes before a frame's first, as in an mbuf.
+pub const HEADROOM: usize = 128;
 
 /// How large a port in memory is.
 #[derive(Clone, Debug)]
@@ -24,8 +31,10 @@ pub struct MemoryPortConfig {
     pub tx_capacity: usize,
     /// Frames in the pool; all queues share them.
     pub frames: usize,
-    /// Bytes of the largest frame.
+    /// Bytes of the largest frame of one segment.
     pub frame_size: usize,
+    /// Bytes free before a frame's first.
+    pub headroom: usize,
     /// The port's MAC address.
     pub mac: [u8; 6],
     /// The port's MTU in bytes.
@@ -40,6 +49,7 @@ impl Default for MemoryPortConfig {
             tx_capacity: 1024,
             frames: 8192,
             frame_size: 2048,
+            headroom: HEADROOM,
             mac: [0x02, 0, 0, 0, 0, 0x01],
             mtu: 1500,
         }
@@ -105,7 +115,7 @@ impl MemoryPort {
     pub fn new(config: MemoryPortConfig) -> (MemoryPort, Vec<MemoryQueuePair>) {
         let shared = Arc::new(Shared {
             queues: (0..config.queues).map(|_| Queue::new(&config)).collect(),
-            pool: MemoryPool::new(config.frames, config.frame_size),
+            pool: MemoryPool::new(config.frames, config.frame_size, config.headroom),
             mac: config.mac,
             mtu: config.mtu,
             link_is_up: AtomicBool::new(true),
@@ -120,7 +130,24 @@ impl MemoryPort {
     /// Lets a frame arrive on a queue. False, and counted as missed or for want of a buffer, where the queue is full,
     /// the pool is empty, or the frame is larger than a buffer.
     pub fn inject(&self, queue: usize, bytes: &[u8]) -> bool {
-        match self.shared.pool.take(bytes, bytes.len()) {
+        self.inject_made(queue, self.shared.pool.take(bytes, bytes.len()))
+    }
+
+    /// The same for a frame that arrives in several segments, cut at these offsets (ascending).
+    pub fn inject_segments(&self, queue: usize, bytes: &[u8], cuts: &[usize]) -> bool {
+        let starts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain(std::iter::once(bytes.len()));
+        let segments = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
+        self.inject_made(queue, self.shared.pool.frame_of_segments(segments))
+    }
+
+    /// The same for a tagged frame whose outermost VLAN tag the port takes out, as af_packet and some NICs do.
+    pub fn inject_untagging(&self, queue: usize, tagged: &[u8]) -> bool {
+        self.inject_made(queue, self.shared.pool.frame_without_tag(tagged))
+    }
+
+    fn inject_made(&self, queue: usize, frame: Option<MemoryFrame>) -> bool {
+        match frame {
             Some(frame) => self.inject_frame(queue, frame).is_ok(),
             None => {
                 add(&self.shared.queues[queue].rx_no_mbuf, 1);
@@ -141,9 +168,9 @@ impl MemoryPort {
     }
 
     /// The queue of a frame's flow, as RSS has it: by addresses, protocol and ports, both directions on the same; a
-    /// fragment's by its addresses; 0 for what is not IPv4.
+    /// fragment's by its addresses; 0 for what is neither IPv4 nor IPv6.
     pub fn queue_for(&self, bytes: &[u8]) -> usize {
-        let hash = flow_hash(bytes).unwrap_or(0);
+        let hash = flow_hash::of(bytes).unwrap_or(0);
         // The high bits are the well-mixed ones of a multiplicative hash.
         usize::try_from(hash >> 32).unwrap_or(0) % self.shared.queues.len().max(1)
     }
@@ -171,7 +198,7 @@ impl MemoryPort {
         let waiting = self.shared.queues[queue].tx.len();
         std::iter::from_fn(|| self.shared.queues[queue].tx.pop())
             .take(waiting)
-            .map(|frame| see(frame.bytes()))
+            .map(|frame| see(&whole(&frame)))
             .count()
     }
 
@@ -213,6 +240,10 @@ impl PortStatus for MemoryPort {
         self.shared.mtu
     }
 
+    fn capabilities(&self) -> PortCapabilities {
+        PortCapabilities { segments: true, ..PortCapabilities::default() }
+    }
+
     fn statistics(&self) -> PortStatistics {
         let sum = |number: fn(&Queue) -> &AtomicU64| {
             self.shared.queues.iter().map(|queue| number(queue).load(Ordering::Relaxed)).sum()
@@ -231,113 +262,14 @@ impl PortStatus for MemoryPort {
     }
 }
 
-/// A fixed number of frame buffers; clones are the same pool.
-#[derive(Clone, Debug)]
-pub struct MemoryPool {
-    free: Arc<ArrayQueue<Box<[u8]>>>,
-}
-
-impl MemoryPool {
-    fn new(frames: usize, frame_size: usize) -> Self {
-        let free = ArrayQueue::new(frames.max(1));
-        for _ in 0..frames {
-            // As many as fit, so none is refused.
-            drop(free.push(vec![0; frame_size].into_boxed_slice()));
-        }
-        MemoryPool { free: Arc::new(free) }
+/// All bytes of a frame.
+fn whole(frame: &MemoryFrame) -> Cow<'_, [u8]> {
+    if frame.length() == frame.bytes().len() {
+        return Cow::Borrowed(frame.bytes());
     }
-
-    /// Buffers in all.
-    pub fn capacity(&self) -> usize {
-        self.free.capacity()
-    }
-
-    /// Buffers that are free.
-    pub fn available(&self) -> usize {
-        self.free.len()
-    }
-
-    fn take(&self, bytes: &[u8], length: usize) -> Option<MemoryFrame> {
-        let mut buffer = self.free.pop()?;
-        let Some((head, tail)) = buffer.get_mut(..length).map(|data| data.split_at_mut(bytes.len())) else {
-            drop(self.free.push(buffer));
-            return None;
-        };
-        head.copy_from_slice(bytes);
-        tail.fill(0);
-        let checksum = ChecksumStatus::Unknown;
-        Some(MemoryFrame { buffer, length, is_contiguous: true, checksum, home: self.free.clone() })
-    }
-}
-
-impl FramePool for MemoryPool {
-    type Frame = MemoryFrame;
-
-    /// Padded with zeros to the shortest Ethernet frame, as a real port's.
-    fn frame(&self, bytes: &[u8]) -> Option<MemoryFrame> {
-        self.take(bytes, bytes.len().max(FRAME_BYTES_MIN))
-    }
-}
-
-/// A frame in one of the pool's buffers, which returns there when it is dropped.
-pub struct MemoryFrame {
-    buffer: Box<[u8]>,
-    length: usize,
-    is_contiguous: bool,
-    checksum: ChecksumStatus,
-    home: Arc<ArrayQueue<Box<[u8]>>>,
-}
-
-impl MemoryFrame {
-    /// Says of itself that it lies in one buffer, or that it does not.
-    pub fn set_contiguous(&mut self, is_contiguous: bool) {
-        self.is_contiguous = is_contiguous;
-    }
-
-    /// Says of itself what a NIC would of the IPv4 header checksum.
-    pub fn set_ip_checksum(&mut self, checksum: ChecksumStatus) {
-        self.checksum = checksum;
-    }
-}
-
-impl Frame for MemoryFrame {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[..self.length]
-    }
-
-    #[inline]
-    fn is_contiguous(&self) -> bool {
-        self.is_contiguous
-    }
-
-    #[inline]
-    fn ip_checksum(&self) -> ChecksumStatus {
-        self.checksum
-    }
-
-    #[inline]
-    fn prefetch(&self) {
-        crate::dpdk::prefetch::prefetch_slice_index(&self.buffer, 0);
-    }
-}
-
-impl Drop for MemoryFrame {
-    fn drop(&mut self) {
-        // The queue has room for every buffer there is; an empty boxed slice takes no memory.
-        drop(self.home.push(std::mem::take(&mut self.buffer)));
-    }
-}
-
-impl fmt::Debug for MemoryFrame {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("MemoryFrame").field(&self.bytes()).finish()
-    }
+    let mut bytes = vec![0; frame.length()];
+    frame.copy_to(0, &mut bytes);
+    Cow::Owned(bytes)
 }
 
 /// A worker's RX and TX queue of a port in memory.
@@ -395,7 +327,7 @@ impl QueuePair for MemoryQueuePair {
         }
         let received = &burst[held..];
         add(&queue.rx_packets, received.len() as u64);
-        add(&queue.rx_bytes, received.iter().map(|frame| frame.length as u64).sum());
+        add(&queue.rx_bytes, received.iter().map(|frame| frame.length() as u64).sum());
     }
 
     fn transmit(&mut self, burst: &mut Burst<MemoryFrame>) -> usize {
@@ -408,14 +340,18 @@ impl QueuePair for MemoryQueuePair {
         };
         let count = burst.len().min(limit).min(room);
         for frame in burst.drain(..count) {
-            add(&queue.tx_bytes, frame.length as u64);
+            add(&queue.tx_bytes, frame.length() as u64);
             match &mut self.verify {
-                Some(see) => see(frame.bytes()),
+                Some(see) => see(&whole(&frame)),
                 None => drop(queue.tx.push(frame)),
             }
         }
         add(&queue.tx_packets, count as u64);
         count
+    }
+
+    fn allocate(&mut self) -> Option<MemoryFrame> {
+        self.shared.pool.take(&[], 0)
     }
 }
 
@@ -425,54 +361,14 @@ impl fmt::Debug for MemoryQueuePair {
     }
 }
 
-/// A symmetric hash of an untagged IPv4 frame's flow; none for what is no such frame.
-fn flow_hash(bytes: &[u8]) -> Option<u64> {
-    const ETHERNET: usize = 14;
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
-
-    let word = |offset: usize| -> Option<u64> {
-        let bytes = bytes.get(offset..offset + 4)?;
-        Some(bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)))
-    };
-    if bytes.get(12..ETHERNET)? != [0x08, 0x00] {
-        return None;
-    }
-    let header_bytes = usize::from(bytes.get(ETHERNET)? & 0x0f) * 4;
-    let protocol = *bytes.get(ETHERNET + 9)?;
-    let addresses = word(ETHERNET + 12)? ^ word(ETHERNET + 16)?;
-    // More fragments, or an offset: no ports in all but the first.
-    let is_fragment = word(ETHERNET + 4)? & 0x3fff != 0;
-    let ports = match protocol {
-        TCP | UDP if !is_fragment => word(ETHERNET + header_bytes)?,
-        _ => 0,
-    };
-    let ports = (ports >> 16) ^ (ports & 0xffff);
-    // Fibonacci hashing twice: 2^64 divided by the golden ratio.
-    let mix = |value: u64| (value ^ value >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Some(mix(mix(addresses << 32 | ports << 8 | u64::from(protocol))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::BURST;
+    use crate::port::{BURST, ChecksumStatus, FramePool};
 
     fn port(config: MemoryPortConfig) -> (MemoryPort, MemoryQueuePair) {
         let (port, mut pairs) = MemoryPort::new(config);
         (port, pairs.remove(0))
-    }
-
-    fn tcp(source: u32, source_port: u16, destination: u32, destination_port: u16) -> Vec<u8> {
-        let mut frame = vec![0; 54];
-        frame[12] = 0x08;
-        frame[14] = 0x45;
-        frame[23] = 6;
-        frame[26..30].copy_from_slice(&source.to_be_bytes());
-        frame[30..34].copy_from_slice(&destination.to_be_bytes());
-        frame[34..36].copy_from_slice(&source_port.to_be_bytes());
-        frame[36..38].copy_from_slice(&destination_port.to_be_bytes());
-        frame
     }
 
     #[test]
@@ -559,7 +455,7 @@ mod tests {
     fn marks_on_an_injected_frame_reach_the_worker() {
         let (port, mut pair) = port(MemoryPortConfig::default());
         let mut frame = port.pool().frame(b"marked").unwrap();
-        frame.set_contiguous(false);
+        frame.set_shared(true);
         frame.set_ip_checksum(ChecksumStatus::Bad);
         port.inject_frame(0, frame).unwrap();
         let mut burst = Burst::new();
@@ -570,39 +466,6 @@ mod tests {
         let fresh = port.pool().frame(b"fresh").unwrap();
         assert!(fresh.is_contiguous());
         assert_eq!(fresh.ip_checksum(), ChecksumStatus::Unknown);
-    }
-
-    #[test]
-    fn both_directions_of_a_flow_come_to_the_same_queue() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 3, ..MemoryPortConfig::default() });
-        for number in 0..100 {
-            let there = tcp(0x0a00_0001, 1024 + number, 0xc000_020a, 80);
-            let back = tcp(0xc000_020a, 80, 0x0a00_0001, 1024 + number);
-            assert_eq!(port.queue_for(&there), port.queue_for(&back));
-        }
-    }
-
-    #[test]
-    fn flows_spread_over_all_queues_about_evenly() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 4, ..MemoryPortConfig::default() });
-        let mut flows = [0; 4];
-        for number in 0..4000 {
-            flows
-                [port.queue_for(&tcp(0x0a00_0001 + number / 1000, 1024 + number as u16, 0xc000_020a, 80))] +=
-                1;
-        }
-        assert!(flows.iter().all(|count| (800..1200).contains(count)), "{flows:?}");
-    }
-
-    #[test]
-    fn frames_that_are_no_ipv4_or_cut_short_come_to_queue_0() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 4, ..MemoryPortConfig::default() });
-        let whole = tcp(0x0a00_0001, 1024, 0xc000_020a, 80);
-        for length in 0..38 {
-            assert_eq!(port.queue_for(&whole[..length]), 0, "{length} bytes");
-        }
-        assert!(port.inject_spread(&whole[..20]));
-        assert_eq!(port.waiting(0), 1);
     }
 
     #[test]
