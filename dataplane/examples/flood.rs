@@ -327,6 +327,7 @@ fn main() -> ExitCode {
         queues: vec![Generator::new(seen.clone())],
         mailbox: readers.remove(0),
         connections: ConnectionTable::new(capacity as u32, Pages::Any).unwrap(),
+        path_mtus: dataplane::path_mtus::PathMtus::new(counts.len()),
         templates: TemplateTable::new(&limits, Pages::Any).unwrap(),
         counts: counts.clone(),
         counters: counters.clone(),

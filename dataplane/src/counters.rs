@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::verdict::{DropReason, StatelessReason};
+use crate::verdict::{DropReason, IcmpError, StatelessReason};
 
 /// A number that only one thread changes.
 #[derive(Debug, Default)]
@@ -71,6 +71,10 @@ pub struct WorkerCounters {
     pub originated: Counter,
     /// Frames that the worker made itself and a port refused.
     pub originated_not_sent: Counter,
+    /// Errors (ICMP) about packets that came in, sent to their senders; they count among what is originated.
+    pub icmp_errors: [Counter; IcmpError::COUNT],
+    /// Errors that were not made because more were due than may be sent in a second.
+    pub icmp_suppressed: [Counter; IcmpError::COUNT],
     /// Frames of the host that a port took.
     pub host_sent: Counter,
     /// Frames of the host that a port refused.
@@ -116,6 +120,8 @@ impl WorkerCounters {
             fragmented_learned: Counter::default(),
             originated: Counter::default(),
             originated_not_sent: Counter::default(),
+            icmp_errors: std::array::from_fn(|_| Counter::default()),
+            icmp_suppressed: std::array::from_fn(|_| Counter::default()),
             host_sent: Counter::default(),
             host_not_sent: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
@@ -146,6 +152,16 @@ impl WorkerCounters {
     /// Packets forwarded without a connection for any reason.
     pub fn stateless_total(&self) -> u64 {
         self.stateless.iter().map(Counter::load).sum()
+    }
+
+    /// Errors sent, of this kind.
+    pub fn icmp_errors(&self, kind: IcmpError) -> u64 {
+        self.icmp_errors[kind as usize].load()
+    }
+
+    /// Errors of this kind that were more than may be sent.
+    pub fn icmp_suppressed(&self, kind: IcmpError) -> u64 {
+        self.icmp_suppressed[kind as usize].load()
     }
 
     /// Frames dropped for any reason.

@@ -174,14 +174,14 @@ fn give_up<F: Frame>(waiting: Waiting<F>, fate: Fate, counters: &WorkerCounters)
 impl<Q: QueuePair> Worker<Q> {
     /// Forwards the frames whose first fragments came in the burst just forwarded.
     #[inline(always)]
-    pub(super) fn forward_released(&mut self, now: Ticks) {
+    pub(super) fn forward_released(&mut self, now: Ticks, now_seconds: u32) {
         while !self.fragments.released.is_empty() {
-            self.forward_some_released(now);
+            self.forward_some_released(now, now_seconds);
         }
     }
 
     #[cold]
-    fn forward_some_released(&mut self, now: Ticks) {
+    fn forward_some_released(&mut self, now: Ticks, now_seconds: u32) {
         let snapshot = self.parts.mailbox.current();
         let count = self.fragments.released.len().min(BURST);
         for ((waiting, target), packet) in self.fragments.released.drain(..count).zip(self.packets.iter_mut())
@@ -190,7 +190,7 @@ impl<Q: QueuePair> Worker<Q> {
             packet.settle(target.verdict(packet, snapshot));
             self.rx.push(waiting.frame);
         }
-        self.dispose(now);
+        self.dispose(now, now_seconds);
         self.fragments.gauge(&self.parts.counters);
     }
 }

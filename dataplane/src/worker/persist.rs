@@ -18,10 +18,10 @@ impl Opening<'_> {
     /// A service whose clients stay. A template counts wherever its real server may still be used, whatever the thresholds
     /// say. Where no connection may be made it is followed and re-armed all the same. Where there is no room for a template
     /// the client goes where the ring says, again and again, and so stays too.
-    pub(super) fn persist(&mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
+    pub(super) fn persist(&mut self, persistence: &Persistence) -> Result<u32, DropReason> {
         let call_id = match persistence.client {
             PersistentClient::Address => &[][..],
-            PersistentClient::CallId => call_id_of(frame, self.packet).ok_or(DropReason::BadSip)?,
+            PersistentClient::CallId => call_id_of(self.frame, self.packet).ok_or(DropReason::BadSip)?,
         };
         let mut key = self.template_key(persistence);
         if persistence.client == PersistentClient::CallId {
@@ -58,7 +58,7 @@ impl Opening<'_> {
             return self.by_ring(StatelessReason::CreationRate);
         }
         let slot = self.pick()?;
-        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        self.way_to(slot)?;
         if self.is_off_ring(slot) {
             self.counters.untemplated.add(1);
             return self.connect(slot, None);

@@ -16,6 +16,7 @@ use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
@@ -83,8 +84,10 @@ pub struct Rig {
     pub counters: Vec<Arc<WorkerCounters>>,
     pub connections: Vec<TableReader>,
     pub templates: Arc<TemplateTable>,
+    pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    tells: bool,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
 
@@ -230,8 +233,26 @@ impl Rig {
         limits: &TemplateLimits,
         first: impl FnOnce(&SharedCounts) -> Snapshot,
     ) -> Rig {
+        let config = MemoryPortConfig::default();
+        Rig::with_ports(workers, ports, capacity, limits, &config, false, first)
+    }
+
+    /// The same, with ports of this kind. `tells`: the workers originate ICMP errors; else what a test sees leave is what was
+    /// forwarded.
+    pub fn with_ports(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        limits: &TemplateLimits,
+        config: &MemoryPortConfig,
+        tells: bool,
+        first: impl FnOnce(&SharedCounts) -> Snapshot,
+    ) -> Rig {
         let counts = shared_counts(SLOTS);
-        let first = first(&counts);
+        let mut first = first(&counts);
+        if !tells {
+            first.options.icmp_packets_per_second = 0;
+        }
         let stateless =
             first.services.iter().map(|(key, service)| (*key, service.stateless.clone())).collect();
         let (publisher, readers) = Publisher::new(Arc::new(first), workers);
@@ -239,8 +260,7 @@ impl Rig {
         let mut memory_ports = Vec::new();
         let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
         for port in 0..ports as u8 {
-            let config =
-                MemoryPortConfig { queues: workers, mac: own_mac(port), ..MemoryPortConfig::default() };
+            let config = MemoryPortConfig { queues: workers, mac: own_mac(port), ..config.clone() };
             let (port, pairs) = MemoryPort::new(config);
             memory_ports.push(port);
             for (queues, pair) in queues.iter_mut().zip(pairs) {
@@ -251,6 +271,7 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
+        let path_mtus = PathMtus::new(SLOTS);
         let tables: Vec<_> = (0..workers)
             .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
             .collect();
@@ -270,6 +291,7 @@ impl Rig {
                     connections,
                     templates: templates.clone(),
                     counts: counts.clone(),
+                    path_mtus: path_mtus.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
                     fragments: FragmentLimits::default(),
@@ -285,8 +307,10 @@ impl Rig {
             counters,
             connections,
             templates,
+            path_mtus,
             host,
             hand,
+            tells,
             stateless,
         }
     }
@@ -324,6 +348,9 @@ impl Rig {
 
     /// As the control thread does, which keeps a service's memory over its versions.
     pub fn publish_snapshot(&mut self, mut snapshot: Snapshot) {
+        if !self.tells {
+            snapshot.options.icmp_packets_per_second = 0;
+        }
         // As long as these are there, no other is where one of them was.
         let _given: Vec<_> = snapshot.services.values().cloned().collect();
         let mut kept: HashMap<*const Service, Arc<Service>> = HashMap::new();
