@@ -9,6 +9,7 @@ use dataplane::connection::ConnectionTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostFrames, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::path_mtus::PathMtus;
@@ -133,6 +134,10 @@ where
             counts: counts.clone(),
             counters: counters[index].clone(),
             host: host.clone(),
+            fragments: FragmentLimits {
+                capacity: config.director.fragment_capacity_per_worker,
+                ..FragmentLimits::default()
+            },
             clock: clock.clone(),
         })
     });

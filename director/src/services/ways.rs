@@ -7,12 +7,6 @@ use dataplane::snapshot::{ClientAddress, ForwardingMethod, Translation, Tunnel, 
 
 const IPV4_BYTES: u16 = 20;
 const IPV6_BYTES: u16 = 40;
-/// RFC 2784: without and with a checksum.
-const GRE_BYTES: u16 = 4;
-const GRE_CHECKSUM_BYTES: u16 = 4;
-/// UDP's header and GUE's, variant 0. Remote checksum offload adds to packets that the sender's own host made, and to no
-/// forwarded one.
-const GUE_BYTES: u16 = 8 + 4;
 
 /// The forwarding method as workers name it.
 pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
@@ -27,12 +21,8 @@ pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
 /// What the method of `real_server` needs; `source` is the director's address towards it.
 pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
     if let Some(tunnel) = real_server.tunnel() {
-        return Way::Tunnel(Tunnel {
-            kind: kind(tunnel),
-            has_checksum: tunnel.checksum != TunnelChecksum::None,
-            source,
-            destination: real_server.address,
-        });
+        // An address towards the real server is always of its family.
+        return Tunnel::new(kind(tunnel), source, real_server.address).map_or(Way::Direct, Way::Tunnel);
     }
     if !real_server.forwarding.is_nat() {
         return Way::Direct;
@@ -49,10 +39,11 @@ pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
 }
 
 fn kind(tunnel: TunnelConfig) -> TunnelKind {
+    let has_checksum = tunnel.checksum != TunnelChecksum::None;
     match tunnel.kind {
         TunnelType::Ipip => TunnelKind::Ipip,
-        TunnelType::Gre => TunnelKind::Gre,
-        TunnelType::Gue => TunnelKind::Gue(tunnel.port.unwrap_or(0)),
+        TunnelType::Gre => TunnelKind::Gre { has_checksum },
+        TunnelType::Gue => TunnelKind::Gue { port: tunnel.port.unwrap_or(0), has_checksum },
     }
 }
 
@@ -60,13 +51,7 @@ fn kind(tunnel: TunnelConfig) -> TunnelKind {
 pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
     let Some(tunnel) = real_server.tunnel() else { return 0 };
     let outer = if real_server.address.is_ipv6() { IPV6_BYTES } else { IPV4_BYTES };
-    let inner = match (tunnel.kind, tunnel.checksum) {
-        (TunnelType::Ipip, _) => 0,
-        (TunnelType::Gre, TunnelChecksum::None) => GRE_BYTES,
-        (TunnelType::Gre, _) => GRE_BYTES + GRE_CHECKSUM_BYTES,
-        (TunnelType::Gue, _) => GUE_BYTES,
-    };
-    outer + inner
+    outer.saturating_add(u16::try_from(kind(tunnel).bytes()).unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]
@@ -101,9 +86,8 @@ mod tests {
     fn way_says_what_the_method_needs() {
         let source = IpAddr::from([10, 0, 0, 1]);
         let gue = real_server("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }");
-        let tunnel =
-            Tunnel { kind: TunnelKind::Gue(6080), has_checksum: true, source, destination: gue.address };
-        assert_eq!(way(&gue, source), Way::Tunnel(tunnel));
+        let kind = TunnelKind::Gue { port: 6080, has_checksum: true };
+        assert_eq!(way(&gue, source), Way::Tunnel(Tunnel::new(kind, source, gue.address).unwrap()));
         let mut translated = RealServerConfig::new(gue.address);
         assert_eq!(way(&translated, source), Way::Direct);
         translated.port = Some(8080);

@@ -92,7 +92,7 @@ fn config_that_runs_can_be_saved_and_applied_again() {
         let Answer::Config(config) = executed.answer else { panic!("{executed:?}") };
         let saved = ctl::config::Config::from_toml(&config.to_toml(), "saved").unwrap();
         assert_eq!(saved, config);
-        let apply = Command::Apply(ctl::protocol::Apply { config: saved, dry_run: false });
+        let apply = Command::Apply(ctl::protocol::Apply { config: Box::new(saved), dry_run: false });
         let executed = execute(&rig.control, &apply).await.unwrap();
         let Answer::Changed(changed) = executed.answer else { panic!("{executed:?}") };
         assert!(changed.changes.is_empty(), "{changed:?}");
