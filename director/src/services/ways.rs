@@ -3,10 +3,8 @@
 use std::net::IpAddr;
 
 use ctl::config::{self, Forwarding, RealServerConfig, TunnelChecksum, TunnelConfig, TunnelType};
+use dataplane::packet::{ipv4, ipv6};
 use dataplane::snapshot::{ClientAddress, ForwardingMethod, Translation, Tunnel, TunnelKind, Way};
-
-const IPV4_BYTES: u16 = 20;
-const IPV6_BYTES: u16 = 40;
 
 /// The forwarding method as workers name it.
 pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
@@ -21,8 +19,9 @@ pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
 /// What the method of `real_server` needs; `source` is the director's address towards it.
 pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
     if let Some(tunnel) = real_server.tunnel() {
-        // An address towards the real server is always of its family.
-        return Tunnel::new(kind(tunnel), source, real_server.address).map_or(Way::Direct, Way::Tunnel);
+        // `source` is of the family of what it leads to.
+        let tunnel = Tunnel::new(kind(tunnel), source, real_server.address);
+        return tunnel.map_or(Way::Direct, Way::Tunnel);
     }
     if !real_server.forwarding.is_nat() {
         return Way::Direct;
@@ -38,6 +37,7 @@ pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
     })
 }
 
+/// What `remcsum` adds is for packets that the sender's own host made; forwarded ones have the checksum alone.
 fn kind(tunnel: TunnelConfig) -> TunnelKind {
     let has_checksum = tunnel.checksum != TunnelChecksum::None;
     match tunnel.kind {
@@ -50,8 +50,8 @@ fn kind(tunnel: TunnelConfig) -> TunnelKind {
 /// Bytes that the method adds in front of a packet: the MTU for what clients send is so much smaller.
 pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
     let Some(tunnel) = real_server.tunnel() else { return 0 };
-    let outer = if real_server.address.is_ipv6() { IPV6_BYTES } else { IPV4_BYTES };
-    outer.saturating_add(u16::try_from(kind(tunnel).bytes()).unwrap_or(u16::MAX))
+    let outer = if real_server.address.is_ipv6() { ipv6::HEADER_BYTES } else { ipv4::HEADER_BYTES };
+    (outer + kind(tunnel).bytes()) as u16
 }
 
 #[cfg(test)]
