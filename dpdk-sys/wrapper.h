@@ -21,13 +21,21 @@
 static const uint64_t dr_rss_ip = RTE_ETH_RSS_IP;
 static const uint64_t dr_rss_tcp = RTE_ETH_RSS_TCP;
 static const uint64_t dr_rss_udp = RTE_ETH_RSS_UDP;
+static const uint64_t dr_rss_sctp = RTE_ETH_RSS_SCTP;
+static const uint64_t dr_rx_offload_scatter = RTE_ETH_RX_OFFLOAD_SCATTER;
 static const uint64_t dr_rx_offload_ipv4_cksum = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t dr_tx_offload_mbuf_fast_free = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+static const uint64_t dr_tx_offload_multi_segs = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t dr_tx_offload_ipv4_cksum = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t dr_tx_offload_udp_cksum = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+static const uint64_t dr_tx_offload_tcp_cksum = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 static const uint64_t dr_mbuf_rx_ip_cksum_mask = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t dr_mbuf_rx_ip_cksum_bad = RTE_MBUF_F_RX_IP_CKSUM_BAD;
 static const uint64_t dr_mbuf_rx_ip_cksum_good = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t dr_mbuf_rx_vlan = RTE_MBUF_F_RX_VLAN;
 static const uint64_t dr_mbuf_rx_vlan_stripped = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t dr_mbuf_tx_vlan = RTE_MBUF_F_TX_VLAN;
+static const uint64_t dr_mbuf_tx_offload_mask = RTE_MBUF_F_TX_OFFLOAD_MASK;
 static const uint64_t dr_mbuf_indirect = RTE_MBUF_F_INDIRECT;
 static const uint64_t dr_mbuf_external = RTE_MBUF_F_EXTERNAL;
 

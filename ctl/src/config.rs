@@ -1,19 +1,36 @@
 //! The configuration: what the file, `dr-ctl apply` and `dr-ctl save` say, one schema for all.
 //!
-//! `director` and `ports` are read once at start; `connections` and `services` are what runs and may change at any time.
+//! `director`, `ports` and `routes` are read once at start; `connections`, `nat` and `services` are what runs and may
+//! change at any time.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | the file, the process, connections, virtual services |
+//! | `network.rs` | ports, VLANs, routes, local addresses |
+//! | `real_server.rs` | real servers and how packets reach them |
+//! | `persistence.rs` | by what a client stays with its real server |
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use arrayvec::ArrayString;
-use ipnet::Ipv4Net;
 use scheduler::{Algorithm, SchedulerFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::mac::MacAddress;
 use crate::service_text::{ServiceIdText, ServiceText};
+
+mod network;
+mod persistence;
+mod real_server;
+
+pub use network::{HostInterface, InterfaceConfig, NatConfig, PortConfig, Qinq, RouteConfig, VlanConfig};
+pub use persistence::{Netmask, Persistence, PersistenceEngine};
+pub use real_server::{
+    ClientAddress, Drain, Forwarding, RealServerConfig, RealServerId, TunnelChecksum, TunnelConfig,
+    TunnelType,
+};
 
 /// All of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +42,16 @@ pub struct Config {
     /// The ports, in the order of their numbers.
     #[serde(default)]
     pub ports: Vec<PortConfig>,
+    /// Ways to what no port is connected to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteConfig>,
     /// How connections are kept, for all services. What runs; may change at any time. None: a start takes the defaults,
     /// `apply` leaves what runs as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<ConnectionsConfig>,
+    /// Full NAT's addresses. What runs; may change at any time. None: as with `connections`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatConfig>,
     /// The virtual services. What runs; may change at any time.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,
@@ -67,6 +90,14 @@ pub struct DirectorConfig {
     /// Where /metrics is served. None, written `"off"`: not at all.
     #[serde(with = "metrics_listen")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Whether connection and template tables have room for IPv6 addresses: 32 bytes an entry.
+    pub ipv6: Ipv6,
+    /// Packets that each port hands to its host interfaces in a second; 0: none.
+    pub host_packets_per_second: u32,
+    /// ICMP errors that each worker originates in a second; 0: none.
+    pub icmp_packets_per_second: u32,
+    /// Fragmented packets that each worker knows at once.
+    pub fragment_capacity_per_worker: u32,
     /// Further arguments for DPDK's EAL.
     pub eal_arguments: Vec<String>,
 }
@@ -84,30 +115,17 @@ pub enum Hugepages {
     Required,
 }
 
-/// One DPDK port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortConfig {
-    /// The name in `dr-ctl`, logs and metrics.
-    pub name: String,
-    /// The DPDK device: a PCI address (`0000:03:00.0`) or a virtual device with its arguments
-    /// (`net_af_packet0,iface=eth1`).
-    pub device: String,
-    /// The director's own addresses (DIPs) on this port, each with its directly connected network: `10.0.0.1/24`.
-    pub addresses: Vec<Ipv4Net>,
-    /// RX descriptors of each queue.
-    #[serde(default = "default_descriptors")]
-    pub rx_descriptors: u16,
-    /// TX descriptors of each queue.
-    #[serde(default = "default_descriptors")]
-    pub tx_descriptors: u16,
-    /// Largest IP packet, in bytes. None: what the device has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
-}
-
-fn default_descriptors() -> u16 {
-    1024
+/// Whether there is room for IPv6 in the tables of connections and templates, which are made at start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6 {
+    /// Where a port or VLAN has an IPv6 address, or a service of the start has an IPv6 VIP.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never; an IPv6 service is refused.
+    Off,
 }
 
 /// How connections are kept, for all services: what IPVS has as `net.ipv4.vs.*` and `ipvsadm --set`.
@@ -137,6 +155,16 @@ pub struct ConnectionsConfig {
     /// Connections that each worker opens in a second; above that, packets are forwarded by consistent hash and no
     /// state is kept. 0: no limit.
     pub creation_rate_per_worker: u32,
+    /// A packet that is too big for the way to its real server, and may not be fragmented, is answered with the size
+    /// that fits. Otherwise it is fragmented outside its tunnel, or dropped.
+    pub pmtu_disc: bool,
+    /// The maximum segment size in a client's SYN is lowered to what fits the tunnel.
+    pub tunnel_mss_clamp: bool,
+    /// An ICMP error that quotes a packet to a service, but of no connection, is scheduled as that packet would be.
+    pub schedule_icmp: bool,
+    /// A packet that a real server behind NAT sends, and that belongs to no connection, is answered with port
+    /// unreachable.
+    pub nat_icmp_send: bool,
 }
 
 impl Default for ConnectionsConfig {
@@ -151,6 +179,10 @@ impl Default for ConnectionsConfig {
             expire_quiescent_template: false,
             lblc_expiration_seconds: 86_400,
             creation_rate_per_worker: 125_000,
+            pmtu_disc: true,
+            tunnel_mss_clamp: true,
+            schedule_icmp: false,
+            nat_icmp_send: false,
         }
     }
 }
@@ -173,7 +205,11 @@ impl ConnectionsConfig {
             expire_nodest_conn,
             expire_quiescent_template,
             lblc_expiration_seconds,
-            creation_rate_per_worker
+            creation_rate_per_worker,
+            pmtu_disc,
+            tunnel_mss_clamp,
+            schedule_icmp,
+            nat_icmp_send
         )
     }
 }
@@ -262,6 +298,18 @@ pub enum Protocol {
     Sctp,
 }
 
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    #[serde(rename = "ipv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "ipv6")]
+    V6,
+}
+
 /// A VIP with protocol and port, to which clients send: a virtual service, or a member of a service group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,7 +317,7 @@ pub struct VirtualAddress {
     /// Layer 4 protocol.
     pub protocol: Protocol,
     /// The VIP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The port, 1 to 65535; 0 is every port that no other service or group has (persistent services and groups).
     pub port: u16,
 }
@@ -297,7 +345,10 @@ pub struct ServiceConfig {
     pub id: ServiceId,
     /// The VIP:ports of a group, 0 or more; empty where it is none.
     pub members: Vec<VirtualAddress>,
-    /// The number by which `ipvsadm -f` knows a group; none where it is none or has no number.
+    /// Family of a group's members, set when it is made: that of the first one unless said. See
+    /// [`ServiceConfig::family`].
+    pub group_family: Family,
+    /// The number by which `ipvsadm -f` knows a group, one of its family; none where it is none or has no number.
     pub fwmark: Option<u32>,
     /// How a real server is picked for a new connection.
     pub scheduler: Algorithm,
@@ -313,92 +364,6 @@ pub struct ServiceConfig {
     pub timeouts: Timeouts,
     /// The real servers, oldest first.
     pub real_servers: Vec<RealServerConfig>,
-}
-
-/// How long and by what a client stays with its real server (`ipvsadm -p -M --pe`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Persistence {
-    /// Seconds after its last new connection.
-    #[serde(default = "default_persistence_timeout")]
-    pub timeout_seconds: u32,
-    /// Clients that are one under this mask stay together.
-    #[serde(default = "default_netmask", skip_serializing_if = "is_default_netmask")]
-    pub netmask: Ipv4Addr,
-    /// What a client is known by, instead of its address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine: Option<PersistenceEngine>,
-}
-
-/// IPVS's persistence engines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PersistenceEngine {
-    /// SIP's Call-ID, over UDP.
-    Sip,
-}
-
-/// A real server of a virtual service. It receives on the service's own port (direct routing maps none).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RealServerConfig {
-    /// The RIP, in a directly connected network of a port.
-    pub address: Ipv4Addr,
-    /// Share of new connections, 0 to 65535; 0 gets none.
-    #[serde(default = "default_weight")]
-    pub weight: u16,
-    /// The MAC address, instead of asking by ARP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddress>,
-    /// From so many connections on it gets no new ones (`ipvsadm -x`); 0: no limit.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub upper_threshold: u32,
-    /// Below so many it gets new ones again (`ipvsadm -y`); 0: below three quarters of `upper_threshold`.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub lower_threshold: u32,
-    /// Draining: no new connections, whatever the weight.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::drain")]
-    pub drain: Option<Drain>,
-}
-
-/// How a real server is drained. In text `true`, or a table with these keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Drain {
-    /// It is removed when its last connection is gone, and at this time at the latest (seconds since 1970 UTC). None:
-    /// it stays, drained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until_unix_seconds: Option<u64>,
-    /// Clients that persistence keeps on it still open new connections there.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub keep_persistent: bool,
-}
-
-fn default_persistence_timeout() -> u32 {
-    Persistence::TIMEOUT_SECONDS
-}
-
-fn default_netmask() -> Ipv4Addr {
-    Persistence::NETMASK
-}
-
-fn is_default_netmask(netmask: &Ipv4Addr) -> bool {
-    *netmask == Persistence::NETMASK
-}
-
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-impl Persistence {
-    /// `ipvsadm -p` without a number.
-    pub const TIMEOUT_SECONDS: u32 = 360;
-    /// Every client for itself.
-    pub const NETMASK: Ipv4Addr = Ipv4Addr::BROADCAST;
-}
-
-fn default_weight() -> u16 {
-    1
 }
 
 impl Default for DirectorConfig {
@@ -417,6 +382,10 @@ impl Default for DirectorConfig {
             control_socket: PathBuf::from("/run/dr-director/control.sock"),
             control_group: None,
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9190))),
+            ipv6: Ipv6::Auto,
+            host_packets_per_second: 50_000,
+            icmp_packets_per_second: 1000,
+            fragment_capacity_per_worker: 4096,
             eal_arguments: Vec::new(),
         }
     }
@@ -428,6 +397,7 @@ impl ServiceConfig {
         ServiceConfig {
             id,
             members: Vec::new(),
+            group_family: Family::V4,
             fwmark: None,
             scheduler: Algorithm::default(),
             scheduler_flags: SchedulerFlags::default(),
@@ -444,6 +414,20 @@ impl ServiceConfig {
         self.id
     }
 
+    /// The family of its VIPs.
+    pub fn family(&self) -> Family {
+        match self.id {
+            ServiceId::Virtual(vip) => Family::of(vip.address),
+            ServiceId::Group(_) => self.group_family,
+        }
+    }
+
+    /// The real server of this name; a port that is the service's own may be left out or given.
+    pub fn real_server(&self, id: RealServerId) -> Option<&RealServerConfig> {
+        let id = id.within(self.id);
+        self.real_servers.iter().find(|real_server| real_server.id() == id)
+    }
+
     /// Every VIP:port that it serves.
     pub fn addresses(&self) -> impl Iterator<Item = VirtualAddress> + '_ {
         let own = match self.id {
@@ -451,20 +435,6 @@ impl ServiceConfig {
             ServiceId::Group(_) => None,
         };
         own.into_iter().chain(self.members.iter().copied())
-    }
-}
-
-impl RealServerConfig {
-    /// A real server of weight 1 whose MAC address is asked by ARP.
-    pub fn new(address: Ipv4Addr) -> RealServerConfig {
-        RealServerConfig {
-            address,
-            weight: default_weight(),
-            mac: None,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            drain: None,
-        }
     }
 }
 
@@ -482,8 +452,48 @@ impl<'de> Deserialize<'de> for ServiceId {
 
 impl ServiceId {
     /// The service of one VIP:port.
-    pub fn new(protocol: Protocol, address: Ipv4Addr, port: u16) -> ServiceId {
-        ServiceId::Virtual(VirtualAddress { protocol, address, port })
+    pub fn new(protocol: Protocol, address: impl Into<IpAddr>, port: u16) -> ServiceId {
+        ServiceId::Virtual(VirtualAddress { protocol, address: address.into(), port })
+    }
+
+    /// The port of its VIP; none for a group.
+    pub fn port(self) -> Option<u16> {
+        match self {
+            ServiceId::Virtual(vip) => Some(vip.port),
+            ServiceId::Group(_) => None,
+        }
+    }
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+impl Config {
+    /// Whether a start with this configuration makes room for IPv6 in its tables.
+    pub fn has_ipv6(&self) -> bool {
+        let is_ipv6 =
+            |interface: InterfaceConfig<'_>| interface.addresses.iter().any(|net| net.addr().is_ipv6());
+        match self.director.ipv6 {
+            Ipv6::On => true,
+            Ipv6::Off => false,
+            Ipv6::Auto => {
+                self.ports.iter().flat_map(PortConfig::interfaces).any(is_ipv6)
+                    || self.services.iter().any(|service| service.family() == Family::V6)
+            }
+        }
     }
 }
 
@@ -546,7 +556,7 @@ impl fmt::Display for Protocol {
 
 impl fmt::Display for VirtualAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}:{}", self.protocol, self.address, self.port)
+        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port))
     }
 }
 

@@ -202,7 +202,7 @@ impl Config {
     pub fn from_toml(text: &str, file_name: &str) -> Result<Config, ConfigError> {
         let no_toml = |error: toml::de::Error| {
             let span = error.span().unwrap_or(text.len()..text.len());
-            let message = explain(error.message(), None).message;
+            let message = explain(error.message(), None, "").message;
             text_error(text, file_name, span, String::new(), &message, None)
         };
         let root = DeTable::parse(text).map_err(no_toml)?;
@@ -212,8 +212,8 @@ impl Config {
         }
         Config::deserialize(Deserializer::from(root)).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            let explained = explain(error.message(), text.get(span.clone()));
             let mut place = SourceMap::new(text).place_at(&span);
+            let explained = explain(error.message(), text.get(span.clone()), &place);
             if let Some(key) = &explained.key {
                 place = format!("{place}.{key}");
             }
@@ -255,28 +255,37 @@ impl Config {
 
 /// serde's derive takes a list for a struct, by position. Nobody means that in a configuration.
 fn first_list_for_a_table(root: &DeTable<'_>) -> Option<(std::ops::Range<usize>, String)> {
-    for key in ["director", "connections"] {
-        if let Some(value) = root.get(key).filter(|value| value.get_ref().is_array()) {
-            return Some((value.span(), key.to_owned()));
+    first_list(root, "", &["director", "connections", "nat"], &["ports", "routes", "services"])
+}
+
+/// Within one table: under `tables` stand tables, under `lists` lists of tables.
+fn first_list(
+    table: &DeTable<'_>,
+    prefix: &str,
+    tables: &[&str],
+    lists: &[&str],
+) -> Option<(std::ops::Range<usize>, String)> {
+    for key in tables {
+        let found = table.get(*key).and_then(|value| is_list(value, || format!("{prefix}{key}")));
+        if found.is_some() {
+            return found;
         }
     }
-    for key in ["ports", "services"] {
-        for (index, item) in items(root.get(key)) {
-            let Some(table) = item.get_ref().as_table() else {
-                return is_list(item, || format!("{key}[{index}]"));
+    for key in lists {
+        let (tables, lists): (&[&str], &[&str]) = match *key {
+            "ports" => (&[], &["vlans"]),
+            "services" => (&["persistence", "timeouts"], &["members", "real_servers"]),
+            "real_servers" => (&["tunnel", "drain"], &[]),
+            _ => (&[], &[]),
+        };
+        for (index, item) in items(table.get(*key)) {
+            let place = format!("{prefix}{key}[{index}]");
+            let found = match item.get_ref().as_table() {
+                Some(table) => first_list(table, &format!("{place}."), tables, lists),
+                None => is_list(item, || place),
             };
-            for inner in ["persistence", "timeouts"] {
-                if let Some(value) = table.get(inner).filter(|value| value.get_ref().is_array()) {
-                    return Some((value.span(), format!("{key}[{index}].{inner}")));
-                }
-            }
-            for inner in ["members", "real_servers"] {
-                for (number, item) in items(table.get(inner)) {
-                    let found = is_list(item, || format!("{key}[{index}].{inner}[{number}]"));
-                    if found.is_some() {
-                        return found;
-                    }
-                }
+            if found.is_some() {
+                return found;
             }
         }
     }

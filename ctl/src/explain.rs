@@ -29,8 +29,9 @@ impl Explained {
     }
 }
 
-/// Explains one of serde's messages. `value` is the text of the value it is about, as the file has it.
-pub(crate) fn explain(raw: &str, value: Option<&str>) -> Explained {
+/// Explains one of serde's messages. `value` is the text of the value it is about, as the file has it, and `place` is
+/// where it stands.
+pub(crate) fn explain(raw: &str, value: Option<&str>, place: &str) -> Explained {
     let value = value.unwrap_or_default().trim_matches('"');
     None.or_else(|| explain_unknown(raw, "unknown field ", "unknown key"))
         .or_else(|| explain_unknown(raw, "unknown variant ", "unknown value"))
@@ -40,7 +41,7 @@ pub(crate) fn explain(raw: &str, value: Option<&str>) -> Explained {
         .or_else(|| explain_at_key(raw))
         .or_else(|| explain_number(raw))
         .or_else(|| explain_type(raw))
-        .or_else(|| explain_address(raw, value))
+        .or_else(|| explain_address(raw, value, place))
         .unwrap_or_else(|| Explained::new(clip(raw), None))
 }
 
@@ -48,7 +49,9 @@ impl Explained {
     /// What to do about it, at the place where it was found.
     pub(crate) fn help_at(self, place: &str) -> Option<String> {
         if self.is_out_of_range && place.ends_with(".port") {
-            return Some(PORT_HELP.to_owned());
+            let is_of_real_server = place.contains("real_server") || place.ends_with("tunnel.port");
+            let help = if is_of_real_server { "give a port from 1 to 65535" } else { PORT_HELP };
+            return Some(help.to_owned());
         }
         if self.is_out_of_range && (place.ends_with(".timeout_seconds") || place.contains("timeouts.")) {
             let (min, max) = (TIMEOUT_SECONDS.start(), TIMEOUT_SECONDS.end());
@@ -159,12 +162,15 @@ fn explain_type(raw: &str) -> Option<Explained> {
 }
 
 /// The standard library's and ipnet's messages, which do not repeat the value.
-fn explain_address(raw: &str, value: &str) -> Option<Explained> {
+fn explain_address(raw: &str, value: &str, place: &str) -> Option<Explained> {
+    let key = place.rsplit('.').next().unwrap_or_default();
     let wanted = match raw {
         "invalid IPv4 address syntax" => "IPv4 address such as 192.0.2.10",
-        "invalid IP address syntax" | "invalid IPv4 network" => {
-            "address with its network such as 10.0.0.1/24"
+        "invalid IP address syntax" if key.starts_with("addresses[") => {
+            "address with its network such as 10.0.0.1/24 or 2001:db8::1/64"
         }
+        "invalid IP address syntax" if key == "network" => "network such as 10.0.0.0/8 or 2001:db8::/32",
+        "invalid IP address syntax" => "IP address such as 192.0.2.10 or 2001:db8::10",
         _ => return None,
     };
     let value: String =
@@ -217,12 +223,32 @@ mod tests {
                 None,
             ),
             ("invalid IPv4 address syntax", "`1.2.3` is no IPv4 address such as 192.0.2.10", None),
+            (
+                "invalid IP address syntax",
+                "`1.2.3` is no IP address such as 192.0.2.10 or 2001:db8::10",
+                None,
+            ),
             ("something new", "something new", None),
         ] {
-            let explained = explain(raw, Some("\"1.2.3\""));
+            let explained = explain(raw, Some("\"1.2.3\""), "services[0].address");
             assert_eq!((explained.message.as_str(), explained.help.as_deref()), (message, help), "{raw}");
         }
-        assert_eq!(explain("missing field `port`", None).key.as_deref(), Some("port"));
+        assert_eq!(explain("missing field `port`", None, "").key.as_deref(), Some("port"));
+    }
+
+    /// The parsers of addresses and of networks word it alike.
+    #[test]
+    fn where_a_network_is_wanted_the_message_says_so() {
+        for (place, message) in [
+            (
+                "ports[0].vlans[1].addresses[0]",
+                "`10.0` is no address with its network such as 10.0.0.1/24 or 2001:db8::1/64",
+            ),
+            ("routes[0].network", "`10.0` is no network such as 10.0.0.0/8 or 2001:db8::/32"),
+            ("nat.local_addresses[0]", "`10.0` is no IP address such as 192.0.2.10 or 2001:db8::10"),
+        ] {
+            assert_eq!(explain("invalid IP address syntax", Some("10.0"), place).message, message);
+        }
     }
 
     #[test]
@@ -233,8 +259,8 @@ mod tests {
             format!("invalid type: string \"{long}\", expected u16"),
             long.clone(),
         ] {
-            assert!(explain(&raw, Some(&long)).message.len() < 1000);
+            assert!(explain(&raw, Some(&long), "").message.len() < 1000);
         }
-        assert!(explain("invalid IPv4 address syntax", Some(&long)).message.len() < 1000);
+        assert!(explain("invalid IPv4 address syntax", Some(&long), "").message.len() < 1000);
     }
 }

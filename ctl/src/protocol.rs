@@ -24,7 +24,7 @@ pub const VERSION: u32 = 1;
 /// bytes, is about as long.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
-/// Commands of one `batch`, which take more memory than the shortest text of one: so many are about 230 MB.
+/// Commands of one `batch`, which take more memory than the shortest text of one: so many are about 170 MB.
 pub const BATCH_COMMANDS_MAX: usize = 500_000;
 
 /// One answer: `result` or `error`.

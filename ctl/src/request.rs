@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 use crate::explain::{clip, explain};
 use crate::nearest::nearest;
 use crate::protocol::{
-    BATCH_COMMANDS_MAX, Batch, Command, ErrorCode, ErrorReply, REQUEST_BYTES_MAX, VERSION,
+    AddRs, BATCH_COMMANDS_MAX, Batch, Command, DrainRs, ErrorCode, ErrorReply, OneRealServer,
+    REQUEST_BYTES_MAX, SetRs, VERSION,
 };
 use crate::scheduler_flags::FlagNames;
 
@@ -28,6 +29,8 @@ pub const VERBS: &[&str] = &[
     "set-rs",
     "del-rs",
     "drain-rs",
+    "add-lip",
+    "del-lip",
     "clear",
     "batch",
     "set-options",
@@ -54,6 +57,8 @@ impl Command {
             Command::SetRs(_) => "set-rs",
             Command::DelRs(_) => "del-rs",
             Command::DrainRs(_) => "drain-rs",
+            Command::AddLip(_) => "add-lip",
+            Command::DelLip(_) => "del-lip",
             Command::Clear => "clear",
             Command::Batch(_) => "batch",
             Command::SetOptions(_) => "set-options",
@@ -80,6 +85,8 @@ impl Command {
             | Command::AddMember(_)
             | Command::DelMember(_)
             | Command::DrainRs(_)
+            | Command::AddLip(_)
+            | Command::DelLip(_)
             | Command::Clear
             | Command::Batch(_)
             | Command::SetOptions(_)
@@ -252,10 +259,29 @@ fn read_command(root: &str, verb: &str, arguments: &str) -> Result<Command, Erro
         "del-vip" => Command::DelVip(read_arguments(root, arguments)?),
         "add-member" => Command::AddMember(read_arguments(root, arguments)?),
         "del-member" => Command::DelMember(read_arguments(root, arguments)?),
-        "add-rs" => Command::AddRs(read_arguments(root, arguments)?),
-        "set-rs" => Command::SetRs(read_arguments(root, arguments)?),
-        "del-rs" => Command::DelRs(read_arguments(root, arguments)?),
-        "drain-rs" => Command::DrainRs(read_arguments(root, arguments)?),
+        // A port that is the service's own is as good as none.
+        "add-rs" => {
+            let mut add: AddRs = read_arguments(root, arguments)?;
+            add.real_server.port = add.real_server.id().within(add.service).port;
+            Command::AddRs(add)
+        }
+        "set-rs" => {
+            let mut set: SetRs = read_arguments(root, arguments)?;
+            set.real_server = set.real_server.within(set.service);
+            Command::SetRs(set)
+        }
+        "del-rs" => {
+            let mut del: OneRealServer = read_arguments(root, arguments)?;
+            del.real_server = del.real_server.within(del.service);
+            Command::DelRs(del)
+        }
+        "drain-rs" => {
+            let mut drain: DrainRs = read_arguments(root, arguments)?;
+            drain.real_server = drain.real_server.within(drain.service);
+            Command::DrainRs(drain)
+        }
+        "add-lip" => Command::AddLip(read_arguments(root, arguments)?),
+        "del-lip" => Command::DelLip(read_arguments(root, arguments)?),
         "clear" => read_none(root, arguments, Command::Clear)?,
         "batch" => Command::Batch(read_batch(root, arguments)?),
         "set-options" => Command::SetOptions(read_arguments(root, arguments)?),
@@ -360,9 +386,11 @@ fn is_list_for_an_object(steps: &[Step<'_>]) -> bool {
                 | "timeouts"
                 | "persistence"
                 | "drain"
+                | "tunnel"
+                | "nat"
         ),
         [.., Step::Key(key), Step::Index(_)] => {
-            matches!(*key, "services" | "real_servers" | "ports" | "members")
+            matches!(*key, "services" | "real_servers" | "ports" | "vlans" | "routes" | "members")
         }
         _ => false,
     }
@@ -378,7 +406,7 @@ fn read<'a, T: Deserialize<'a>>(root: &str, json: &'a str) -> Result<T, ErrorRep
             return bad(format!("{root}byte {}: not JSON: {}", offset.max(1), clip(raw)));
         }
         let mut end = walk(json, offset, |_| false);
-        let explained = explain(raw, json.get(end.value));
+        let explained = explain(raw, json.get(end.value), &place(root, &end.steps));
         end.steps.extend(explained.key.as_deref().map(Step::Key));
         let place = place(root, &end.steps);
         // As good as one that a check finds later.

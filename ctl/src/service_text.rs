@@ -1,12 +1,13 @@
 //! A service as text has it: one flat table, whatever names it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use scheduler::Algorithm;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    GroupName, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+    Family, GroupName, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    VirtualAddress,
 };
 use crate::explain::at_key;
 use crate::scheduler_flags::FlagNames;
@@ -18,11 +19,13 @@ pub(crate) struct ServiceText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group: Option<GroupName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    family: Option<Family>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fwmark: Option<u32>,
     #[serde(default, with = "crate::algorithm")]
@@ -51,7 +54,7 @@ pub(crate) struct ServiceIdText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +63,11 @@ pub(crate) struct ServiceIdText {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// What a group's members say of its family.
+fn family_of(members: &[VirtualAddress]) -> Family {
+    members.first().map(|member| Family::of(member.address)).unwrap_or_default()
 }
 
 impl TryFrom<ServiceIdText> for ServiceId {
@@ -106,13 +114,22 @@ impl TryFrom<ServiceText> for ServiceConfig {
     fn try_from(text: ServiceText) -> Result<Self, String> {
         let ServiceText { protocol, address, port, group, .. } = text;
         let id = ServiceId::try_from(ServiceIdText { protocol, address, port, group })?;
-        let of_groups = [("fwmark", text.fwmark.is_some()), ("members", !text.members.is_empty())];
+        let of_groups = [
+            ("family", text.family.is_some()),
+            ("fwmark", text.fwmark.is_some()),
+            ("members", !text.members.is_empty()),
+        ];
         if let (None, Some((key, _))) = (group, of_groups.into_iter().find(|(_, is_given)| *is_given)) {
             return Err(at_key(key, "it is of service groups only, which have `group` instead of `address`"));
         }
         let flags = text.scheduler_flags.flags_of(text.scheduler);
+        let mut real_servers = text.real_servers;
+        for real_server in &mut real_servers {
+            real_server.port = real_server.id().within(id).port;
+        }
         Ok(ServiceConfig {
             id,
+            group_family: text.family.unwrap_or_else(|| family_of(&text.members)),
             members: text.members,
             fwmark: text.fwmark,
             scheduler: text.scheduler,
@@ -121,7 +138,7 @@ impl TryFrom<ServiceText> for ServiceConfig {
             persistence: text.persistence,
             one_packet: text.one_packet,
             timeouts: text.timeouts,
-            real_servers: text.real_servers,
+            real_servers,
         })
     }
 }
@@ -129,7 +146,9 @@ impl TryFrom<ServiceText> for ServiceConfig {
 impl From<ServiceConfig> for ServiceText {
     fn from(service: ServiceConfig) -> Self {
         let ServiceIdText { protocol, address, port, group } = service.id.into();
+        let is_said = group.is_some() && service.group_family != family_of(&service.members);
         ServiceText {
+            family: is_said.then_some(service.group_family),
             protocol,
             address,
             port,

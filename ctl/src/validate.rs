@@ -5,9 +5,11 @@
 //! Every problem is reported, not the first one alone.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::config::{
-    Config, ConnectionsConfig, DirectorConfig, PortConfig, RealServerConfig, ServiceConfig, ServiceId,
+    Config, ConnectionsConfig, DirectorConfig, NatConfig, PortConfig, RealServerConfig, RouteConfig,
+    ServiceConfig, ServiceId,
 };
 use crate::explain::clip;
 use crate::protocol::{
@@ -17,17 +19,26 @@ use crate::protocol::{
 mod addresses;
 mod connections;
 mod director;
+mod forwarding;
+mod nat;
 mod ports;
+mod routes;
 mod service;
 mod services;
 
 pub use connections::{CONN_REUSE_MODE, TIMEOUT_SECONDS};
 pub use director::{
-    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB,
-    REAL_SERVER_CAPACITY, SERVICE_CAPACITY, TEMPLATE_CAPACITY, WORKERS_MAX,
+    CONNECTION_CAPACITY, CONTROL_SOCKET_BYTES_MAX, CPU_MAX, FRAGMENT_CAPACITY, HOST_PACKETS_PER_SECOND,
+    ICMP_PACKETS_PER_SECOND, MBUF_COUNT, MBUF_DATA_ROOM, MEMORY_MIB, REAL_SERVER_CAPACITY, SERVICE_CAPACITY,
+    TEMPLATE_CAPACITY, WORKERS_MAX,
 };
-pub use ports::{ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, MTU, NAME_BYTES_MAX, PORTS_MAX};
-pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, SLOW_START_SECONDS, THRESHOLD};
+pub use nat::LOCAL_ADDRESSES_MAX;
+pub use ports::{
+    ADDRESSES_MAX, DESCRIPTORS, DEVICE_BYTES_MAX, INTERFACES_MAX, IPV6_MTU_MIN, MTU, NAME_BYTES_MAX,
+    PORTS_MAX, VLAN_ID,
+};
+pub use routes::ROUTES_MAX;
+pub use service::{DRAIN_UNTIL_UNIX_SECONDS, FWMARK, PREFIX_LENGTH, SLOW_START_SECONDS, THRESHOLD};
 pub use services::TIMEOUT_SETS_MAX;
 
 /// Which ports there are, for people.
@@ -67,6 +78,30 @@ impl Problem {
     }
 }
 
+/// What services are checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Capacities, and whether there is room for IPv6. A daemon that runs gives [`Ipv6`](crate::config::Ipv6)'s `on` or
+    /// `off` here, as its tables are.
+    pub director: &'a DirectorConfig,
+    /// Must be valid, or empty: then what depends on them is not judged.
+    pub ports: &'a [PortConfig],
+    /// Must be valid.
+    pub routes: &'a [RouteConfig],
+    /// Full NAT's; none: what depends on them is not judged.
+    pub nat: Option<&'a NatConfig>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Those in a configuration. One with ports is all that there is; one without (`apply` takes it) leaves what
+    /// runs as it is.
+    pub fn of(config: &'a Config) -> Surroundings<'a> {
+        const NO_NAT: &NatConfig = &NatConfig { local_addresses: Vec::new() };
+        let nat = config.nat.as_ref().or_else(|| (!config.ports.is_empty()).then_some(NO_NAT));
+        Surroundings { director: &config.director, ports: &config.ports, routes: &config.routes, nat }
+    }
+}
+
 /// Checks all of a configuration. One without ports passes (`apply` takes it); what depends on the ports is then
 /// left to the daemon.
 ///
@@ -75,10 +110,15 @@ impl Problem {
 pub fn validate(config: &Config) -> Result<(), Vec<Problem>> {
     let mut problems = validate_director(&config.director);
     problems.extend(validate_ports(&config.ports));
+    problems.extend(validate_routes(&config.ports, &config.routes));
     if let Some(connections) = &config.connections {
         problems.extend(validate_connections("connections.", connections));
     }
-    problems.extend(validate_services(&config.director, &config.ports, &config.services));
+    let surroundings = Surroundings::of(config);
+    if let Some(nat) = &config.nat {
+        problems.extend(validate_nat("nat.", &surroundings, &config.services, nat));
+    }
+    problems.extend(validate_services(&surroundings, &config.services));
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
@@ -107,69 +147,99 @@ pub fn validate_ports(ports: &[PortConfig]) -> Vec<Problem> {
     ports::check(ports)
 }
 
+/// Checks `routes` against each other and the ports' networks.
+pub fn validate_routes(ports: &[PortConfig], routes: &[RouteConfig]) -> Vec<Problem> {
+    routes::check(ports, routes)
+}
+
+/// Checks `nat` against the ports' networks and the services that there are; places start with `prefix`, which is
+/// `"nat."` for a file.
+pub fn validate_nat(
+    prefix: &str,
+    surroundings: &Surroundings<'_>,
+    services: &[ServiceConfig],
+    nat: &NatConfig,
+) -> Vec<Problem> {
+    nat::check(prefix, surroundings, services, nat)
+}
+
+/// Checks a local address that is to be added to those of full NAT. Places are those of the verb's arguments: `address`.
+pub fn validate_new_local_address(
+    surroundings: &Surroundings<'_>,
+    running: &[ServiceConfig],
+    new: IpAddr,
+) -> Vec<Problem> {
+    nat::check_new(surroundings, running, new)
+}
+
+/// Checks that a local address can be removed: it is one, and real servers behind full NAT keep another one.
+pub fn validate_removed_local_address(
+    surroundings: &Surroundings<'_>,
+    running: &[ServiceConfig],
+    removed: IpAddr,
+) -> Vec<Problem> {
+    nat::check_removed(surroundings, running, removed)
+}
+
 /// Checks `connections`; places start with `prefix`, which is `"connections."` for a file and empty for `set-options`.
 pub fn validate_connections(prefix: &str, connections: &ConnectionsConfig) -> Vec<Problem> {
     connections::check(prefix, connections)
 }
 
-/// Checks `services` against each other, the ports' networks and the capacities. `ports` must be valid, or empty:
-/// then what depends on them is not judged.
-pub fn validate_services(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
-    services: &[ServiceConfig],
-) -> Vec<Problem> {
-    services::check_all(director, ports, services)
+/// Checks `services` against each other and what surrounds them.
+pub fn validate_services(surroundings: &Surroundings<'_>, services: &[ServiceConfig]) -> Vec<Problem> {
+    services::check_all(surroundings, services)
 }
 
 /// Checks one service that is to be added to those that run. Places are those of the verb's arguments:
 /// `real_servers[0].address`.
 pub fn validate_new_service(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     new: &ServiceConfig,
 ) -> Vec<Problem> {
-    services::check_new_service(director, ports, running, new)
+    services::check_new_service(surroundings, running, new)
 }
 
 /// Checks one real server that is to be added to a service that runs. Places are those of the verb's arguments:
 /// `real_server.address`.
 pub fn validate_new_real_server(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     service: ServiceId,
     new: &RealServerConfig,
 ) -> Vec<Problem> {
-    services::check_new_real_server(director, ports, running, service, new)
+    services::check_new_real_server(surroundings, running, service, new)
 }
 
 /// Checks a service as `set-vip` leaves it, against those that run, itself as it was among them. Places are those of the
 /// verb's arguments: `persistence.timeout_seconds`.
 pub fn validate_changed_service(
-    director: &DirectorConfig,
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     changed: &ServiceConfig,
 ) -> Vec<Problem> {
-    services::check_changed_service(director, running, changed)
+    services::check_changed_service(surroundings, running, changed)
 }
 
 /// Checks a member that is to be added to a group that runs. Places are those of the verb's arguments:
 /// `member.address`.
 pub fn validate_new_member(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     new: &OneMember,
 ) -> Vec<Problem> {
-    services::check_new_member(director, ports, running, new)
+    services::check_new_member(surroundings, running, new)
 }
 
-/// Checks a real server as `set-rs` leaves it, its MAC address apart. Places are those of the verb's arguments:
+/// Checks a real server of a service as `set-rs` leaves it. Places are those of the verb's arguments:
 /// `lower_threshold`.
-pub fn validate_changed_real_server(changed: &RealServerConfig) -> Vec<Problem> {
-    service::check_real_server("", changed)
+pub fn validate_changed_real_server(
+    surroundings: &Surroundings<'_>,
+    service: &ServiceConfig,
+    changed: &RealServerConfig,
+) -> Vec<Problem> {
+    services::check_changed_real_server(surroundings, service, changed)
 }
 
 /// Checks the arguments of `connections`.
@@ -213,5 +283,7 @@ fn range_problem<T: PartialOrd + fmt::Display>(
     Some(Problem::invalid(place, message).help(format!("give a whole number from {min} to {max}")))
 }
 
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod tests;

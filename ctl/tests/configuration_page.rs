@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ctl::config::{
-    Config, ConnectionsConfig, DirectorConfig, Drain, Persistence, PortConfig, RealServerConfig,
-    ServiceConfig, Timeouts,
+    ClientAddress, Config, ConnectionsConfig, DirectorConfig, Drain, Forwarding, HostInterface, NatConfig,
+    Persistence, PortConfig, RealServerConfig, RouteConfig, ServiceConfig, Timeouts, TunnelChecksum,
+    TunnelConfig, TunnelType, VlanConfig,
 };
 use ctl::protocol::{BATCH_COMMANDS_MAX, ErrorCode, REQUEST_BYTES_MAX, Response};
 use ctl::request::{VERBS, parse_request};
@@ -54,7 +55,15 @@ fn assert_keys<T: Serialize>(heading: &str, full: &T, minimal: &T, required: &[&
 }
 
 /// Keys that are not written where they have their default.
-const UNWRITTEN: [(&str, &str); 8] = [
+const UNWRITTEN: [(&str, &str); 16] = [
+    ("netmask", "\"255.255.255.255\""),
+    ("prefix_length", "128"),
+    ("host_interface", "\"auto\""),
+    ("qinq", "\"drop\""),
+    ("vlans", "[]"),
+    ("forwarding", "\"dr\""),
+    ("client_address", "\"none\""),
+    ("checksum", "\"none\""),
     ("drain", "false"),
     ("keep_persistent", "false"),
     ("upper_threshold", "0"),
@@ -76,7 +85,6 @@ fn assert_key_names<T: Serialize>(heading: &str, full: &BTreeSet<String>, minima
         let expected = match minimal.get(key) {
             _ if required.contains(&key) => "required".to_owned(),
             Some(value) => value.to_string(),
-            None if key == "netmask" => format!("{:?}", Persistence::NETMASK.to_string()),
             None => {
                 let unwritten = UNWRITTEN.iter().find(|(unwritten, _)| *unwritten == key);
                 unwritten.map_or("none", |(_, default)| default).to_owned()
@@ -95,15 +103,28 @@ fn the_page_names_every_key_of_the_schema_with_its_default() {
     let config = full();
     assert_keys("### director", &config.director, &DirectorConfig::default(), &[]);
 
-    let required = ["name", "device", "addresses"];
-    let minimal: PortConfig =
-        serde_json::from_value(json!({ "name": "a", "device": "b", "addresses": [] })).unwrap();
-    assert_keys("### ports", &config.ports[0], &minimal, &required);
+    let required = ["name", "device"];
+    let minimal: PortConfig = serde_json::from_value(json!({ "name": "a", "device": "b" })).unwrap();
+    let all = config.ports.iter().flat_map(keys).collect();
+    assert_key_names("### ports", &all, &minimal, &required);
+
+    let minimal: VlanConfig = serde_json::from_value(json!({ "id": 1, "addresses": [] })).unwrap();
+    let vlan = &config.ports[0].vlans[0];
+    assert_keys("### ports.vlans", vlan, &minimal, &["id", "addresses"]);
+
+    let minimal: RouteConfig =
+        serde_json::from_value(json!({ "network": "::/0", "gateway": "::2" })).unwrap();
+    let all = config.routes.iter().flat_map(keys).collect();
+    assert_key_names("### routes", &all, &minimal, &["network", "gateway"]);
+
+    assert_keys("### nat", config.nat.as_ref().unwrap(), &NatConfig::default(), &[]);
 
     let required = ["protocol", "address", "port"];
     let minimal: ServiceConfig =
         serde_json::from_value(json!({ "protocol": "tcp", "address": "192.0.2.10", "port": 80 })).unwrap();
-    let all = config.services.iter().flat_map(keys).collect();
+    let mut all: BTreeSet<String> = config.services.iter().flat_map(keys).collect();
+    // Written where the members do not say it.
+    all.insert("family".to_owned());
     assert_key_names("### services", &all, &minimal, &required);
 
     let connections = config.connections.as_ref().unwrap();
@@ -121,6 +142,9 @@ fn the_page_names_every_key_of_the_schema_with_its_default() {
     let full = Drain { until_unix_seconds: Some(1), keep_persistent: true };
     assert_keys("### services.real_servers.drain", &full, &Drain::default(), &[]);
 
+    let full = TunnelConfig { kind: TunnelType::Gue, port: Some(1), checksum: TunnelChecksum::Csum };
+    assert_keys("### services.real_servers.tunnel", &full, &TunnelConfig::default(), &[]);
+
     let minimal: RealServerConfig = serde_json::from_value(json!({ "address": "10.0.0.11" })).unwrap();
     let real_servers = config.services.iter().flat_map(|service| &service.real_servers);
     let all = real_servers.flat_map(keys).collect();
@@ -132,6 +156,7 @@ fn the_page_names_the_ranges_that_are_checked() {
     let page = page();
     let director = rows(&page, "### director");
     let ports = rows(&page, "### ports");
+    let vlans = rows(&page, "### ports.vlans");
     let services = rows(&page, "### services");
     let connections = rows(&page, "### connections");
     let real_servers = rows(&page, "### services.real_servers");
@@ -156,7 +181,24 @@ fn the_page_names_the_ranges_that_are_checked() {
         (ports["mtu"], small(&validate::MTU)),
         (ports["name"], format!("1 to {} of `A-Z a-z 0-9 _ . -", validate::NAME_BYTES_MAX)),
         (ports["device"], format!("1 to {} bytes", validate::DEVICE_BYTES_MAX)),
-        (ports["addresses"], format!("1 to {} of them, prefix 1 to 32", validate::ADDRESSES_MAX)),
+        (
+            ports["addresses"],
+            format!(
+                "{} at most, prefix 1 to 32 or 128; one at least where there are no VLANs",
+                validate::ADDRESSES_MAX
+            ),
+        ),
+        (ports["host_interface"], format!("auto`, `off`, 1 to {} bytes", HostInterface::NAME_BYTES_MAX)),
+        (vlans["id"], small(&validate::VLAN_ID)),
+        (vlans["mtu"], small(&validate::MTU) + ", not over the port's"),
+        (vlans["addresses"], format!("1 to {} of them, prefix 1 to 32 or 128", validate::ADDRESSES_MAX)),
+        (director["host_packets_per_second"], words(&validate::HOST_PACKETS_PER_SECOND)),
+        (director["icmp_packets_per_second"], words(&validate::ICMP_PACKETS_PER_SECOND)),
+        (director["fragment_capacity_per_worker"], words(&validate::FRAGMENT_CAPACITY)),
+        (
+            rows(&page, "### services.persistence")["prefix_length"],
+            format!("{} to {}", validate::PREFIX_LENGTH.start(), validate::PREFIX_LENGTH.end()),
+        ),
         (director["template_capacity"], words(&validate::TEMPLATE_CAPACITY)),
         (services["port"], range(0, 65535)),
         (services["fwmark"], words(&validate::FWMARK)),
@@ -188,7 +230,26 @@ fn the_page_names_the_ranges_that_are_checked() {
     for flag in ctl::scheduler_flags::NAMES {
         assert!(services["scheduler_flags"].1.contains(flag), "{flag}");
     }
-    assert!(section(&page, "### ports").contains(&format!("{} ports at most", validate::PORTS_MAX)));
+    for (name, _) in Forwarding::ALL {
+        assert!(real_servers["forwarding"].1.contains(name), "{name}");
+    }
+    for (name, _) in ClientAddress::ALL {
+        assert!(real_servers["client_address"].1.contains(name), "{name}");
+    }
+    let tunnel = rows(&page, "### services.real_servers.tunnel");
+    for (name, _) in TunnelType::ALL {
+        assert!(tunnel["type"].1.contains(name), "{name}");
+    }
+    for (name, _) in TunnelChecksum::ALL {
+        assert!(tunnel["checksum"].1.contains(name), "{name}");
+    }
+    let about_ports = section(&page, "### ports");
+    assert!(about_ports.contains(&format!("{} ports at most", validate::PORTS_MAX)));
+    assert!(about_ports.contains(&format!("at most {} interfaces", validate::INTERFACES_MAX)));
+    assert!(about_ports.contains(&format!("IPv6 addresses {} at least", validate::IPV6_MTU_MIN)));
+    assert!(section(&page, "### routes").contains(&format!("{} routes at most", validate::ROUTES_MAX)));
+    let nat = rows(&page, "### nat")["local_addresses"].1;
+    assert!(nat.starts_with(&format!("{} at most", validate::LOCAL_ADDRESSES_MAX)));
     assert!(page.contains(&format!("at most {REQUEST_BYTES_MAX}\nbytes")));
     assert!(page.contains(&format!("it has at most {BATCH_COMMANDS_MAX}.")));
 }
@@ -200,14 +261,18 @@ fn the_complete_example_is_valid_round_trips_and_has_every_key() {
     let config = Config::from_toml(text, "CONFIGURATION.md").unwrap();
     assert_eq!(validate_for_start(&config), Ok(()));
     assert_eq!(Config::from_toml(&config.to_toml(), "again").unwrap(), config);
-    let Config { director, ports, connections, services } = &config;
+    let Config { director, ports, routes, connections, nat, services } = &config;
     let real_servers = services.iter().flat_map(|service| &service.real_servers);
     let all = keys(director)
         .into_iter()
         .chain(ports.iter().flat_map(keys))
+        .chain(ports.iter().flat_map(|port| &port.vlans).flat_map(keys))
+        .chain(routes.iter().flat_map(keys))
+        .chain(nat.iter().flat_map(keys))
         .chain(connections.iter().flat_map(keys))
         .chain(services.iter().flat_map(keys))
         .chain(services.iter().filter_map(|service| service.persistence.as_ref()).flat_map(keys))
+        .chain(real_servers.clone().filter_map(|real_server| real_server.tunnel.as_ref()).flat_map(keys))
         .chain(real_servers.flat_map(keys));
     for key in all {
         assert!(text.contains(&format!("{key} =")) || text.contains(&format!("{key}]")), "{key}");

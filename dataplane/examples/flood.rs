@@ -321,6 +321,7 @@ fn main() -> ExitCode {
     let limits =
         TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false, has_ipv6: false };
     let worker = Worker::new(WorkerParts {
+        fragments: dataplane::fragments::FragmentLimits::default(),
         index: 0,
         workers: 1,
         queues: vec![Generator::new(seen.clone())],

@@ -48,8 +48,8 @@ pub struct DestinationCounters {
     pub reply_bytes: Counter,
 }
 
-/// All numbers of one worker. When it is between two bursts:
-/// `received = forwarded + punted + to host + the sum of dropped`.
+/// All numbers of one worker. When it is between two rounds:
+/// `received = forwarded + punted + to host + the sum of dropped + fragments held`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -61,6 +61,12 @@ pub struct WorkerCounters {
     pub punted: Counter,
     /// Frames handed to the host.
     pub to_host: Counter,
+    /// Frames that wait for the first fragment of their packet.
+    pub fragments_held: Counter,
+    /// Fragmented packets whose first fragment has come and whose others are waited for.
+    pub fragmented_known: Counter,
+    /// First fragments that told where the others of their packets go.
+    pub fragmented_learned: Counter,
     /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
     pub originated: Counter,
     /// Frames that the worker made itself and a port refused.
@@ -109,6 +115,9 @@ impl WorkerCounters {
             forwarded: Counter::default(),
             punted: Counter::default(),
             to_host: Counter::default(),
+            fragments_held: Counter::default(),
+            fragmented_known: Counter::default(),
+            fragmented_learned: Counter::default(),
             originated: Counter::default(),
             originated_not_sent: Counter::default(),
             icmp_errors: std::array::from_fn(|_| Counter::default()),

@@ -11,7 +11,9 @@
 //! | [`connection`] | the connection table, the states, expiry, how others read it |
 //! | [`persistence`] | the templates that keep a client with its real server, shared by all workers |
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
+//! | [`fragments`] | where the fragments of a packet go, learned from its first |
 //! | [`stateless`] | when packets of a service were last forwarded without state |
+//! | [`translation`] | other addresses and ports in a packet |
 //! | [`path_mtus`] | what was learnt of the paths of tunnels |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
@@ -25,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod direct_routing;
 pub mod dpdk;
+pub mod fragments;
 pub mod host;
 pub mod link_layer;
 pub mod mailbox;
@@ -35,5 +38,6 @@ pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod stateless;
+pub mod translation;
 pub mod verdict;
 pub mod worker;

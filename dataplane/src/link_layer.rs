@@ -1,6 +1,7 @@
 //! The Ethernet header of a frame to send, with or without a VLAN tag.
 
-use crate::packet::ethernet::{self, TAG_BYTES};
+use crate::packet::ethernet;
+use crate::packet::vlan::TAG_BYTES;
 use crate::port::Frame;
 
 /// Gives the frame, whose IP header is at `ip_offset`, these MACs and this VLAN (0: no tag), and returns where its IP header

@@ -8,6 +8,9 @@ use arrayvec::ArrayVec;
 /// Frames in one receive or transmit burst, at most. 32 is what DPDK's vector drivers are tuned for.
 pub const BURST: usize = 32;
 
+/// Bytes of an IEEE 802.1Q tag: TPID and control information.
+pub const VLAN_TAG_BYTES: usize = 4;
+
 /// Up to [`BURST`] frames, on the stack.
 pub type Burst<F> = ArrayVec<F, BURST>;
 
@@ -111,7 +114,7 @@ pub trait FramePool: Send + Sync + 'static {
     /// The frames made.
     type Frame: Frame;
 
-    /// A frame with these bytes, or nothing where the pool is empty or the bytes do not fit into one buffer.
+    /// A frame with these bytes, in as many buffers as it takes, or nothing where the pool has not as many.
     fn frame(&self, bytes: &[u8]) -> Option<Self::Frame>;
 }
 
@@ -138,12 +141,27 @@ pub struct PortStatistics {
     pub link_is_up: bool,
 }
 
+/// What a port takes off the director's hands when it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCapabilities {
+    /// Fills in IPv4 header checksums.
+    pub tx_ipv4_checksum: bool,
+    /// Fills in UDP checksums.
+    pub tx_udp_checksum: bool,
+    /// Fills in TCP checksums.
+    pub tx_tcp_checksum: bool,
+    /// Sends a frame of several segments as it is; else its queue pair copies it into one.
+    pub segments: bool,
+}
+
 /// A started port as the control thread sees it. Never used by a worker.
 pub trait PortStatus: Send {
     /// The port's own MAC address, the source of every frame it sends.
     fn mac(&self) -> [u8; 6];
     /// Largest IP packet that the port carries, in bytes.
     fn mtu(&self) -> u16;
+    /// What it can do when it sends.
+    fn capabilities(&self) -> PortCapabilities;
     /// The driver's counters.
     fn statistics(&self) -> PortStatistics;
 }

@@ -12,6 +12,8 @@ pub enum Verdict {
     ForwardInPieces(u32),
     /// Sent as it is now, which is final.
     Ready(Ready),
+    /// Held until the first fragment of its packet comes.
+    Hold,
     /// Its pieces, which are final, wait among what the worker originates. The frame itself is freed, and counted as
     /// forwarded.
     InPieces(Ready),
@@ -97,8 +99,14 @@ reasons! {
         BadSource = "bad_source",
         /// IPv6 extension headers: malformed, too many, out of order, or with a routing header or option that forbids it.
         BadExtensionHeader = "bad_extension_header",
-        /// Fragment of a packet.
+        /// Fragment of a packet that can only be forwarded whole.
         Fragment = "fragment",
+        /// Fragment that is empty, reaches beyond 65,535 bytes, has no whole transport header or overwrites one, or leads elsewhere than an earlier one.
+        BadFragment = "bad_fragment",
+        /// Fragment whose packet's first fragment did not come in time.
+        FragmentTimeout = "fragment_timeout",
+        /// Fragment whose packet's first fragment had not come when there was no more room to wait for it.
+        FragmentEvicted = "fragment_evicted",
         /// Destination address is neither a VIP nor a DIP.
         NotLocal = "not_local",
         /// TTL too low to be forwarded (RFC 1812 section 5.3.1).

@@ -2,6 +2,8 @@
 //! back. EAL starts once in a process, so all devices are made at once and each is one test's.
 #![cfg(feature = "dpdk")]
 
+mod pcap;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -22,7 +24,7 @@ fn eal() -> &'static Eal {
     EAL.get_or_init(|| {
         // Renamed into place: under nextest other processes read it meanwhile.
         let unfinished = file(&format!("in.pcap-{}", std::process::id()));
-        std::fs::write(&unfinished, pcap(&pcap_frames())).expect("the target folder is writable");
+        std::fs::write(&unfinished, pcap::file_of(&pcap_frames())).expect("the target folder is writable");
         std::fs::rename(unfinished, file("in.pcap")).expect("the target folder is writable");
         let devices = [
             "net_ring0".to_owned(),
@@ -53,34 +55,6 @@ fn file(name: &str) -> PathBuf {
 
 fn pcap_frames() -> Vec<Vec<u8>> {
     (0..40).map(|number| vec![number; 60 + usize::from(number)]).collect()
-}
-
-/// A capture file of Ethernet frames: the classic format, little-endian.
-fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
-    const ETHERNET: u32 = 1;
-    let mut file = Vec::new();
-    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, ETHERNET] {
-        file.extend(u32::to_le_bytes(word));
-    }
-    for frame in frames {
-        let length = frame.len() as u32;
-        for word in [0, 0, length, length] {
-            file.extend(u32::to_le_bytes(word));
-        }
-        file.extend(frame);
-    }
-    file
-}
-
-fn frames_of_pcap(file: &[u8]) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    let mut rest = &file[24..];
-    while !rest.is_empty() {
-        let length = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
-        frames.push(rest[16..16 + length].to_vec());
-        rest = &rest[16 + length..];
-    }
-    frames
 }
 
 fn pool(mbufs: u32) -> MbufPool {
@@ -209,7 +183,7 @@ fn frames_of_a_capture_file_come_in_and_go_out_unchanged() {
     assert_eq!((statistics.rx_bytes, statistics.tx_bytes), (bytes, bytes));
     drop(pairs);
     port.stop().unwrap();
-    assert_eq!(frames_of_pcap(&std::fs::read(file("out.pcap")).unwrap()), pcap_frames());
+    assert_eq!(pcap::frames_of(&std::fs::read(file("out.pcap")).unwrap()), pcap_frames());
     assert_eq!(pool.available(), 1023);
 }
 
@@ -285,7 +259,7 @@ fn mtu_and_mbuf_size_that_do_not_go_together_are_an_error_before_anything_starts
 }
 
 #[test]
-fn pool_gives_each_mbuf_once_pads_with_zeros_and_refuses_what_does_not_fit() {
+fn pool_gives_each_mbuf_once_pads_with_zeros_and_takes_several_for_a_long_frame() {
     let pool = pool(63);
     // Every buffer is dirty.
     let dirty: Vec<Mbuf> = std::iter::from_fn(|| pool.frame(&[0xff; 2048])).collect();
@@ -300,8 +274,14 @@ fn pool_gives_each_mbuf_once_pads_with_zeros_and_refuses_what_does_not_fit() {
     assert_eq!(short.bytes().len(), 60);
     assert!(short.bytes()[5..].iter().all(|&byte| byte == 0));
     assert_eq!(pool.frame(&[1; 2048]).unwrap().bytes(), [1; 2048]);
-    assert!(pool.frame(&[1; 2049]).is_none(), "2176 less the headroom of 128");
-    assert!(pool.frame(&[1; 70_000]).is_none());
+    let long = pool.frame(&[1; 2049]).unwrap();
+    assert_eq!(
+        (long.length(), long.bytes().len()),
+        (2049, 2048),
+        "2176 less the headroom of 128, and one in the next"
+    );
+    drop(long);
+    assert!(pool.frame(&[1; 2048 * 63 + 1]).is_none(), "more than all mbufs hold");
     drop(short);
     assert_eq!(pool.available(), 63);
 }

@@ -9,7 +9,7 @@ use dataplane::connection::ConnectionTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
-use dataplane::host::{HostEnd, HostQueues};
+use dataplane::host::{HostEnd, HostFrames, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
@@ -20,6 +20,7 @@ use dataplane::worker::{Worker, WorkerParts};
 use crate::connections::Tables;
 use crate::control::{Control, ControlParts, Platform};
 use crate::draft::Settings;
+use crate::host_interface::{HostAccess, HostInterfaceError, HostInterfaces};
 use crate::neighbours::Neighbours;
 use crate::services::Services;
 use crate::slots::Slots;
@@ -41,6 +42,8 @@ pub struct Assembly<Q: QueuePair> {
     pub control: Control,
     /// The workers.
     pub workers: Vec<Worker<Q>>,
+    /// Frames of the host interfaces, for their thread.
+    pub host_frames: Box<dyn HostFrames>,
 }
 
 /// Why there is none.
@@ -64,6 +67,9 @@ pub enum AssemblyError {
         /// Why.
         source: RegionError,
     },
+    /// A host interface that the configuration names.
+    #[error("{0}")]
+    HostInterface(#[from] HostInterfaceError),
     /// The configuration does not fit its own capacity or the ports.
     #[error("{0}")]
     Refused(ctl::protocol::ErrorReply),
@@ -76,34 +82,41 @@ pub fn assemble<Q, P>(
     started: StartedPorts<Q, P>,
     worker_cpus: Vec<usize>,
     clock: &Clock,
-    platform: Platform,
+    mut platform: Platform,
+    access: HostAccess,
 ) -> Result<Assembly<Q>, AssemblyError>
 where
     Q: QueuePair,
-    P: FramePool<Frame = Q::Frame>,
+    P: FramePool<Frame = Q::Frame> + Clone,
 {
     let workers = started.queues.len();
     let capacity = config.director.real_server_capacity as usize;
     let counts = shared_counts(capacity);
     let path_mtus = PathMtus::new(capacity);
     let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
-    let topology = Topology::new(&config.ports, &started.ports);
-    let templates = template_table(&config.director)?;
-    let mut services = Services::new(Slots::new(counts.clone(), templates.clone(), counters.clone()));
+    let has_ipv6 = config.has_ipv6();
+    let mut topology = Topology::new(&config.ports, &config.routes, &started.ports);
+    let access = if config.director.host_packets_per_second == 0 { HostAccess::None } else { access };
+    let (host_interfaces, warnings) = HostInterfaces::open(&mut topology, access)?;
+    platform.warnings.extend(warnings);
+    let templates = template_table(&config.director, has_ipv6)?;
+    let slots = Slots::new(counts.clone(), templates.clone(), counters.clone());
+    let mut services = Services::new(slots, &config.director);
     topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
     let settings = Settings {
         connections: config.connections.clone().unwrap_or_default(),
+        nat: config.nat.clone().unwrap_or_default(),
         services: config.services.clone(),
     };
     services.check_room(&settings).map_err(AssemblyError::Refused)?;
     services.adopt(settings, 1, clock.seconds());
     let mut neighbours = Neighbours::default();
     neighbours.retain_wanted(services.wanted_neighbours(&topology), std::time::Duration::ZERO);
-    services.compile(&neighbours, clock.seconds());
+    services.compile(&topology, &neighbours, clock.seconds());
     let first = Arc::new(services.snapshot(&topology, &neighbours));
     let (publisher, mailboxes) = Publisher::new(first, workers);
     let host = HostQueues::new();
-    let tables = connection_tables(&worker_cpus, &config.director)?;
+    let tables = connection_tables(&worker_cpus, &config.director, has_ipv6)?;
     let platform = with_tables(platform, &tables, &templates, config.director.hugepages);
     let buckets = tables.iter().map(|table| table.buckets() as u64).sum();
     let readers = tables.iter().map(ConnectionTable::reader).collect();
@@ -124,6 +137,7 @@ where
         })
     });
     let workers = made.collect();
+    let host_frames = Box::new(HostEnd::new(host.clone(), started.pool.clone()));
     let control = Control::new(ControlParts {
         config,
         ports: started.ports,
@@ -136,16 +150,18 @@ where
         worker_cpus,
         services,
         neighbours,
+        host_interfaces,
+        has_ipv6,
         platform,
     });
-    Ok(Assembly { control, workers })
+    Ok(Assembly { control, workers, host_frames })
 }
 
 /// Shared by all workers, and so on the control thread's NUMA node.
-fn template_table(director: &DirectorConfig) -> Result<Arc<TemplateTable>, AssemblyError> {
+fn template_table(director: &DirectorConfig, has_ipv6: bool) -> Result<Arc<TemplateTable>, AssemblyError> {
     let capacity = director.template_capacity;
-    let limits =
-        TemplateLimits { capacity, destinations: director.real_server_capacity, keeps_call_ids: true };
+    let destinations = director.real_server_capacity;
+    let limits = TemplateLimits { capacity, destinations, keeps_call_ids: true, has_ipv6 };
     TemplateTable::new(&limits, pages(director))
         .map_err(|source| AssemblyError::TemplateTable { capacity, source })
 }
@@ -162,11 +178,12 @@ fn pages(director: &DirectorConfig) -> Pages {
 fn connection_tables(
     worker_cpus: &[usize],
     director: &DirectorConfig,
+    has_ipv6: bool,
 ) -> Result<Vec<ConnectionTable>, AssemblyError> {
     let capacity = director.connection_capacity_per_worker;
     let pages = pages(director);
     let table = |(worker, &cpu): (usize, &usize)| {
-        on_cpu(cpu, || ConnectionTable::new(capacity, pages))
+        on_cpu(cpu, || ConnectionTable::with_families(capacity, has_ipv6, pages))
             .map_err(|source| AssemblyError::ConnectionTable { worker, capacity, source })
     };
     worker_cpus.iter().enumerate().map(table).collect()

@@ -5,11 +5,12 @@
 //! wrong is tried first, the rest by halving.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
 
-use ctl::config::{Config, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::config::{
+    Config, DirectorConfig, Ipv6, NatConfig, RealServerConfig, RealServerId, ServiceConfig, ServiceId,
+};
 use ctl::protocol::{Apply, Batch, Command, ErrorCode, ErrorReply};
-use ctl::validate::{self, Problem};
+use ctl::validate::{self, Problem, Surroundings};
 
 use crate::draft::{Draft, Settings};
 use crate::fixed_sections;
@@ -19,12 +20,28 @@ use crate::utc;
 /// What changes are checked against and counted from.
 #[derive(Clone, Copy)]
 pub struct Circumstances<'a> {
-    /// `director` and `ports` that run.
+    /// `director`, `ports` and `routes` that run.
     pub fixed: &'a Config,
+    /// The tables have room for IPv6.
+    pub has_ipv6: bool,
     /// The wall clock, in seconds since 1970.
     pub unix_now: u64,
     /// What only this host can tell of valid settings.
     pub is_acceptable: &'a dyn Fn(&Settings) -> Result<(), ErrorReply>,
+}
+
+impl Circumstances<'_> {
+    /// Judges settings with the local addresses `nat`.
+    fn judge(
+        &self,
+        nat: &NatConfig,
+        problems: impl FnOnce(&Surroundings<'_>) -> Vec<Problem>,
+    ) -> Vec<Problem> {
+        let Config { director, ports, routes, .. } = self.fixed;
+        let ipv6 = if self.has_ipv6 { Ipv6::On } else { Ipv6::Off };
+        let director = DirectorConfig { ipv6, ..director.clone() };
+        problems(&Surroundings { director: &director, ports, routes, nat: Some(nat) })
+    }
 }
 
 /// The settings that `command` asks for where `running` run, checked; none where it is no change.
@@ -81,7 +98,7 @@ fn check_drain_to_come(place: &str, new: &RealServerConfig, unix_now: u64) -> Re
     let message = format!(
         "{place}.drain.until_unix_seconds: {until} ({}) has passed: real server {} would be removed at once",
         utc::text(until),
-        new.address
+        new.id()
     );
     let help = "leave the real server out, or its drain, or drain it with `true`, which has no deadline";
     Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help))
@@ -102,17 +119,17 @@ fn check_drains_to_come(
 
 /// What is wrong with what a command adds. Places are those of its arguments.
 fn problems_of_new(circumstances: &Circumstances<'_>, running: &Settings, command: &Command) -> Vec<Problem> {
-    let Config { director, ports, .. } = circumstances.fixed;
     let services = &running.services;
-    match command {
-        Command::AddVip(new) => validate::validate_new_service(director, ports, services, new),
-        Command::AddMember(new) => validate::validate_new_member(director, ports, services, new),
+    circumstances.judge(&running.nat, |surroundings| match command {
+        Command::AddVip(new) => validate::validate_new_service(surroundings, services, new),
+        Command::AddMember(new) => validate::validate_new_member(surroundings, services, new),
         Command::AddRs(new) => {
-            let (service, real_server) = (new.service, &new.real_server);
-            validate::validate_new_real_server(director, ports, services, service, real_server)
+            validate::validate_new_real_server(surroundings, services, new.service, &new.real_server)
         }
+        Command::AddLip(new) => validate::validate_new_local_address(surroundings, services, new.address),
+        Command::DelLip(one) => validate::validate_removed_local_address(surroundings, services, one.address),
         _ => Vec::new(),
-    }
+    })
 }
 
 /// What is wrong with what a command leaves. What only takes away, and a weight or drain, cannot break a rule.
@@ -122,28 +139,28 @@ fn problems_of_changed(
     candidate: &Settings,
     command: &Command,
 ) -> Vec<Problem> {
-    let Config { director, ports, .. } = circumstances.fixed;
-    match command {
+    circumstances.judge(&candidate.nat, |surroundings| match command {
         Command::SetVip(set) => {
             let changed = find(candidate, set.service);
             changed.map_or(Vec::new(), |changed| {
-                validate::validate_changed_service(director, &running.services, changed)
+                validate::validate_changed_service(surroundings, &running.services, changed)
             })
         }
         Command::SetRs(set) => {
-            let services = find(candidate, set.service).into_iter();
-            let mut real_servers = services.flat_map(|service| &service.real_servers);
-            let changed = real_servers.find(|real_server| real_server.address == set.address);
-            let mut problems = changed.map_or(Vec::new(), validate::validate_changed_real_server);
+            let service = find(candidate, set.service);
+            let changed = service.and_then(|service| Some((service, service.real_server(set.real_server)?)));
+            let mut problems = changed.map_or(Vec::new(), |(service, changed)| {
+                validate::validate_changed_real_server(surroundings, service, changed)
+            });
             // Whose MAC that is depends on all others.
             if set.mac.is_some() {
-                problems.extend(validate::validate_services(director, ports, &candidate.services));
+                problems.extend(validate::validate_services(surroundings, &candidate.services));
             }
             problems
         }
         Command::SetOptions(_) => validate::validate_connections("", &candidate.connections),
         _ => Vec::new(),
-    }
+    })
 }
 
 fn find(settings: &Settings, id: ServiceId) -> Option<&ServiceConfig> {
@@ -161,7 +178,7 @@ struct Invalid {
 #[derive(Clone, Copy)]
 struct Suspect {
     service: ServiceId,
-    real_server: Option<Ipv4Addr>,
+    real_server: Option<RealServerId>,
 }
 
 impl Suspect {
@@ -173,17 +190,17 @@ impl Suspect {
         };
         let service = candidate.services.get(index_behind("services[")?)?;
         let real_server = index_behind(".real_servers[").and_then(|index| service.real_servers.get(index));
-        Some(Suspect { service: service.id, real_server: real_server.map(|one| one.address) })
+        Some(Suspect { service: service.id, real_server: real_server.map(RealServerConfig::id) })
     }
 
     fn is_of(&self, command: &Command) -> bool {
-        let is_mine = |address| self.real_server.is_none_or(|mine| mine == address);
+        let is_mine = |id: RealServerId| self.real_server.is_none_or(|mine| mine == id.within(self.service));
         match command {
             Command::AddVip(service) => service.id == self.service,
             Command::SetVip(set) => set.service == self.service,
             Command::AddMember(one) => ServiceId::Group(one.group) == self.service,
-            Command::AddRs(add) => add.service == self.service && is_mine(add.real_server.address),
-            Command::SetRs(set) => set.service == self.service && is_mine(set.address),
+            Command::AddRs(add) => add.service == self.service && is_mine(add.real_server.id()),
+            Command::SetRs(set) => set.service == self.service && is_mine(set.real_server),
             _ => false,
         }
     }
@@ -191,9 +208,13 @@ impl Suspect {
 
 /// Checks the whole. Places are those of the configuration.
 fn check_all(circumstances: &Circumstances<'_>, candidate: &Settings) -> Result<(), Invalid> {
-    let Config { director, ports, .. } = circumstances.fixed;
     let mut problems = validate::validate_connections("connections.", &candidate.connections);
-    problems.extend(validate::validate_services(director, ports, &candidate.services));
+    let (services, nat) = (&candidate.services, &candidate.nat);
+    problems.extend(circumstances.judge(nat, |surroundings| {
+        let mut problems = validate::validate_nat("nat.", surroundings, services, nat);
+        problems.extend(validate::validate_services(surroundings, services));
+        problems
+    }));
     let suspect = problems.first().and_then(|problem| Suspect::of(problem, candidate));
     check(problems).map_err(|error| Invalid { error, suspect })?;
     (circumstances.is_acceptable)(candidate).map_err(|error| Invalid { error, suspect: None })
@@ -211,6 +232,7 @@ fn applied(
     fixed_sections::check(circumstances.fixed, &apply.config)?;
     let candidate = Settings {
         connections: apply.config.connections.clone().unwrap_or_else(|| running.connections.clone()),
+        nat: apply.config.nat.clone().unwrap_or_else(|| running.nat.clone()),
         services: apply.config.services.clone(),
     };
     check_all(circumstances, &candidate).map_err(|invalid| invalid.error)?;
@@ -218,14 +240,14 @@ fn applied(
     let drained = |services: &[ServiceConfig]| -> HashSet<(Owner, u64)> {
         let drains = services.iter().flat_map(|service| {
             let real_servers = service.real_servers.iter();
-            real_servers.map(|one| (Owner { service: service.id, address: one.address }, one.drain))
+            real_servers.map(|one| (Owner { service: service.id, real_server: one.id() }, one.drain))
         });
         drains.filter_map(|(owner, drain)| Some((owner, drain?.until_unix_seconds?))).collect()
     };
     let running = drained(&running.services);
     for (index, service) in candidate.services.iter().enumerate() {
         let is_new = |one: &RealServerConfig| {
-            let owner = Owner { service: service.id, address: one.address };
+            let owner = Owner { service: service.id, real_server: one.id() };
             let until = one.drain.and_then(|drain| drain.until_unix_seconds);
             until.is_some_and(|until| !running.contains(&(owner, until)))
         };

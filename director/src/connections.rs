@@ -6,17 +6,17 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl::config::{GroupName, Protocol, ServiceConfig, ServiceId};
+use ctl::config::{Forwarding, GroupName, Protocol, ServiceConfig, ServiceId};
 use ctl::protocol::{
     CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, CONNECTION_STATES, ConnectionOrder, ConnectionView,
     Connections, ConnectionsQuery, EntryKind, ErrorCode, ErrorReply,
 };
 use dataplane::clock::{Clock, TICKS_PER_SECOND, Ticks};
-use dataplane::connection::{Connection, ConnectionState, TableReader};
+use dataplane::connection::{ConnectionState, Record, TableReader};
 use dataplane::persistence::reader::CallIdText;
 use dataplane::persistence::{Template, TemplateScope, TemplateTable};
 use dataplane::snapshot;
@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use crate::control::{Control, SharedControl};
 use crate::draft::no_service;
 use crate::selection::Selection;
+use crate::services::client_mask;
 use crate::slots::Owner;
 
 /// Listings that run at once.
@@ -102,6 +103,9 @@ struct Listing {
     clock: Clock,
     filter: Filter,
     owners: Vec<Option<Owner>>,
+    forwardings: Vec<Forwarding>,
+    /// Places of the slots in the order of their real servers.
+    ranks: Vec<u32>,
     /// The fwmarks of the groups that have one.
     marks: HashMap<GroupName, u32>,
     sort: ConnectionOrder,
@@ -115,10 +119,10 @@ struct Filter {
     kind: EntryKind,
     /// By slot; none: all.
     slots: Option<Vec<bool>>,
-    client: Option<ipnet::Ipv4Net>,
+    client: Option<ipnet::IpNet>,
     /// Under which mask the template of a slot knows its clients; empty where nobody asks for clients.
-    masks: Vec<u32>,
-    vip: Option<Ipv4Addr>,
+    masks: Vec<u128>,
+    vip: Option<IpAddr>,
     state: Option<String>,
     /// By number of the state.
     states: [bool; 256],
@@ -129,10 +133,10 @@ struct Filter {
 struct Row {
     /// What the listing is sorted by.
     order: u64,
-    client: Ipv4Addr,
+    client: IpAddr,
     client_port: u16,
     virtual_port: u16,
-    vip: Ipv4Addr,
+    vip: IpAddr,
     /// None of a group.
     protocol: Option<Protocol>,
     worker: Option<u16>,
@@ -140,6 +144,15 @@ struct Row {
     expires_ticks: u32,
     state: &'static str,
     template: Option<Box<TemplateFacts>>,
+    translation: Option<Box<Translation>>,
+}
+
+/// What only translated connections have.
+#[derive(Clone, Copy, Debug)]
+struct Translation {
+    real_server: SocketAddr,
+    /// Full NAT's.
+    local: Option<SocketAddr>,
 }
 
 /// What only templates have.
@@ -157,6 +170,8 @@ impl Listing {
         }
         let owners = services.slots().owners();
         Ok(Listing {
+            forwardings: services.slots().forwardings(),
+            ranks: ranks(&owners),
             tables: control.tables.clone(),
             clock: control.clock.clone(),
             filter: Filter::new(query, &owners, services.configured()),
@@ -171,8 +186,9 @@ impl Listing {
 
     fn run(self) -> Connections {
         let descending = self.descending;
+        let by_service = self.sort == ConnectionOrder::Service;
         let compare = move |a: &Row, b: &Row| {
-            let ordering = compare(a, b);
+            let ordering = compare(a, b, by_service);
             if descending { ordering.reverse() } else { ordering }
         };
         let mut selection = Selection::new(self.offset + self.limit, compare);
@@ -197,9 +213,9 @@ impl Listing {
         let mut from = 0;
         while from < table.used_bound() {
             let now = self.clock.now();
-            for connection in table.read(from, ENTRIES_AT_ONCE) {
-                if self.filter.admits(&connection, now) {
-                    see(self.row(worker, &connection, now));
+            for record in table.read(from, ENTRIES_AT_ONCE) {
+                if self.filter.admits(&record, now) {
+                    see(self.row(worker, &record, now));
                 }
             }
             from += ENTRIES_AT_ONCE;
@@ -207,12 +223,22 @@ impl Listing {
         }
     }
 
-    fn row(&self, worker: u16, connection: &Connection, now: Ticks) -> Row {
-        let (key, service) = (&connection.key, connection.key.service());
+    fn row(&self, worker: u16, record: &Record, now: Ticks) -> Row {
+        let (connection, tuple) = (&record.connection, record.tuple());
+        let service = tuple.service;
+        // A reply goes from the real server to the client, or to what stands for it.
+        let translation = record.reply.map(|reply| {
+            let (seen, client) = (
+                SocketAddr::new(reply.service.address, reply.service.port),
+                SocketAddr::new(tuple.client, tuple.client_port),
+            );
+            let real_server = SocketAddr::new(reply.client, reply.client_port);
+            Box::new(Translation { real_server, local: (seen != client).then_some(seen) })
+        });
         let row = Row {
             order: 0,
-            client: key.client_address(),
-            client_port: key.client_port(),
+            client: tuple.client,
+            client_port: tuple.client_port,
             virtual_port: service.port,
             vip: service.address,
             protocol: protocol(service.protocol),
@@ -221,9 +247,9 @@ impl Listing {
             expires_ticks: connection.expires.since(now),
             state: connection.state.name(),
             template: None,
+            translation,
         };
-        let service_order = service_order(row.protocol, service.address.to_bits(), service.port);
-        self.ordered(row, service_order)
+        self.ordered(row, 0)
     }
 
     fn read_templates(&self, see: &mut impl FnMut(Row)) {
@@ -248,12 +274,10 @@ impl Listing {
             _ => None,
         };
         let engine_data = call_id.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
-        let (vip, number, virtual_port, protocol) = match template.key.scope() {
-            TemplateScope::Service(key) => {
-                (key.address, key.address.to_bits(), key.port, protocol(key.protocol))
-            }
+        let (vip, group_number, virtual_port, protocol) = match template.key.scope() {
+            TemplateScope::Service(key) => (key.address, 0, key.port, protocol(key.protocol)),
             // As IPVS lists them: the mark in the VIP's place. The number keeps groups without one apart.
-            TemplateScope::Group(number) => (self.mark_of(group), number, 0, None),
+            TemplateScope::Group(number) => (self.mark_of(group, template.key.is_ipv6()), number, 0, None),
         };
         let row = Row {
             order: 0,
@@ -268,17 +292,22 @@ impl Listing {
             expires_ticks: if template.expires.is_past(now) { 0 } else { template.expires.since(now) },
             state: state_of(template),
             template: Some(Box::new(TemplateFacts { group, engine_data })),
+            translation: None,
         };
-        self.ordered(row, service_order(protocol, number, virtual_port))
+        self.ordered(row, group_number)
     }
 
-    /// The group's mark as an address; 0.0.0.0 where it has none.
-    fn mark_of(&self, group: Option<GroupName>) -> Ipv4Addr {
-        let mark = group.and_then(|name| self.marks.get(&name).copied());
-        Ipv4Addr::from_bits(mark.unwrap_or_default())
+    /// The group's mark as an address, in its first four bytes; all zeros where it has none.
+    fn mark_of(&self, group: Option<GroupName>, is_ipv6: bool) -> IpAddr {
+        let mark = group.and_then(|name| self.marks.get(&name).copied()).unwrap_or_default();
+        match is_ipv6 {
+            false => Ipv4Addr::from_bits(mark).into(),
+            true => Ipv6Addr::from_bits(u128::from(mark) << 96).into(),
+        }
     }
 
     fn view(&self, row: Row) -> ConnectionView {
+        let (real_server, forwarding) = (self.real_server(&row), self.forwarding(&row));
         let is_template = row.template.is_some();
         let facts = row.template.map_or(TemplateFacts { group: None, engine_data: None }, |facts| *facts);
         ConnectionView {
@@ -292,22 +321,44 @@ impl Listing {
             client_port: row.client_port,
             virtual_address: row.vip,
             virtual_port: row.virtual_port,
-            real_server: self.real_server(row.slot),
+            real_server: real_server.ip(),
+            real_server_port: real_server.port(),
+            forwarding,
+            local: row.translation.and_then(|translation| translation.local),
             worker: row.worker.map(u32::from),
         }
     }
 
-    /// A slot that never led anywhere is in no table.
-    fn real_server(&self, slot: u32) -> Ipv4Addr {
-        let owner = self.owners.get(slot as usize).copied().flatten();
-        owner.map_or(Ipv4Addr::UNSPECIFIED, |owner| owner.address)
+    /// Where its packets go. A slot that never led anywhere is in no table.
+    fn real_server(&self, row: &Row) -> SocketAddr {
+        let owner = self.owners.get(row.slot as usize).copied().flatten();
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], row.virtual_port));
+        let configured = owner.map_or(nowhere, |Owner { real_server, .. }| {
+            SocketAddr::new(real_server.address, real_server.port.unwrap_or(row.virtual_port))
+        });
+        row.translation.as_ref().map_or(configured, |translation| translation.real_server)
     }
 
-    fn ordered(&self, row: Row, service_order: u64) -> Row {
+    /// A connection goes on as it began, whatever its real server has been set to since.
+    fn forwarding(&self, row: &Row) -> Forwarding {
+        match &row.translation {
+            Some(translation) if translation.local.is_some() => Forwarding::FullNat,
+            Some(_) => Forwarding::Nat,
+            None => self.forwardings.get(row.slot as usize).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Groups come first, by their numbers.
+    fn ordered(&self, row: Row, group_number: u32) -> Row {
         let order = match self.sort {
             ConnectionOrder::Client => 0,
-            ConnectionOrder::Service => service_order,
-            ConnectionOrder::RealServer => u64::from(self.real_server(row.slot).to_bits()),
+            ConnectionOrder::Service => match row.protocol {
+                None => u64::from(group_number),
+                Some(protocol) => (1 + protocol as u64) << 32,
+            },
+            ConnectionOrder::RealServer => {
+                u64::from(self.ranks.get(row.slot as usize).copied().unwrap_or_default())
+            }
             ConnectionOrder::State => first_bytes(row.state),
             ConnectionOrder::Expires => u64::from(row.expires_ticks),
         };
@@ -323,10 +374,13 @@ fn marks(services: &[ServiceConfig]) -> HashMap<GroupName, u32> {
     services.iter().filter_map(mark).collect()
 }
 
-/// Groups come first; `number` is the VIP or the group's number.
-fn service_order(protocol: Option<Protocol>, number: u32, virtual_port: u16) -> u64 {
-    let protocol = protocol.map_or(0, |protocol| 1 + protocol as u64);
-    protocol << 48 | u64::from(number) << 16 | u64::from(virtual_port)
+/// The place of each slot among all, by its real server's address and port; those of one real server share it.
+fn ranks(owners: &[Option<Owner>]) -> Vec<u32> {
+    let mut known: Vec<_> = owners.iter().flatten().map(|owner| owner.real_server).collect();
+    known.sort_unstable();
+    known.dedup();
+    let rank = |owner: &Owner| known.binary_search(&owner.real_server).map_or(0, |place| place as u32 + 1);
+    owners.iter().map(|owner| owner.as_ref().map_or(0, rank)).collect()
 }
 
 /// Names of states differ within their first eight letters, or sort by them well enough.
@@ -337,10 +391,11 @@ fn first_bytes(name: &str) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-fn compare(a: &Row, b: &Row) -> Ordering {
+fn compare(a: &Row, b: &Row, by_service: bool) -> Ordering {
     let key = |row: &Row| {
         (
             row.order,
+            by_service.then_some((row.vip, row.virtual_port)),
             row.client,
             row.client_port,
             row.vip,
@@ -367,18 +422,31 @@ fn protocol(protocol: snapshot::Protocol) -> Option<Protocol> {
 }
 
 /// The mask of persistence of the service that has each slot.
-fn masks(owners: &[Option<Owner>], services: &[ServiceConfig]) -> Vec<u32> {
-    let persistent = services.iter().filter_map(|service| Some((service.id, service.persistence?.netmask)));
-    let by_service: HashMap<ServiceId, u32> = persistent.map(|(id, mask)| (id, mask.to_bits())).collect();
+fn masks(owners: &[Option<Owner>], services: &[ServiceConfig]) -> Vec<u128> {
+    let persistent = services.iter().filter_map(|service| {
+        Some((service.id, client_mask(service.persistence?.netmask, service.family())))
+    });
+    let by_service: HashMap<ServiceId, u128> = persistent.collect();
     let mask = |owner: &Owner| by_service.get(&owner.service).copied();
-    owners.iter().map(|owner| owner.as_ref().and_then(mask).unwrap_or(u32::MAX)).collect()
+    owners.iter().map(|owner| owner.as_ref().and_then(mask).unwrap_or(u128::MAX)).collect()
+}
+
+/// An IPv4 address in the low bits.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
 }
 
 impl Filter {
     fn new(query: &ConnectionsQuery, owners: &[Option<Owner>], services: &[ServiceConfig]) -> Self {
         let is_wanted = |owner: &Owner| {
             query.service.is_none_or(|id| id == owner.service)
-                && query.real_server.is_none_or(|address| address == owner.address)
+                && query.real_server.is_none_or(|wanted| {
+                    wanted.address == owner.real_server.address
+                        && (wanted.port.is_none() || wanted.within(owner.service) == owner.real_server)
+                })
         };
         let slots = || owners.iter().map(|owner| owner.as_ref().is_some_and(is_wanted)).collect();
         let mut states = [query.state.is_none(); 256];
@@ -397,13 +465,14 @@ impl Filter {
         }
     }
 
-    fn admits(&self, connection: &Connection, now: Ticks) -> bool {
+    fn admits(&self, record: &Record, now: Ticks) -> bool {
+        let connection = &record.connection;
         // Over, and not swept yet.
         !connection.expires.is_past(now)
             && self.states[connection.state as usize]
             && self.admits_slot(connection.destination)
-            && self.client.is_none_or(|network| network.contains(&connection.key.client_address()))
-            && self.vip.is_none_or(|vip| vip == connection.key.service().address)
+            && self.client.is_none_or(|network| network.contains(&record.tuple().client))
+            && self.vip.is_none_or(|vip| vip == record.tuple().service.address)
     }
 
     fn admits_template(&self, template: &Template, now: Ticks) -> bool {
@@ -412,10 +481,11 @@ impl Filter {
             TemplateScope::Group(_) => false,
         };
         // One of a whole network is of each client in it.
-        let mask = self.masks.get(template.destination as usize).copied().unwrap_or(u32::MAX);
-        let is_of_network = |network: ipnet::Ipv4Net| {
-            let difference = network.addr().to_bits() ^ template.key.client_network().to_bits();
-            difference & network.netmask().to_bits() & mask == 0
+        let mask = self.masks.get(template.destination as usize).copied().unwrap_or(u128::MAX);
+        let is_of_network = |network: ipnet::IpNet| {
+            let client = template.key.client_network();
+            let difference = bits(network.addr()) ^ bits(client);
+            network.addr().is_ipv4() == client.is_ipv4() && difference & bits(network.netmask()) & mask == 0
         };
         (template.controlled > 0 || !template.expires.is_past(now))
             && self.state.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(state_of(template)))

@@ -1,5 +1,5 @@
 //! The owner of all state of the control thread: makes changes, publishes snapshots, and looks every millisecond at what
-//! the workers punted, whom to ask by ARP, which drains are over and which slots are free again.
+//! the workers punted, whom to ask for a MAC address, which drains are over and which slots are free again.
 //!
 //! Control thread only, shared by its tasks through a `RefCell` that is never borrowed across an await. Commands are
 //! executed one after the other; only the wait for the workers overlaps, and a later generation implies the earlier.
@@ -11,26 +11,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ctl::config::{Config, ServiceConfig};
-use ctl::mac::MacAddress;
 use ctl::protocol::{Changed, Command, ErrorReply, Filter, OneRealServer};
 use ctl::request::VERBS;
 use dataplane::clock::Clock;
 use dataplane::counters::WorkerCounters;
-use dataplane::host::HostPath;
+use dataplane::host::{HostFrames, HostPath};
 use dataplane::mailbox::Publisher;
-use dataplane::packet::arp::ArpPacket;
-use dataplane::packet::icmp;
-use dataplane::port::{PortId, PortStatus};
+use dataplane::port::PortStatus;
 use dataplane::snapshot::Snapshot;
-use dataplane::verdict::PuntQueue;
 
-use crate::arp::{self, ArpResponder};
 use crate::changes::{self, Circumstances};
 use crate::connections::Tables;
 use crate::describe::describe;
 use crate::draft::{Draft, Settings};
 use crate::drain::{Drains, Ended, Moment};
-use crate::neighbours::{Heard, Neighbours};
+use crate::host_interface::{HostInterfaces, HostThread};
+use crate::neighbourhood::Neighbourhood;
+use crate::neighbours::Neighbours;
 use crate::rate::RateLimit;
 use crate::rates::Rates;
 use crate::services::Services;
@@ -39,12 +36,6 @@ use crate::utc;
 
 /// How often [`Control::tick`] is to be called.
 pub const TICK: Duration = Duration::from_millis(1);
-/// ARP packets taken from the workers in one tick: their queue holds 1024, and one costs about a microsecond.
-const ARP_PER_TICK: usize = 512;
-/// Pings answered in one tick, 64,000 a second: a flood must leave room for ARP in worker 0's queue.
-const ECHOES_PER_TICK: usize = 64;
-/// VIPs announced in one tick, so that thousands do not fill worker 0's queue.
-const ANNOUNCED_PER_TICK: usize = 32;
 /// Snapshots for neighbours alone are at least so far apart, and take at most a quarter of the control thread's time: an
 /// RS whose MAC flaps, or thousands that answer one after the other, must not keep it busy. One of 16,000 RSs takes 4 ms.
 const NEIGHBOUR_SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
@@ -67,11 +58,13 @@ pub struct Platform {
     pub memory: String,
     /// What is wrong with that.
     pub memory_warnings: Vec<String>,
+    /// What else is not as it should be.
+    pub warnings: Vec<String>,
 }
 
 /// What [`Control`] is made of.
 pub struct ControlParts {
-    /// `director` and `ports` that run; the rest is what `services` was made with.
+    /// `director`, `ports` and `routes` that run; the rest is what `services` was made with.
     pub config: Config,
     /// The ports, started.
     pub ports: Vec<Box<dyn PortStatus>>,
@@ -93,6 +86,10 @@ pub struct ControlParts {
     pub services: Services,
     /// The neighbours of the first snapshot.
     pub neighbours: Neighbours,
+    /// Devices through which the host has its part of the traffic.
+    pub host_interfaces: HostInterfaces,
+    /// The tables have room for IPv6.
+    pub has_ipv6: bool,
     /// What it runs on.
     pub platform: Platform,
 }
@@ -102,13 +99,12 @@ pub struct Control {
     pub(crate) config: Config,
     pub(crate) ports: Vec<Box<dyn PortStatus>>,
     pub(crate) topology: Topology,
-    host: Box<dyn HostPath>,
     pub(crate) publisher: Publisher<Snapshot>,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) worker_cpus: Vec<usize>,
     pub(crate) services: Services,
-    pub(crate) neighbours: Neighbours,
-    pub(crate) responder: ArpResponder,
+    pub(crate) neighbourhood: Neighbourhood,
+    pub(crate) has_ipv6: bool,
     pub(crate) platform: Platform,
     /// Requests since start, by verb and outcome.
     pub(crate) requests: BTreeMap<(&'static str, &'static str), u64>,
@@ -120,13 +116,15 @@ pub struct Control {
     pub(crate) clock: Clock,
     pub(crate) rates: Rates,
     pub(crate) drains: Drains,
-    punted: Vec<u8>,
-    /// The snapshot lags behind the neighbours.
-    neighbours_changed: bool,
     /// When the next snapshot for neighbours alone may be made.
     neighbours_pause_ends: Duration,
     collected: Duration,
     log_limit: RateLimit,
+}
+
+/// For what others can provoke: ten lines at once, one a second.
+pub(crate) fn log_limit() -> RateLimit {
+    RateLimit::new(1, 10)
 }
 
 /// A change that was published, or that there was nothing to publish for.
@@ -143,16 +141,15 @@ impl Control {
     pub fn new(parts: ControlParts) -> Self {
         let rates = Rates::new(parts.services.slots().capacity());
         let mut control = Control {
-            config: Config { connections: None, services: Vec::new(), ..parts.config },
+            config: Config { connections: None, nat: None, services: Vec::new(), ..parts.config },
             ports: parts.ports,
             topology: parts.topology,
-            host: parts.host,
             publisher: parts.publisher,
             counters: parts.counters,
             worker_cpus: parts.worker_cpus,
             services: parts.services,
-            neighbours: parts.neighbours,
-            responder: ArpResponder::default(),
+            neighbourhood: Neighbourhood::new(parts.neighbours, parts.host, parts.host_interfaces),
+            has_ipv6: parts.has_ipv6,
             platform: parts.platform,
             requests: VERBS.iter().map(|verb| ((*verb, "ok"), 0)).collect(),
             clients: 0,
@@ -162,16 +159,19 @@ impl Control {
             clock: parts.clock,
             rates,
             drains: Drains::default(),
-            punted: Vec::new(),
-            neighbours_changed: false,
             neighbours_pause_ends: Duration::ZERO,
             collected: Duration::ZERO,
-            log_limit: RateLimit::new(1, 10),
+            log_limit: log_limit(),
         };
-        control.announce_new_vips(Duration::ZERO);
+        control.follow_addresses(Duration::ZERO);
         let moment = Moment { now: Duration::ZERO, unix_now: utc::now() };
         control.drains.follow(control.services.configured(), control.publisher.generation(), moment);
         control
+    }
+
+    /// Starts the thread of the host interfaces, where there are any.
+    pub fn start_host_thread(&self, frames: Box<dyn HostFrames>) -> std::io::Result<Option<HostThread>> {
+        HostThread::start(self.neighbourhood.host_interfaces(), &self.topology, frames)
     }
 
     /// As the tasks of the control thread share it.
@@ -196,8 +196,8 @@ impl Control {
 
     /// The configuration that runs.
     pub fn running_config(&self) -> Config {
-        let Settings { connections, services } = self.services.settings().clone();
-        Config { connections: Some(connections), services, ..self.config.clone() }
+        let Settings { connections, nat, services } = self.services.settings().clone();
+        Config { connections: Some(connections), nat: Some(nat), services, ..self.config.clone() }
     }
 
     /// Publishes what a command changes, all or nothing; none where it is no change.
@@ -207,8 +207,12 @@ impl Control {
             self.topology.check_macs(&candidate.services)?;
             self.services.check_room(candidate)
         };
-        let circumstances =
-            Circumstances { fixed: &self.config, unix_now: utc::now(), is_acceptable: &is_acceptable };
+        let circumstances = Circumstances {
+            fixed: &self.config,
+            has_ipv6: self.has_ipv6,
+            unix_now: utc::now(),
+            is_acceptable: &is_acceptable,
+        };
         let running = self.services.settings();
         let Some(candidate) = changes::candidate(&circumstances, running, command)? else { return Ok(None) };
         let mut changes = describe(running, &candidate);
@@ -249,12 +253,10 @@ impl Control {
         let generation = self.publisher.generation() + 1;
         self.drains.follow(&candidate.services, generation, Moment { now, unix_now: utc::now() });
         self.services.adopt(candidate, generation, self.clock.seconds());
-        let wanted = self.services.wanted_neighbours(&self.topology);
-        self.neighbours.retain_wanted(wanted, now);
-        self.announce_new_vips(now);
+        self.follow_addresses(now);
         self.publish(now);
         // A new RS is asked for at once.
-        self.send_arp(now);
+        self.neighbourhood.send_due(&self.topology, now);
     }
 
     /// Removes real servers that are drained.
@@ -265,13 +267,14 @@ impl Control {
         }
         let mut draft = Draft::new(self.services.settings());
         for (number, Ended { owner, reason }) in ended.iter().enumerate() {
-            let remove = Command::DelRs(OneRealServer { service: owner.service, address: owner.address });
+            let remove =
+                Command::DelRs(OneRealServer { service: owner.service, real_server: owner.real_server });
             // It is configured: `ended` found its slot.
             let _ = draft.edit(&remove, 0);
             if number < ENDED_DRAINS_LOGGED {
                 tracing::info!(
                     "removed drained real server {} from {}: {reason}",
-                    owner.address,
+                    owner.real_server,
                     owner.service
                 );
             }
@@ -282,17 +285,21 @@ impl Control {
         self.adopt(draft.finish());
     }
 
-    fn announce_new_vips(&mut self, now: Duration) {
+    /// Neighbours are asked for, and new addresses announced.
+    fn follow_addresses(&mut self, now: Duration) {
         let addresses = self.services.configured().iter().flat_map(ServiceConfig::addresses);
         let vips = addresses.map(|address| address.address).collect();
-        self.responder.set_vips(vips, now);
+        let local = self.services.nat().local_addresses.iter().copied().collect();
+        let wanted = self.services.wanted_neighbours(&self.topology);
+        self.neighbourhood.follow(wanted, vips, local, now);
     }
 
     fn publish(&mut self, now: Duration) {
-        self.services.compile(&self.neighbours, self.clock.seconds());
-        let snapshot = self.services.snapshot(&self.topology, &self.neighbours);
+        let neighbours = &self.neighbourhood.neighbours;
+        self.services.compile(&self.topology, neighbours, self.clock.seconds());
+        let snapshot = self.services.snapshot(&self.topology, neighbours);
         self.publisher.publish(Arc::new(snapshot));
-        self.neighbours_changed = false;
+        self.neighbourhood.snapshot_made();
         let cost = self.now().saturating_sub(now);
         self.neighbours_pause_ends = now + NEIGHBOUR_SNAPSHOT_PAUSE.max(cost * NEIGHBOUR_SNAPSHOT_SHARE);
     }
@@ -300,9 +307,9 @@ impl Control {
     /// What is to be done every millisecond.
     pub fn tick(&mut self) {
         let now = self.now();
-        self.take_punted(now);
-        self.send_arp(now);
-        if self.neighbours_changed && now >= self.neighbours_pause_ends {
+        self.neighbourhood.take_punted(&self.topology, now);
+        self.neighbourhood.send_due(&self.topology, now);
+        if self.neighbourhood.has_changed() && now >= self.neighbours_pause_ends {
             self.publish(now);
         }
         if now.saturating_sub(self.collected) >= COLLECT_PAUSE {
@@ -314,98 +321,6 @@ impl Control {
             }
         }
         self.rates.tick(self.services.slots(), now);
-    }
-
-    fn take_punted(&mut self, now: Duration) {
-        let mut frame = std::mem::take(&mut self.punted);
-        for _ in 0..ARP_PER_TICK {
-            let Some(port) = self.host.next_punted(PuntQueue::Arp, &mut frame) else { break };
-            if let Some(packet) = ArpPacket::parse(&frame) {
-                self.take_arp(port, &packet, now);
-            }
-        }
-        for _ in 0..ECHOES_PER_TICK {
-            let Some(port) = self.host.next_punted(PuntQueue::Echo, &mut frame) else { break };
-            self.take_ping(port, &frame);
-        }
-        self.punted = frame;
-    }
-
-    fn take_arp(&mut self, port: PortId, packet: &ArpPacket, now: Duration) {
-        self.responder.counters.punted_arp += 1;
-        let reaction = self.responder.react(&self.topology, port, packet, now);
-        if let Some(reply) = reaction.reply {
-            let is_sent = self.send(port, &reply);
-            self.responder.counters.replies_sent += u64::from(is_sent);
-        }
-        if let Some(conflict) = reaction.new_conflict
-            && self.log_limit.take(now)
-        {
-            tracing::warn!(
-                "{} claims {} on port {}: another host has an address of the director",
-                conflict.mac,
-                conflict.address,
-                self.topology.name(port)
-            );
-        }
-        if !self.topology.is_own_mac(packet.sender_mac) {
-            self.hear(port, packet, now);
-        }
-    }
-
-    fn hear(&mut self, port: PortId, packet: &ArpPacket, now: Duration) {
-        let address = packet.sender_address;
-        match self.neighbours.hear(port, address, packet.sender_mac, now) {
-            Heard::Ignored | Heard::Confirmed { recovered: false } => {}
-            Heard::Confirmed { recovered: true } => self.neighbours_changed = true,
-            Heard::Moved { from } => {
-                self.neighbours_changed = true;
-                self.responder.counters.mac_changes += 1;
-                if self.log_limit.take(now) {
-                    let (from, to) = (MacAddress(from), MacAddress(packet.sender_mac));
-                    tracing::info!("real server {address} moved from MAC {from} to {to}");
-                }
-            }
-        }
-    }
-
-    fn take_ping(&mut self, port: PortId, frame: &[u8]) {
-        self.responder.counters.punted_icmp += 1;
-        let reply =
-            self.topology.ports.get(port.index()).and_then(|facts| icmp::echo_reply(frame, facts.mac));
-        if let Some(reply) = reply {
-            let is_sent = self.send(port, &reply);
-            self.responder.counters.echo_replies_sent += u64::from(is_sent);
-        }
-    }
-
-    fn send(&mut self, port: PortId, frame: &[u8]) -> bool {
-        let is_sent = self.host.send(port, frame).is_ok();
-        self.responder.counters.not_sent += u64::from(!is_sent);
-        is_sent
-    }
-
-    fn send_arp(&mut self, now: Duration) {
-        let Control { neighbours, responder, topology, host, .. } = self;
-        let (mut requests, mut announcements, mut not_sent) = (0, 0, 0);
-        let mut send = |port: PortId, frame: &[u8], sent: &mut u64| {
-            let is_sent = host.send(port, frame).is_ok();
-            *if is_sent { sent } else { &mut not_sent } += 1;
-            is_sent
-        };
-        let has_failure = neighbours.poll(now, |request| {
-            let Some(facts) = topology.ports.get(request.route.port.index()) else { return };
-            let frame = arp::request(request.target, request.route.dip, facts.mac, request.unicast);
-            send(facts.id, &frame, &mut requests);
-        });
-        responder.poll_announcements(topology, now, ANNOUNCED_PER_TICK, |facts, frame| {
-            send(facts.id, &frame, &mut announcements)
-        });
-        self.neighbours_changed |= has_failure;
-        let counters = &mut self.responder.counters;
-        counters.requests_sent += requests;
-        counters.announcements_sent += announcements;
-        counters.not_sent += not_sent;
     }
 
     /// Something that others can provoke may be logged: ten at once, one a second.

@@ -4,11 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::net::Ipv4Addr;
 
 use ctl::config::{
-    ConnectionsConfig, Drain, Persistence, PersistenceEngine, RealServerConfig, ServiceConfig, ServiceId,
-    Timeouts, VirtualAddress,
+    ClientAddress, ConnectionsConfig, Drain, Family, Forwarding, NatConfig, Netmask, Persistence,
+    PersistenceEngine, RealServerConfig, RealServerId, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
 };
 use ctl::protocol::MacSource;
 use scheduler::SchedulerFlags;
@@ -21,6 +20,7 @@ pub fn describe(old: &Settings, new: &Settings) -> Vec<String> {
     let (old_by_id, new_by_id) = (by_id(old), by_id(new));
     let mut lines = Vec::new();
     connections(&old.connections, &new.connections, &mut lines);
+    local_addresses(&old.nat, &new.nat, &mut lines);
     for gone in old.services.iter().filter(|service| !new_by_id.contains_key(&service.id)) {
         let title = title(gone.id);
         lines.push(match gone.real_servers.len() {
@@ -42,8 +42,8 @@ fn by_id(settings: &Settings) -> HashMap<ServiceId, &ServiceConfig> {
     settings.services.iter().map(|service| (service.id, service)).collect()
 }
 
-fn by_address(service: &ServiceConfig) -> HashMap<Ipv4Addr, &RealServerConfig> {
-    service.real_servers.iter().map(|real_server| (real_server.address, real_server)).collect()
+fn real_servers_by_id(service: &ServiceConfig) -> HashMap<RealServerId, &RealServerConfig> {
+    service.real_servers.iter().map(|real_server| (real_server.id(), real_server)).collect()
 }
 
 /// `VIP tcp 192.0.2.10:80`, `group web`.
@@ -68,6 +68,16 @@ fn connections(old: &ConnectionsConfig, new: &ConnectionsConfig, lines: &mut Vec
     }
 }
 
+/// Their order means nothing.
+fn local_addresses(old: &NatConfig, new: &NatConfig, lines: &mut Vec<String>) {
+    let (before, after): (HashSet<_>, HashSet<_>) =
+        (old.local_addresses.iter().collect(), new.local_addresses.iter().collect());
+    let gone = old.local_addresses.iter().filter(|address| !after.contains(address));
+    lines.extend(gone.map(|address| format!("removed local address {address}")));
+    let come = new.local_addresses.iter().filter(|address| !before.contains(address));
+    lines.extend(come.map(|address| format!("added local address {address}")));
+}
+
 /// What is absent is of the wider scope; where that is known, its value is told.
 fn timeouts(of: &str, old: &Timeouts, new: &Timeouts, wider: &Timeouts, lines: &mut Vec<String>) {
     let said = |own: Option<u32>, wider: Option<u32>| match (own, wider) {
@@ -87,6 +97,9 @@ fn added_service(service: &ServiceConfig, lines: &mut Vec<String>) {
     let mut line = format!("added {}, scheduler {}", title(service.id), service.scheduler);
     if service.scheduler_flags != SchedulerFlags::default() {
         line += &format!(" with {}", flags(service.scheduler_flags));
+    }
+    if matches!(service.id, ServiceId::Group(_)) && service.family() == Family::V6 {
+        line += ", IPv6";
     }
     if let Some(fwmark) = service.fwmark {
         line += &format!(", fwmark {fwmark}");
@@ -129,6 +142,7 @@ fn changed_service(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<Str
     changed(format_args!("one-packet scheduling of {id}"), on(old.one_packet), on(new.one_packet), lines);
     let mark = |mark: Option<u32>| mark.map_or("none".to_owned(), |mark| mark.to_string());
     changed(format_args!("fwmark of {id}"), mark(old.fwmark), mark(new.fwmark), lines);
+    changed(format_args!("family of {id}"), old.family(), new.family(), lines);
     timeouts(&format!(" of {id}"), &old.timeouts, &new.timeouts, &Timeouts::default(), lines);
     members(id, &old.members, &new.members, lines);
     if old.real_servers != new.real_servers {
@@ -147,21 +161,18 @@ fn members(id: ServiceId, old: &[VirtualAddress], new: &[VirtualAddress], lines:
 
 fn real_servers(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String>) {
     let id = new.id;
-    let (old_ones, new_ones) = (by_address(old), by_address(new));
-    for gone in old.real_servers.iter().filter(|real_server| !new_ones.contains_key(&real_server.address)) {
-        lines.push(format!("removed real server {} from {id}", gone.address));
+    let (old_ones, new_ones) = (real_servers_by_id(old), real_servers_by_id(new));
+    for gone in old.real_servers.iter().filter(|real_server| !new_ones.contains_key(&real_server.id())) {
+        lines.push(format!("removed real server {} from {id}", gone.id()));
     }
     for real_server in &new.real_servers {
-        match old_ones.get(&real_server.address) {
+        match old_ones.get(&real_server.id()) {
             Some(before) => changed_real_server(id, before, real_server, lines),
             None => lines.push(added(id, real_server)),
         }
     }
-    let kept = |list: &[RealServerConfig], others: &HashMap<Ipv4Addr, &RealServerConfig>| -> Vec<Ipv4Addr> {
-        list.iter()
-            .map(|real_server| real_server.address)
-            .filter(|address| others.contains_key(address))
-            .collect()
+    let kept = |list: &[RealServerConfig], others: &HashMap<RealServerId, &RealServerConfig>| {
+        list.iter().map(RealServerConfig::id).filter(|id| others.contains_key(id)).collect::<Vec<_>>()
     };
     // A new one in the middle changes the order that schedulers see, but its own line says enough.
     if kept(&old.real_servers, &new_ones) != kept(&new.real_servers, &old_ones) {
@@ -171,7 +182,10 @@ fn real_servers(old: &ServiceConfig, new: &ServiceConfig, lines: &mut Vec<String
 
 fn added(service: ServiceId, real_server: &RealServerConfig) -> String {
     let mut line =
-        format!("added real server {} to {service}, weight {}", real_server.address, real_server.weight);
+        format!("added real server {} to {service}, weight {}", real_server.id(), real_server.weight);
+    if real_server.forwarding != Forwarding::Dr {
+        line += &format!(", forwarding {}", forwarding(real_server));
+    }
     if let Some(mac) = real_server.mac {
         line += &format!(", MAC {mac}");
     }
@@ -190,8 +204,9 @@ fn changed_real_server(
     new: &RealServerConfig,
     lines: &mut Vec<String>,
 ) {
-    let name = format!("real server {} of {service}", new.address);
+    let name = format!("real server {} of {service}", new.id());
     changed(format_args!("weight of {name}"), old.weight, new.weight, lines);
+    changed(format_args!("forwarding of {name}"), forwarding(old), forwarding(new), lines);
     let source = |mac: Option<_>| mac.map_or(MacSource::Arp, MacSource::Static);
     if old.mac != new.mac {
         lines.push(format!("MAC of {name}: {} -> {}", source(old.mac), source(new.mac)));
@@ -203,6 +218,16 @@ fn changed_real_server(
         (_, Some(drain)) => lines.push(format!("draining {name}{}", draining(drain))),
         (Some(_), None) => lines.push(format!("ended draining {name}")),
     }
+}
+
+/// `dr`, `tunnel gue:6080:+c`, `fullnat with toa`.
+fn forwarding(real_server: &RealServerConfig) -> String {
+    let tunnel = real_server.tunnel().map_or(String::new(), |tunnel| format!(" {tunnel}"));
+    let client_address = match real_server.client_address {
+        ClientAddress::None => String::new(),
+        other => format!(" with {other}"),
+    };
+    format!("{}{tunnel}{client_address}", real_server.forwarding)
 }
 
 /// `100/80`; the lower one may be left to IPVS.
@@ -231,8 +256,9 @@ fn flags(flags: SchedulerFlags) -> String {
 fn persistent(persistence: Option<Persistence>) -> String {
     let Some(Persistence { timeout_seconds, netmask, engine }) = persistence else { return "off".to_owned() };
     let netmask = match netmask {
-        Persistence::NETMASK => String::new(),
-        netmask => format!(", netmask {netmask}"),
+        Netmask::Host => String::new(),
+        Netmask::V4(mask) => format!(", netmask {mask}"),
+        Netmask::V6(length) => format!(", prefix length {length}"),
     };
     let engine = match engine {
         None => "",

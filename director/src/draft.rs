@@ -5,10 +5,11 @@
 //! host get, is noted and written at the end: some hosts are in every service.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ctl::config::{
-    ConnectionsConfig, Drain, GroupName, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+    ConnectionsConfig, Drain, GroupName, NatConfig, RealServerConfig, RealServerId, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
 };
 use ctl::mac::MacAddress;
 use ctl::protocol::{
@@ -20,6 +21,8 @@ use ctl::protocol::{
 pub struct Settings {
     /// How connections are kept.
     pub connections: ConnectionsConfig,
+    /// What full NAT has.
+    pub nat: NatConfig,
     /// The virtual services, oldest first.
     pub services: Vec<ServiceConfig>,
 }
@@ -28,16 +31,17 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Draft {
     connections: ConnectionsConfig,
+    nat: NatConfig,
     /// In their order; none where removed.
     services: Vec<Option<ServiceDraft>>,
     places: HashMap<ServiceId, usize>,
-    macs: HashMap<Ipv4Addr, HostMac>,
+    macs: HashMap<IpAddr, HostMac>,
 }
 
 /// The MAC that a host was given last.
 #[derive(Debug)]
 struct HostMac {
-    /// None: ARP's.
+    /// None: it is asked for.
     mac: Option<MacAddress>,
     /// Places of the services that got the host afterwards, and with it a MAC of their own.
     later: HashSet<usize>,
@@ -54,7 +58,7 @@ struct ServiceDraft {
 #[derive(Debug)]
 struct RealServers {
     entries: Vec<Option<RealServerConfig>>,
-    places: HashMap<Ipv4Addr, usize>,
+    places: HashMap<RealServerId, usize>,
 }
 
 impl Draft {
@@ -63,6 +67,7 @@ impl Draft {
         let services = running.services.iter();
         Draft {
             connections: running.connections.clone(),
+            nat: running.nat.clone(),
             services: services.clone().map(|service| Some(ServiceDraft::new(service.clone()))).collect(),
             places: services.enumerate().map(|(place, service)| (service.id, place)).collect(),
             macs: HashMap::new(),
@@ -81,8 +86,10 @@ impl Draft {
             Command::DelMember(one) => self.remove_member(one.group, one.member),
             Command::AddRs(add) => self.add_real_server(add.service, &add.real_server),
             Command::SetRs(set) => self.set_real_server(set),
-            Command::DelRs(one) => self.remove_real_server(one.service, one.address),
+            Command::DelRs(one) => self.remove_real_server(one.service, one.real_server),
             Command::DrainRs(drain) => self.drain(drain, unix_now),
+            Command::AddLip(one) => self.add_local_address(one.address),
+            Command::DelLip(one) => self.remove_local_address(one.address),
             Command::Clear => {
                 self.services.clear();
                 self.places.clear();
@@ -107,7 +114,7 @@ impl Draft {
 
     /// The outcome.
     pub fn finish(self) -> Settings {
-        let Draft { connections, services, macs, .. } = self;
+        let Draft { connections, nat, services, macs, .. } = self;
         let closed = services.into_iter().enumerate().filter_map(|(place, service)| {
             let mut config = service?.close();
             if !macs.is_empty() {
@@ -115,7 +122,7 @@ impl Draft {
             }
             Some(config)
         });
-        Settings { connections, services: closed.collect() }
+        Settings { connections, nat, services: closed.collect() }
     }
 
     fn place(&self, id: ServiceId) -> Result<usize, ErrorReply> {
@@ -171,24 +178,29 @@ impl Draft {
     fn add_real_server(&mut self, id: ServiceId, new: &RealServerConfig) -> Result<(), ErrorReply> {
         let real_servers = self.service(id)?.open();
         let place = real_servers.entries.len();
-        if real_servers.places.contains_key(&new.address) {
-            let message = format!("virtual service {id} has real server {} already", new.address);
+        if real_servers.places.contains_key(&new.id()) {
+            let message = format!("virtual service {id} has real server {} already", new.id());
             return Err(
                 ErrorReply::new(ErrorCode::Exists, message).with_help("change it with `dr-ctl set-rs`")
             );
         }
-        real_servers.places.insert(new.address, place);
+        real_servers.places.insert(new.id(), place);
         real_servers.entries.push(Some(new.clone()));
         self.keep_mac(self.place(id)?, new.address);
         Ok(())
     }
 
-    fn real_server(&mut self, id: ServiceId, address: Ipv4Addr) -> Result<&mut RealServerConfig, ErrorReply> {
-        self.service(id)?.open().find(address).ok_or_else(|| no_real_server(id, address))
+    fn real_server(
+        &mut self,
+        id: ServiceId,
+        real_server: RealServerId,
+    ) -> Result<&mut RealServerConfig, ErrorReply> {
+        let real_server = real_server.within(id);
+        self.service(id)?.open().find(real_server).ok_or_else(|| no_real_server(id, real_server))
     }
 
     fn set_real_server(&mut self, set: &SetRs) -> Result<(), ErrorReply> {
-        let real_server = self.real_server(set.service, set.address)?;
+        let real_server = self.real_server(set.service, set.real_server)?;
         real_server.weight = set.weight.unwrap_or(real_server.weight);
         real_server.upper_threshold = set.upper_threshold.unwrap_or(real_server.upper_threshold);
         real_server.lower_threshold = set.lower_threshold.unwrap_or(real_server.lower_threshold);
@@ -198,14 +210,15 @@ impl Draft {
             // One that is drained already stays so, with its deadline.
             Some(true) => Some(real_server.drain.unwrap_or_default()),
         };
+        real_server.set_forwarding(set.forwarding, set.tunnel, set.client_address);
         if let Some(mac) = set.mac {
-            self.set_mac(set.address, mac);
+            self.set_mac(set.real_server.address, mac);
         }
         Ok(())
     }
 
     /// A MAC belongs to the host: every service that has this real server gets it.
-    fn set_mac(&mut self, address: Ipv4Addr, mac: MacSource) {
+    fn set_mac(&mut self, address: IpAddr, mac: MacSource) {
         let mac = match mac {
             MacSource::Arp => None,
             MacSource::Static(mac) => Some(mac),
@@ -214,23 +227,45 @@ impl Draft {
     }
 
     /// The service got the host just now: a MAC that was set before is not for it.
-    fn keep_mac(&mut self, place: usize, address: Ipv4Addr) {
+    fn keep_mac(&mut self, place: usize, address: IpAddr) {
         if let Some(set) = self.macs.get_mut(&address) {
             set.later.insert(place);
         }
     }
 
-    fn remove_real_server(&mut self, id: ServiceId, address: Ipv4Addr) -> Result<(), ErrorReply> {
+    fn remove_real_server(&mut self, id: ServiceId, real_server: RealServerId) -> Result<(), ErrorReply> {
+        let real_server = real_server.within(id);
         let real_servers = self.service(id)?.open();
-        let place = real_servers.places.remove(&address).ok_or_else(|| no_real_server(id, address))?;
+        let place =
+            real_servers.places.remove(&real_server).ok_or_else(|| no_real_server(id, real_server))?;
         real_servers.entries[place] = None;
+        Ok(())
+    }
+
+    fn add_local_address(&mut self, address: IpAddr) -> Result<(), ErrorReply> {
+        let known = &mut self.nat.local_addresses;
+        if known.contains(&address) {
+            let message = format!("{address} is a local address already");
+            return Err(ErrorReply::new(ErrorCode::Exists, message));
+        }
+        known.push(address);
+        Ok(())
+    }
+
+    fn remove_local_address(&mut self, address: IpAddr) -> Result<(), ErrorReply> {
+        let known = &mut self.nat.local_addresses;
+        let place = known.iter().position(|one| *one == address).ok_or_else(|| {
+            ErrorReply::new(ErrorCode::NotFound, format!("{address} is no local address"))
+                .with_help("`dr-ctl status` lists the local addresses")
+        })?;
+        known.remove(place);
         Ok(())
     }
 
     fn drain(&mut self, drain: &DrainRs, unix_now: u64) -> Result<(), ErrorReply> {
         let until = drain.timeout_seconds.map(|seconds| unix_now.saturating_add(u64::from(seconds)));
         let drained = Drain { until_unix_seconds: until, keep_persistent: drain.keep_persistent };
-        self.real_server(drain.service, drain.address)?.drain = Some(drained);
+        self.real_server(drain.service, drain.real_server)?.drain = Some(drained);
         Ok(())
     }
 }
@@ -243,7 +278,7 @@ impl ServiceDraft {
     fn open(&mut self) -> &mut RealServers {
         let config = &mut self.config.real_servers;
         self.opened.get_or_insert_with(|| RealServers {
-            places: config.iter().enumerate().map(|(place, known)| (known.address, place)).collect(),
+            places: config.iter().enumerate().map(|(place, known)| (known.id(), place)).collect(),
             entries: std::mem::take(config).into_iter().map(Some).collect(),
         })
     }
@@ -260,12 +295,12 @@ impl ServiceDraft {
 }
 
 impl RealServers {
-    fn find(&mut self, address: Ipv4Addr) -> Option<&mut RealServerConfig> {
-        self.entries[*self.places.get(&address)?].as_mut()
+    fn find(&mut self, id: RealServerId) -> Option<&mut RealServerConfig> {
+        self.entries[*self.places.get(&id)?].as_mut()
     }
 }
 
-fn set_macs(service: &mut ServiceConfig, place: usize, macs: &HashMap<Ipv4Addr, HostMac>) {
+fn set_macs(service: &mut ServiceConfig, place: usize, macs: &HashMap<IpAddr, HostMac>) {
     for real_server in &mut service.real_servers {
         if let Some(set) = macs.get(&real_server.address).filter(|set| !set.later.contains(&place)) {
             real_server.mac = set.mac;
@@ -308,7 +343,11 @@ fn set_options(connections: &mut ConnectionsConfig, set: &SetOptions) {
         expire_nodest_conn,
         expire_quiescent_template,
         lblc_expiration_seconds,
-        creation_rate_per_worker
+        creation_rate_per_worker,
+        pmtu_disc,
+        tunnel_mss_clamp,
+        schedule_icmp,
+        nat_icmp_send
     );
 }
 
@@ -338,7 +377,7 @@ pub fn no_service(id: ServiceId) -> ErrorReply {
         .with_help(format!("`dr-ctl show` lists the virtual services; `dr-ctl {verb}` adds one"))
 }
 
-fn no_real_server(id: ServiceId, address: Ipv4Addr) -> ErrorReply {
-    ErrorReply::new(ErrorCode::NotFound, format!("virtual service {id} has no real server {address}"))
+fn no_real_server(id: ServiceId, real_server: RealServerId) -> ErrorReply {
+    ErrorReply::new(ErrorCode::NotFound, format!("virtual service {id} has no real server {real_server}"))
         .with_help("`dr-ctl show` lists the real servers of each virtual service")
 }

@@ -76,7 +76,7 @@ impl Drains {
             for real_server in &service.real_servers {
                 let Some(drain) = real_server.drain else { continue };
                 let Some(until) = drain.until_unix_seconds else { continue };
-                let owner = Owner { service: service.id, address: real_server.address };
+                let owner = Owner { service: service.id, real_server: real_server.id() };
                 let kept = before.remove(&owner).filter(|known| known.drain == drain);
                 let left = Duration::from_secs(until.saturating_sub(moment.unix_now));
                 let deadline = moment.now.saturating_add(left);
@@ -97,7 +97,7 @@ impl Drains {
         now_seconds: u32,
     ) -> Vec<Ended> {
         let ended = self.by_owner.iter().filter_map(|(&owner, draining)| {
-            let slot = services.slot(owner.service, owner.address)?;
+            let slot = services.slot(owner.service, owner.real_server)?;
             let connections = services.slots().counts(slot).load().total();
             // Where persistent clients are refused, what is remembered of them leads nowhere.
             let holds_clients = draining.drain.keep_persistent && services.slots().templates(slot) > 0
@@ -135,7 +135,7 @@ mod tests {
     use crate::neighbours::Neighbours;
     use crate::slots::{close_template, open_template, vacant_slots};
     use crate::topology::two_ports;
-    use ctl::config::{Protocol, RealServerConfig, ServiceId};
+    use ctl::config::{Protocol, RealServerConfig, RealServerId, ServiceId};
 
     const RIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
     const DEADLINE: u64 = 1_000_100;
@@ -147,14 +147,7 @@ mod tests {
 
     fn service(drain: Option<Drain>) -> ServiceConfig {
         let id = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80);
-        let real_server = RealServerConfig {
-            address: RIP,
-            weight: 1,
-            mac: None,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            drain,
-        };
+        let real_server = RealServerConfig { drain, ..RealServerConfig::new(RIP) };
         ServiceConfig { real_servers: vec![real_server], ..ServiceConfig::new(id) }
     }
 
@@ -162,11 +155,11 @@ mod tests {
     /// that.
     fn rig(keep_persistent: bool) -> (Drains, Services, Owner, impl FnOnce()) {
         let services = vec![service(Some(Drain { until_unix_seconds: Some(DEADLINE), keep_persistent }))];
-        let owner = Owner { service: services[0].id, address: RIP };
+        let owner = Owner { service: services[0].id, real_server: RealServerId::new(RIP) };
         let mut drains = Drains::default();
         drains.follow(&services, 7, BEGIN);
         let (slots, _, templates) = vacant_slots(1);
-        let mut running = Services::new(slots);
+        let mut running = Services::new(slots, &Default::default());
         running.adopt(Settings { services, ..Settings::default() }, 7, 0);
         running.slots().counts(0).open();
         let template = open_template(&templates, 1, 0);
@@ -185,7 +178,7 @@ mod tests {
     #[test]
     fn what_goes_without_state_holds_a_drain_until_it_may_come_no_more() {
         let (drains, mut services, owner, _) = rig(false);
-        services.compile(&Neighbours::default(), 0);
+        services.compile(&two_ports(), &Neighbours::default(), 0);
         services.slots().counts(0).close(false);
         let topology = two_ports();
         let snapshot = services.snapshot(&topology, &Neighbours::default());
@@ -243,7 +236,7 @@ mod tests {
         let services = [service(Some(Drain { until_unix_seconds: Some(5), keep_persistent: false }))];
         let mut drains = Drains::default();
         drains.follow(&services, 1, BEGIN);
-        let owner = Owner { service: services[0].id, address: RIP };
+        let owner = Owner { service: services[0].id, real_server: RealServerId::new(RIP) };
         assert_eq!(drains.seconds_left(owner, BEGIN.now), Some(0));
     }
 }

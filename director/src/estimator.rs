@@ -21,6 +21,8 @@ pub struct Estimator {
     connections: u64,
     packets: u64,
     bytes: u64,
+    reply_packets: u64,
+    reply_bytes: u64,
 }
 
 impl Estimator {
@@ -31,6 +33,8 @@ impl Estimator {
         approach(&mut self.connections, scaled(counted.connections, COUNT_SHIFT, milliseconds));
         approach(&mut self.packets, scaled(counted.packets, COUNT_SHIFT, milliseconds));
         approach(&mut self.bytes, scaled(counted.bytes, BYTE_SHIFT, milliseconds));
+        approach(&mut self.reply_packets, scaled(counted.reply_packets, COUNT_SHIFT, milliseconds));
+        approach(&mut self.reply_bytes, scaled(counted.reply_bytes, BYTE_SHIFT, milliseconds));
     }
 
     /// As `ip_vs_read_estimator` rounds them.
@@ -39,6 +43,8 @@ impl Estimator {
             connections_per_second: (self.connections + 0x1ff) >> COUNT_SHIFT,
             packets_per_second: (self.packets + 0x1ff) >> COUNT_SHIFT,
             bytes_per_second: (self.bytes + 0xf) >> BYTE_SHIFT,
+            reply_packets_per_second: (self.reply_packets + 0x1ff) >> COUNT_SHIFT,
+            reply_bytes_per_second: (self.reply_bytes + 0xf) >> BYTE_SHIFT,
         }
     }
 }
@@ -59,11 +65,13 @@ mod tests {
     use super::*;
 
     fn counted(connections: u64, packets: u64, bytes: u64) -> TrafficCounters {
-        TrafficCounters { connections, packets, bytes }
+        TrafficCounters { connections, packets, bytes, reply_packets: packets, reply_bytes: bytes }
     }
 
     fn rates(estimator: &Estimator) -> [u64; 3] {
         let rates = estimator.rates();
+        assert_eq!(rates.reply_packets_per_second, rates.packets_per_second);
+        assert_eq!(rates.reply_bytes_per_second, rates.bytes_per_second);
         [rates.connections_per_second, rates.packets_per_second, rates.bytes_per_second]
     }
 

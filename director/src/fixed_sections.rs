@@ -1,4 +1,4 @@
-//! `director` and `ports` are read once, at start: where a file to apply gives them, they must be what runs.
+//! `director`, `ports` and `routes` are read once, at start: where a file to apply gives them, they must be what runs.
 
 use ctl::config::{Config, DirectorConfig, PortConfig};
 use ctl::protocol::{ErrorCode, ErrorReply};
@@ -14,6 +14,9 @@ pub fn check(fixed: &Config, file: &Config) -> Result<(), ErrorReply> {
             differing
                 .extend(keys.into_iter().map(|key| format!("ports[{number}].{key}: differs from what runs")));
         }
+    }
+    if !file.routes.is_empty() && file.routes != fixed.routes {
+        differing.push("routes: differ from what runs".to_owned());
     }
     if differing.is_empty() {
         return Ok(());
@@ -44,6 +47,10 @@ fn differing_director_keys(running: &DirectorConfig, given: &DirectorConfig) -> 
         control_socket,
         control_group,
         metrics_listen,
+        ipv6,
+        host_packets_per_second,
+        icmp_packets_per_second,
+        fragment_capacity_per_worker,
         eal_arguments,
         mbuf_count,
         mbuf_data_room
@@ -59,6 +66,7 @@ fn differing_port_keys(running: &PortConfig, given: &PortConfig) -> Vec<&'static
             [$((stringify!($key), *$key != running.$key)),+]
         }};
     }
-    let keys = differing!(name, device, addresses, rx_descriptors, tx_descriptors, mtu);
+    let keys =
+        differing!(name, device, addresses, rx_descriptors, tx_descriptors, mtu, host_interface, qinq, vlans);
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -7,7 +7,7 @@
 //! | [`startup`] | from a configuration file to running workers, and back (feature `dpdk`) |
 //! | [`cpus`] | which CPU runs what |
 //! | [`assembly`] | a control thread and its workers, over ports of any kind |
-//! | [`topology`] | the ports' own addresses, and which port leads where |
+//! | [`topology`] | ports, their interfaces and addresses, and which next hop leads where |
 //! | [`control`] | the owner of all state: makes changes, publishes snapshots, runs every millisecond |
 //! | [`commands`] | a command from its arrival to its answer |
 //! | [`changes`] | what a command makes of what runs, checked; batches |
@@ -18,8 +18,11 @@
 //! | [`slots`] | destination slots: given to real servers, kept while connections name them |
 //! | [`drain`] | real servers that are removed when they are drained |
 //! | [`rates`], [`estimator`], [`traffic`] | rates as IPVS estimates them; sums of counters |
-//! | [`neighbours`] | the real servers' MAC addresses: a state machine over given time |
-//! | [`arp`] | answers for VIPs and DIPs, announcements, conflicts |
+//! | [`neighbours`] | the next hops' MAC addresses: a state machine over given time |
+//! | [`own_addresses`] | what the director answers for, announces, and who else claims it |
+//! | [`arp`], [`neighbour_discovery`] | the packets of both, for IPv4 and IPv6 |
+//! | [`neighbourhood`] | all of these over the workers' frames, and ping |
+//! | [`host_interface`] | the host's part of the traffic, through taps |
 //! | [`connections`], [`selection`] | connections, listed without stopping a worker; the first rows of many |
 //! | [`views`] | what `show`, `stats`, `neighbours` and `status` answer |
 //! | [`socket`] | the control socket |
@@ -45,9 +48,13 @@ pub mod draft;
 pub mod drain;
 pub mod estimator;
 pub mod fixed_sections;
+pub mod host_interface;
 pub mod http;
 pub mod metrics;
+pub mod neighbour_discovery;
+pub mod neighbourhood;
 pub mod neighbours;
+pub mod own_addresses;
 pub mod rate;
 pub mod rates;
 pub mod selection;

@@ -14,8 +14,9 @@ use ctl::protocol::{
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
-use crate::arp::ArpCounters;
 use crate::control::Control;
+use crate::host_interface::HostInterfaceCounters;
+use crate::neighbourhood::NeighbourhoodCounters;
 use crate::services::Since;
 
 macro_rules! metrics {
@@ -66,11 +67,19 @@ metrics! {
         "Packets sent to real servers, removed ones included.";
     ServiceBytes = COUNTER "dr_service_bytes_total" ["protocol", "vip", "port", "group"]
         "Bytes of these packets, IP total length.";
+    ServiceReplyPackets = COUNTER "dr_service_reply_packets_total" ["protocol", "vip", "port", "group"]
+        "Packets of real servers, removed ones included, sent to clients (NAT and full NAT).";
+    ServiceReplyBytes = COUNTER "dr_service_reply_bytes_total" ["protocol", "vip", "port", "group"]
+        "Bytes of these packets, IP total length.";
     RealServerConnections = COUNTER "dr_real_server_connections_total" ["protocol", "vip", "port", "group", "real_server"]
         "Connections scheduled to the real server.";
     RealServerPackets = COUNTER "dr_real_server_packets_total" ["protocol", "vip", "port", "group", "real_server"]
         "Packets sent to the real server.";
     RealServerBytes = COUNTER "dr_real_server_bytes_total" ["protocol", "vip", "port", "group", "real_server"]
+        "Bytes of these packets, IP total length.";
+    RealServerReplyPackets = COUNTER "dr_real_server_reply_packets_total" ["protocol", "vip", "port", "group", "real_server"]
+        "Packets of the real server sent to clients (NAT and full NAT).";
+    RealServerReplyBytes = COUNTER "dr_real_server_reply_bytes_total" ["protocol", "vip", "port", "group", "real_server"]
         "Bytes of these packets, IP total length.";
     RealServerActive = GAUGE "dr_real_server_active_connections" ["protocol", "vip", "port", "group", "real_server"]
         "Connections that IPVS would call active.";
@@ -95,9 +104,19 @@ metrics! {
     WorkerReceived = COUNTER "dr_worker_received_packets_total" ["worker"]
         "Packets taken from RX queues.";
     WorkerForwarded = COUNTER "dr_worker_forwarded_packets_total" ["worker"]
-        "Packets sent to a real server.";
+        "Packets sent to a real server, or from one to a client.";
     WorkerPunted = COUNTER "dr_worker_punted_packets_total" ["worker"]
-        "Packets handed to the control thread: ARP and ping.";
+        "Packets handed to the control thread: ARP, neighbour discovery and ping.";
+    WorkerToHost = COUNTER "dr_worker_to_host_packets_total" ["worker"]
+        "Packets handed to a host interface.";
+    WorkerOriginated = COUNTER "dr_worker_originated_packets_total" ["worker"]
+        "Packets that the worker made itself and sent: ICMP errors, pieces of packets.";
+    WorkerOriginatedNotSent = COUNTER "dr_worker_originated_not_sent_packets_total" ["worker"]
+        "Packets that the worker made itself and a port refused.";
+    WorkerHostSent = COUNTER "dr_worker_host_sent_packets_total" ["worker"]
+        "Packets of the host that the worker sent.";
+    WorkerHostNotSent = COUNTER "dr_worker_host_not_sent_packets_total" ["worker"]
+        "Packets of the host that a port refused.";
     WorkerDropped = COUNTER "dr_worker_dropped_packets_total" ["worker", "reason"]
         "Packets dropped; every reason is exported, also at 0.";
     WorkerStateless = COUNTER "dr_worker_stateless_packets_total" ["worker", "reason"]
@@ -141,23 +160,41 @@ metrics! {
     PortSendErrors = COUNTER "dr_port_send_errors_total" ["port"]
         "Packets that the driver failed to send.";
     Neighbours = GAUGE "dr_neighbours" ["state"]
-        "Real servers' addresses by what is known of their MAC.";
-    NeighbourState = GAUGE "dr_neighbour_state" ["address", "port", "state"]
-        "1 for the state that the real server's address is in, 0 for the others.";
+        "Real servers and gateways by what is known of their MAC.";
+    NeighbourState = GAUGE "dr_neighbour_state" ["address", "interface", "state"]
+        "1 for the state that the real server or gateway is in, 0 for the others.";
     ArpRequests = COUNTER "dr_arp_requests_sent_total" []
-        "ARP requests sent for real servers.";
+        "ARP requests sent for real servers and gateways.";
     ArpReplies = COUNTER "dr_arp_replies_sent_total" []
-        "ARP requests for VIPs and DIPs answered.";
+        "ARP requests for VIPs, DIPs and local addresses answered.";
     ArpAnnouncements = COUNTER "dr_arp_announcements_sent_total" []
-        "Gratuitous ARP packets sent for VIPs.";
+        "Gratuitous ARP packets sent for VIPs and local addresses.";
     ArpConflicts = COUNTER "dr_arp_conflicts_total" []
-        "ARP packets in which another host claims a VIP or DIP.";
+        "ARP packets in which another host claims an address of the director.";
     ArpMacChanges = COUNTER "dr_arp_mac_changes_total" []
-        "Changes of a real server's MAC.";
+        "Changes of the MAC of a real server or gateway, heard by ARP.";
+    NdSolicitations = COUNTER "dr_nd_solicitations_sent_total" []
+        "Neighbour solicitations sent for real servers and gateways.";
+    NdAdvertisements = COUNTER "dr_nd_advertisements_sent_total" []
+        "Neighbour solicitations for VIPs, DIPs and local addresses answered.";
+    NdAnnouncements = COUNTER "dr_nd_announcements_sent_total" []
+        "Unsolicited neighbour advertisements sent for VIPs and local addresses.";
+    NdConflicts = COUNTER "dr_nd_conflicts_total" []
+        "Packets of neighbour discovery in which another host claims an address of the director.";
+    NdMacChanges = COUNTER "dr_nd_mac_changes_total" []
+        "Changes of the MAC of a real server or gateway, heard by neighbour discovery.";
     EchoReplies = COUNTER "dr_icmp_echo_replies_sent_total" []
         "Pings to a VIP or DIP answered.";
     Punted = COUNTER "dr_punted_packets_total" ["kind"]
         "Packets that the control thread took from the workers.";
+    HostDelivered = COUNTER "dr_host_delivered_packets_total" ["interface"]
+        "Packets that the host got through the host interface.";
+    HostNotDelivered = COUNTER "dr_host_not_delivered_packets_total" ["interface"]
+        "Packets that the host interface did not take: it is down, or its queue full.";
+    HostTaken = COUNTER "dr_host_taken_packets_total" ["interface"]
+        "Packets of the host taken for sending.";
+    HostNotTaken = COUNTER "dr_host_not_taken_packets_total" ["interface"]
+        "Packets of the host for which there was no buffer.";
     ControlNotSent = COUNTER "dr_control_frames_not_sent_total" []
         "Packets of the control thread lost before a worker saw them: no buffer, or the queue to worker 0 full.";
     ControlRequests = COUNTER "dr_control_requests_total" ["verb", "code"]
@@ -187,7 +224,8 @@ pub struct Scrape {
     stats: Stats,
     neighbours: Neighbours,
     workers: Vec<WorkerNumbers>,
-    arp: ArpCounters,
+    neighbourhood: NeighbourhoodCounters,
+    host: Vec<(String, HostInterfaceCounters)>,
     requests: Vec<(&'static str, &'static str, u64)>,
     clients: usize,
     slots: [(&'static str, usize); 3],
@@ -204,6 +242,9 @@ struct WorkerNumbers {
     adopted: u64,
     untemplated: u64,
     control_not_sent: u64,
+    originated_not_sent: u64,
+    host_sent: u64,
+    host_not_sent: u64,
 }
 
 impl Scrape {
@@ -219,7 +260,15 @@ impl Scrape {
             adopted: counters.adopted.load(),
             untemplated: counters.untemplated.load(),
             control_not_sent: counters.control_not_sent.load(),
+            originated_not_sent: counters.originated_not_sent.load(),
+            host_sent: counters.host_sent.load(),
+            host_not_sent: counters.host_not_sent.load(),
         });
+        let host_interfaces = control.neighbourhood.host_interfaces();
+        let host =
+            control.topology.interfaces.iter().filter_map(|interface| {
+                Some((interface.name.clone(), host_interfaces.counters(interface.id)?))
+            });
         let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
         let slots = control.services.slots();
         let (vacant, removed) = (slots.vacant(), slots.removed());
@@ -231,7 +280,8 @@ impl Scrape {
             stats: control.stats_since(&all, Since::Ever).unwrap_or_else(|_| no_stats()),
             neighbours: control.neighbours_view(),
             workers: workers.collect(),
-            arp: control.responder.counters,
+            neighbourhood: control.neighbourhood.counters,
+            host: host.collect(),
             requests: requests.collect(),
             clients: control.clients,
             slots: [
@@ -275,10 +325,15 @@ impl Scrape {
         for (service, stats) in self.show.services.iter().zip(&self.stats.services) {
             let names = service_labels(service.service.id);
             let labels = names.each_ref().map(String::as_str);
-            let [connections, packets, bytes] = traffic(&stats.totals);
-            families.count(Metric::ServiceConnections, &labels, connections);
-            families.count(Metric::ServicePackets, &labels, packets);
-            families.count(Metric::ServiceBytes, &labels, bytes);
+            for (metric, value) in [
+                (Metric::ServiceConnections, stats.totals.connections),
+                (Metric::ServicePackets, stats.totals.packets),
+                (Metric::ServiceBytes, stats.totals.bytes),
+                (Metric::ServiceReplyPackets, stats.totals.reply_packets),
+                (Metric::ServiceReplyBytes, stats.totals.reply_bytes),
+            ] {
+                families.count(metric, &labels, value);
+            }
             for (view, counters) in service.real_servers.iter().zip(&stats.real_servers) {
                 add_real_server(families, labels, view, &counters.counters);
             }
@@ -316,26 +371,44 @@ impl Scrape {
         for neighbour in neighbours {
             let address = neighbour.address.to_string();
             for state in NEIGHBOUR_STATES {
-                let labels = [&*address, &*neighbour.port, &*state.to_string()];
+                let labels = [&*address, &*neighbour.interface, &*state.to_string()];
                 families.count(Metric::NeighbourState, &labels, u64::from(neighbour.state == state));
             }
         }
     }
 
     fn add_control(&self, families: &mut Families) {
+        let NeighbourhoodCounters { arp, discovery, echo_replies_sent, not_sent, punted_echoes } =
+            self.neighbourhood;
         for (metric, value) in [
-            (Metric::ArpRequests, self.arp.requests_sent),
-            (Metric::ArpReplies, self.arp.replies_sent),
-            (Metric::ArpAnnouncements, self.arp.announcements_sent),
-            (Metric::ArpConflicts, self.arp.conflicts),
-            (Metric::ArpMacChanges, self.arp.mac_changes),
-            (Metric::EchoReplies, self.arp.echo_replies_sent),
-            (Metric::ControlNotSent, self.arp.not_sent),
+            (Metric::ArpRequests, arp.requests_sent),
+            (Metric::ArpReplies, arp.replies_sent),
+            (Metric::ArpAnnouncements, arp.announcements_sent),
+            (Metric::ArpConflicts, arp.conflicts),
+            (Metric::ArpMacChanges, arp.mac_changes),
+            (Metric::NdSolicitations, discovery.requests_sent),
+            (Metric::NdAdvertisements, discovery.replies_sent),
+            (Metric::NdAnnouncements, discovery.announcements_sent),
+            (Metric::NdConflicts, discovery.conflicts),
+            (Metric::NdMacChanges, discovery.mac_changes),
+            (Metric::EchoReplies, echo_replies_sent),
+            (Metric::ControlNotSent, not_sent),
         ] {
             families.count(metric, &[], value);
         }
-        families.count(Metric::Punted, &["arp"], self.arp.punted_arp);
-        families.count(Metric::Punted, &["icmp"], self.arp.punted_icmp);
+        for (kind, count) in [("arp", arp.punted), ("nd", discovery.punted), ("icmp", punted_echoes)] {
+            families.count(Metric::Punted, &[kind], count);
+        }
+        for (interface, counters) in &self.host {
+            for (metric, value) in [
+                (Metric::HostDelivered, counters.delivered),
+                (Metric::HostNotDelivered, counters.not_delivered),
+                (Metric::HostTaken, counters.taken),
+                (Metric::HostNotTaken, counters.not_taken),
+            ] {
+                families.count(metric, &[interface], value);
+            }
+        }
         for &(verb, code, count) in &self.requests {
             families.count(Metric::ControlRequests, &[verb, code], count);
         }
@@ -362,13 +435,14 @@ fn add_real_server(
     view: &RealServerView,
     counters: &TrafficCounters,
 ) {
-    let address = view.address.to_string();
-    let labels = [protocol, vip, port, group, &*address];
-    let [connections, packets, bytes] = traffic(counters);
+    let real_server = view.id().to_string();
+    let labels = [protocol, vip, port, group, &*real_server];
     for (metric, value) in [
-        (Metric::RealServerConnections, connections),
-        (Metric::RealServerPackets, packets),
-        (Metric::RealServerBytes, bytes),
+        (Metric::RealServerConnections, counters.connections),
+        (Metric::RealServerPackets, counters.packets),
+        (Metric::RealServerBytes, counters.bytes),
+        (Metric::RealServerReplyPackets, counters.reply_packets),
+        (Metric::RealServerReplyBytes, counters.reply_bytes),
         (Metric::RealServerActive, u64::from(view.active_connections)),
         (Metric::RealServerInactive, u64::from(view.inactive_connections)),
         (Metric::RealServerPersistent, u64::from(view.persistent_connections)),
@@ -386,10 +460,6 @@ fn no_stats() -> Stats {
     Stats { services: Vec::new(), totals: Default::default(), workers: Vec::new(), ports: Vec::new() }
 }
 
-fn traffic(counters: &TrafficCounters) -> [u64; 3] {
-    [counters.connections, counters.packets, counters.bytes]
-}
-
 fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumbers) {
     let worker = stats.worker.to_string();
     for (metric, value) in [
@@ -397,6 +467,11 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerReceived, stats.packets.received),
         (Metric::WorkerForwarded, stats.packets.forwarded),
         (Metric::WorkerPunted, stats.packets.punted),
+        (Metric::WorkerToHost, stats.packets.to_host),
+        (Metric::WorkerOriginated, stats.packets.originated),
+        (Metric::WorkerOriginatedNotSent, numbers.originated_not_sent),
+        (Metric::WorkerHostSent, numbers.host_sent),
+        (Metric::WorkerHostNotSent, numbers.host_not_sent),
         (Metric::WorkerAdopted, numbers.adopted),
         (Metric::WorkerUntemplated, numbers.untemplated),
         (Metric::WorkerControlSent, stats.control_frames_sent),

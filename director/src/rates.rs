@@ -149,7 +149,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
-    use ctl::config::Protocol;
+    use ctl::config::{Protocol, RealServerId};
     use dataplane::counters::WorkerCounters;
 
     use super::*;
@@ -160,7 +160,7 @@ mod tests {
 
     fn owner(host: u8) -> Owner {
         let service = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80);
-        Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+        Owner { service, real_server: RealServerId::new(Ipv4Addr::new(10, 0, 0, host)) }
     }
 
     fn rig() -> (Rates, Slots, Arc<WorkerCounters>) {

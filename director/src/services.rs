@@ -8,13 +8,17 @@
 
 mod compile;
 mod group_numbers;
+mod network;
 mod timeouts;
+mod ways;
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ctl::config::{GroupName, Protocol, RealServerConfig, ServiceConfig, ServiceId};
+use ctl::config::{
+    DirectorConfig, Family, GroupName, NatConfig, Netmask, Protocol, RealServerConfig, RealServerId,
+    ServiceConfig, ServiceId,
+};
 use ctl::protocol::{ErrorCode, ErrorReply, TrafficCounters};
 use dataplane::connection::StateTimeouts;
 use dataplane::{snapshot, stateless};
@@ -37,7 +41,7 @@ struct Running {
     group: Option<u32>,
     /// What the workers have; none before the first [`Services::compile`].
     compiled: Option<Arc<snapshot::Service>>,
-    real_servers: HashMap<Ipv4Addr, RunningRealServer>,
+    real_servers: HashMap<RealServerId, RunningRealServer>,
     /// What went to real servers that are gone for good.
     retired: TrafficCounters,
     /// What of all its traffic is not shown since it was zeroed.
@@ -68,6 +72,14 @@ pub struct Services {
     /// Of the last [`Services::compile`].
     timeouts: Vec<StateTimeouts>,
     last_instance: u64,
+    limits: Limits,
+}
+
+/// What workers may originate and hand on, fixed from start to end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    icmp_packets_per_second: u32,
+    host_packets_per_second: u32,
 }
 
 /// Counters of a service and of its real servers, in the order of the configuration.
@@ -89,8 +101,8 @@ pub enum Since {
 }
 
 impl Services {
-    /// No service.
-    pub fn new(slots: Slots) -> Self {
+    /// No service, under a director of these capacities.
+    pub fn new(slots: Slots, director: &DirectorConfig) -> Self {
         Services {
             settings: Settings::default(),
             running: HashMap::new(),
@@ -98,6 +110,10 @@ impl Services {
             numbers: GroupNumbers::default(),
             timeouts: Vec::new(),
             last_instance: 0,
+            limits: Limits {
+                icmp_packets_per_second: director.icmp_packets_per_second,
+                host_packets_per_second: director.host_packets_per_second,
+            },
         }
     }
 
@@ -111,6 +127,11 @@ impl Services {
         &self.settings.services
     }
 
+    /// Full NAT's addresses.
+    pub fn nat(&self) -> &NatConfig {
+        &self.settings.nat
+    }
+
     /// The configured service of this name.
     pub fn find(&self, id: ServiceId) -> Option<&ServiceConfig> {
         self.settings.services.iter().find(|service| service.id == id)
@@ -122,8 +143,8 @@ impl Services {
     }
 
     /// Slot of a configured real server.
-    pub fn slot(&self, service: ServiceId, address: Ipv4Addr) -> Option<u32> {
-        Some(self.running.get(&service)?.real_servers.get(&address)?.slot)
+    pub fn slot(&self, service: ServiceId, real_server: RealServerId) -> Option<u32> {
+        Some(self.running.get(&service)?.real_servers.get(&real_server)?.slot)
     }
 
     /// Packets of connections that nobody keeps may still come to this service. `now_seconds` is of the workers' clock.
@@ -141,9 +162,9 @@ impl Services {
         self.running.get(&service).map(|running| running.instance)
     }
 
-    /// The published snapshot has a MAC for this real server.
-    pub fn is_available(&self, service: ServiceId, address: Ipv4Addr) -> bool {
-        let running = self.running.get(&service).and_then(|running| running.real_servers.get(&address));
+    /// The published snapshot has a MAC of this real server's next hop.
+    pub fn is_available(&self, service: ServiceId, real_server: RealServerId) -> bool {
+        let running = self.running.get(&service).and_then(|running| running.real_servers.get(&real_server));
         running.is_some_and(|real_server| real_server.is_available)
     }
 
@@ -181,7 +202,7 @@ impl Services {
         for service in &self.settings.services {
             for owner in owners(std::slice::from_ref(service)).filter(|owner| !wanted.contains(owner)) {
                 let running = self.running.get_mut(&service.id);
-                let gone = running.and_then(|running| running.real_servers.remove(&owner.address));
+                let gone = running.and_then(|running| running.real_servers.remove(&owner.real_server));
                 if let Some(gone) = gone {
                     self.slots.remove(gone.slot, generation);
                 }
@@ -209,9 +230,10 @@ impl Services {
             ServiceId::Group(name) => Some(self.numbers.of(name)),
         };
         for real_server in &service.real_servers {
-            let address = real_server.address;
-            let entry = running.real_servers.entry(address).or_insert_with(|| {
-                let slot = self.slots.take(Owner { service: service.id, address }, running.instance);
+            let id = real_server.id();
+            let entry = running.real_servers.entry(id).or_insert_with(|| {
+                let owner = Owner { service: service.id, real_server: id };
+                let slot = self.slots.take(owner, running.instance);
                 RunningRealServer {
                     slot: slot.expect("check_room found a slot for each real server"),
                     last_weight: 0,
@@ -226,6 +248,7 @@ impl Services {
             let thresholds =
                 Thresholds { upper: real_server.upper_threshold, lower: real_server.lower_threshold };
             self.slots.set_thresholds(entry.slot, thresholds);
+            self.slots.set_forwarding(entry.slot, real_server.forwarding);
         }
     }
 
@@ -250,15 +273,17 @@ impl Services {
         }
     }
 
-    /// The neighbours that the configured real servers need.
+    /// The neighbours that the configured real servers and routes need: a MAC that the configuration gives is the real
+    /// server's, not its gateway's.
     pub fn wanted_neighbours<'a>(&'a self, topology: &'a Topology) -> impl Iterator<Item = Wanted> + 'a {
-        self.settings.services.iter().flat_map(|service| &service.real_servers).filter_map(|real_server| {
-            Some(Wanted {
-                address: real_server.address,
-                route: topology.route(real_server.address)?,
-                static_mac: real_server.mac.map(|mac| mac.0),
-            })
-        })
+        let real_servers = self.settings.services.iter().flat_map(|service| &service.real_servers);
+        let real_servers = real_servers.filter_map(|real_server| {
+            let route = topology.route(real_server.address)?;
+            let own_mac = real_server.mac.filter(|_| route.next_hop == real_server.address);
+            Some(Wanted { route, static_mac: own_mac.map(|mac| mac.0) })
+        });
+        let gateways = topology.routes().iter().map(|(_, route)| Wanted { route: *route, static_mac: None });
+        real_servers.chain(gateways)
     }
 
     /// Counters of every configured service, in the order of the configuration.
@@ -288,7 +313,7 @@ impl Services {
         let mut total = sum(running.retired, gone);
         let mut real_servers = Vec::with_capacity(service.real_servers.len());
         for real_server in &service.real_servers {
-            let slot = running.real_servers.get(&real_server.address)?.slot;
+            let slot = running.real_servers.get(&real_server.id())?.slot;
             total = sum(total, self.slots.traffic(slot));
             real_servers.push(match since {
                 Since::Ever => self.slots.traffic(slot),
@@ -323,13 +348,21 @@ impl Services {
 fn owners(services: &[ServiceConfig]) -> impl Iterator<Item = Owner> + '_ {
     services.iter().flat_map(|service| {
         let real_servers = service.real_servers.iter();
-        real_servers.map(|real_server| Owner { service: service.id, address: real_server.address })
+        real_servers.map(|real_server| Owner { service: service.id, real_server: real_server.id() })
     })
 }
 
 /// The weight that counts for new connections.
 pub fn effective_weight(real_server: &RealServerConfig) -> u16 {
     if real_server.drain.is_some() { 0 } else { real_server.weight }
+}
+
+/// The bits of a persistent client's address that count in `family`, as workers have them.
+pub fn client_mask(netmask: Netmask, family: Family) -> u128 {
+    match family {
+        Family::V4 => u128::from(netmask.mask().to_bits()),
+        Family::V6 => u128::MAX.checked_shl(128 - u32::from(netmask.prefix_length())).unwrap_or(0),
+    }
 }
 
 /// The protocol as workers name it.

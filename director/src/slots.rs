@@ -8,10 +8,9 @@
 //! `by_owner` exactly the rest and the removed.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ctl::config::ServiceId;
+use ctl::config::{Forwarding, RealServerId, ServiceId};
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
 use dataplane::persistence::TemplateTable;
@@ -25,8 +24,8 @@ use crate::traffic;
 pub struct Owner {
     /// The service.
     pub service: ServiceId,
-    /// The RIP.
-    pub address: Ipv4Addr,
+    /// What names it there.
+    pub real_server: RealServerId,
 }
 
 /// Tells a service from one of the same name that was removed before.
@@ -59,6 +58,8 @@ struct Slot {
     /// What of the owner's traffic is not shown since it was zeroed.
     zeroed: TrafficCounters,
     thresholds: Thresholds,
+    /// Of the owner, the last one where vacant.
+    forwarding: Forwarding,
 }
 
 /// A slot that became vacant, and what had been sent through it for its last owner.
@@ -98,6 +99,7 @@ impl Slots {
             baseline: TrafficCounters::default(),
             zeroed: TrafficCounters::default(),
             thresholds: Thresholds::default(),
+            forwarding: Forwarding::default(),
         };
         let capacity = u32::try_from(counts.len()).expect("validation bounds the capacity");
         Slots {
@@ -172,6 +174,11 @@ impl Slots {
         }
     }
 
+    /// Packets reach the real server of slot `number` like this from now on.
+    pub fn set_forwarding(&mut self, number: u32, forwarding: Forwarding) {
+        self.slots[number as usize].forwarding = forwarding;
+    }
+
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.
     pub fn collect(&mut self, oldest_running: u64) -> Vec<Retired> {
         let gone: Vec<u32> =
@@ -231,6 +238,8 @@ impl Slots {
             sum.connections = sum.connections.wrapping_add(counters.connections.load());
             sum.packets = sum.packets.wrapping_add(counters.packets.load());
             sum.bytes = sum.bytes.wrapping_add(counters.bytes.load());
+            sum.reply_packets = sum.reply_packets.wrapping_add(counters.replies.load());
+            sum.reply_bytes = sum.reply_bytes.wrapping_add(counters.reply_bytes.load());
         }
         sum
     }
@@ -249,6 +258,11 @@ impl Slots {
     /// Whom each slot leads to, or led to last: for who reads connections elsewhere.
     pub fn owners(&self) -> Vec<Option<Owner>> {
         self.slots.iter().map(|slot| slot.owner).collect()
+    }
+
+    /// How packets reach whom each slot leads to, or led to last.
+    pub fn forwardings(&self) -> Vec<Forwarding> {
+        self.slots.iter().map(|slot| slot.forwarding).collect()
     }
 
     /// Removed real servers: slot, owner and instance of its service.
@@ -271,7 +285,8 @@ pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<
     use dataplane::dpdk::region::Pages;
     use dataplane::persistence::TemplateLimits;
 
-    let limits = TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false };
+    let limits =
+        TemplateLimits { capacity: 64, destinations: capacity as u32, keeps_call_ids: false, has_ipv6: true };
     let templates = TemplateTable::new(&limits, Pages::Ordinary).expect("memory for a test");
     let counters = WorkerCounters::new(capacity);
     let counts = dataplane::snapshot::shared_counts(capacity);
@@ -301,13 +316,15 @@ pub(crate) fn close_template(templates: &TemplateTable, id: dataplane::persisten
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use ctl::config::Protocol;
 
     use super::*;
 
     fn owner(host: u8) -> Owner {
         let service = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80);
-        Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+        Owner { service, real_server: RealServerId::new(Ipv4Addr::new(10, 0, 0, host)) }
     }
 
     fn slots(capacity: usize) -> (Slots, Arc<WorkerCounters>) {

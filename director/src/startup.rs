@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::assembly::{Assembly, StartedPorts, assemble};
 use crate::control::{Platform, SharedControl};
 use crate::cpus::{self, CpuPlan};
+use crate::host_interface::HostAccess;
 use crate::socket::ControlSocket;
 use crate::workers::{Workers, WorkersError};
 use crate::{daemon, http};
@@ -106,14 +107,15 @@ pub fn run(config: Config) -> Result<()> {
     let eal = start_eal(&config, &plan)?;
     let started = start_ports(&eal, &config, plan.workers.len())?;
     let platform = describe_platform(&eal, config.director.hugepages);
-    let Assembly { control, workers } =
-        assemble(config, started, plan.workers.clone(), &Clock::system(), platform)?;
+    let Assembly { control, workers, host_frames } =
+        assemble(config, started, plan.workers.clone(), &Clock::system(), platform, HostAccess::Taps)?;
     let control = control.shared();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the control thread's runtime cannot be made")?;
     let workers = Workers::start(workers, &plan.workers)?;
+    let host_thread = control.borrow().start_host_thread(host_frames).context("host interfaces")?;
     let ending = runtime.block_on(serve(&control, &plan, &socket, metrics, &workers));
     // Nobody is accepted or answered any more.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
@@ -122,6 +124,8 @@ pub fn run(config: Config) -> Result<()> {
         Ok(Ending::WorkerEnded(number)) => tracing::error!("stopping: worker {number} ended by itself"),
         Err(error) => tracing::error!("stopping: {error:#}"),
     }
+    // It holds buffers of the ports.
+    drop(host_thread);
     let stopped = workers.stop();
     // The ports go with the last handle to the control thread's state: the workers' queues are gone already.
     drop(control);
@@ -210,6 +214,14 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
                 port.driver()
             );
         }
+        if !port.accepts_all_multicast() {
+            tracing::warn!(
+                "port {}: driver {} does not accept every multicast address: where its device filters, IPv6 neighbour \
+                 discovery does not reach the director",
+                named.name,
+                port.driver()
+            );
+        }
         ports.push(Box::new(port));
         for (queues, pair) in by_worker.iter_mut().zip(pairs) {
             queues.push(pair);
@@ -232,7 +244,8 @@ fn describe_platform(eal: &Eal, wanted: Hugepages) -> Platform {
     };
     let version = Eal::dpdk_version();
     let dpdk = version.strip_prefix("DPDK ").unwrap_or(&version).to_owned();
-    Platform { dpdk, memory: format!("packet buffers in {}", eal.hugepages()), memory_warnings }
+    let memory = format!("packet buffers in {}", eal.hugepages());
+    Platform { dpdk, memory, memory_warnings, warnings: Vec::new() }
 }
 
 fn log_start(
@@ -244,7 +257,8 @@ fn log_start(
     let control = control.borrow();
     tracing::info!("DPDK {}, control thread on CPU {}", control.platform.dpdk, cpus::list(&plan.control));
     tracing::info!("memory: {}", control.platform.memory);
-    control.platform.memory_warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let platform = &control.platform;
+    platform.memory_warnings.iter().chain(&platform.warnings).for_each(|warning| tracing::warn!("{warning}"));
     if plan.is_shared() {
         tracing::warn!(
             "the control thread shares CPU {} with a worker: ARP, configuration and metrics are slow, and the worker \

@@ -1,13 +1,17 @@
-//! The ports as the control thread knows them: names, MACs, the director's own addresses (DIPs) and which port leads
-//! to an address. Fixed from start to end.
+//! The network as the control thread knows it: ports, their interfaces with the director's own addresses (DIPs), and by
+//! which next hop an address is reached. Fixed from start to end.
+//!
+//! An *interface* is a port's untagged side or one VLAN of it. A port without addresses has no untagged side.
 
-use std::net::Ipv4Addr;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ctl::config::{PortConfig, ServiceConfig};
+use ctl::config::{HostInterface, PortConfig, Qinq, RouteConfig, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{ErrorCode, ErrorReply};
 use dataplane::port::{PortId, PortStatus};
-use ipnet::Ipv4Net;
+use dataplane::snapshot::InterfaceId;
+use ipnet::IpNet;
 
 /// What does not change about a port.
 #[derive(Clone, Debug)]
@@ -22,62 +26,234 @@ pub struct PortFacts {
     pub mac: [u8; 6],
     /// Largest IP packet, in bytes.
     pub mtu: u16,
-    /// DIPs, each with its directly connected network.
-    pub addresses: Vec<Ipv4Net>,
+    /// The interface of untagged frames.
+    pub untagged: Option<InterfaceId>,
+    /// Those of its VLANs.
+    pub vlans: HashMap<u16, InterfaceId>,
+    /// Frames with two tags go to the host.
+    pub passes_qinq: bool,
 }
 
-/// All ports.
-#[derive(Clone, Debug, Default)]
-pub struct Topology {
-    /// By [`PortId`].
-    pub ports: Vec<PortFacts>,
+/// What does not change about an interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its number.
+    pub id: InterfaceId,
+    /// Its port.
+    pub port: PortId,
+    /// Its VLAN; 0: untagged.
+    pub vlan: u16,
+    /// `lan0`, or `lan0.100`.
+    pub name: String,
+    /// The port's MAC address.
+    pub mac: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// DIPs, each with its directly connected network.
+    pub addresses: Vec<IpNet>,
+    /// Name of the host's device for it; none where the host has no part of it.
+    pub host_interface: Option<String>,
+    /// A start without that device is refused.
+    pub needs_host_interface: bool,
+    /// The device is there.
+    pub has_host: bool,
 }
 
 /// How the director reaches an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Through this port.
-    pub port: PortId,
-    /// As this DIP.
-    pub dip: Ipv4Addr,
+    /// Out of this interface.
+    pub interface: InterfaceId,
+    /// As this address of the director's, of the same family.
+    pub source: IpAddr,
+    /// The address itself, or that of its gateway.
+    pub next_hop: IpAddr,
+}
+
+/// A network and how it is reached.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    interface: InterfaceId,
+    source: IpAddr,
+    /// None: connected.
+    gateway: Option<IpAddr>,
+}
+
+/// Networks of one family by their prefix, longest first.
+#[derive(Clone, Debug, Default)]
+struct Networks {
+    by_length: Vec<(u8, HashMap<IpAddr, Reach>)>,
+}
+
+impl Networks {
+    /// Adds a network unless it is there already.
+    fn add(&mut self, network: IpNet, reach: Reach) {
+        let length = network.prefix_len();
+        let place = match self.by_length.binary_search_by(|(other, _)| length.cmp(other)) {
+            Ok(place) => place,
+            Err(place) => {
+                self.by_length.insert(place, (length, HashMap::new()));
+                place
+            }
+        };
+        self.by_length[place].1.entry(network.network()).or_insert(reach);
+    }
+
+    /// The longest prefix that holds `address`.
+    fn find(&self, address: IpAddr) -> Option<&Reach> {
+        self.by_length.iter().find_map(|(length, networks)| {
+            let network = IpNet::new(address, *length).ok()?;
+            networks.get(&network.network())
+        })
+    }
+}
+
+/// All ports and interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// By [`PortId`].
+    pub ports: Vec<PortFacts>,
+    /// By [`InterfaceId`].
+    pub interfaces: Vec<Interface>,
+    /// Connected ones alone, IPv4 and IPv6.
+    connected: [Networks; 2],
+    /// Connected and routed ones.
+    reached: [Networks; 2],
+    /// In the order of the configuration.
+    routes: Vec<(IpNet, Route)>,
+    dips: HashMap<IpAddr, InterfaceId>,
+}
+
+fn family(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
 }
 
 impl Topology {
-    /// The ports of a configuration, started.
-    pub fn new(configs: &[PortConfig], started: &[Box<dyn PortStatus>]) -> Self {
-        let ports = configs.iter().zip(started).enumerate().map(|(number, (config, port))| PortFacts {
-            id: PortId(u8::try_from(number).expect("validation allows fewer than 256 ports")),
+    /// The ports of a valid configuration, started, and its routes.
+    pub fn new(configs: &[PortConfig], routes: &[RouteConfig], started: &[Box<dyn PortStatus>]) -> Self {
+        let mut topology = Topology::default();
+        for (config, port) in configs.iter().zip(started) {
+            topology.add_port(config, port.mac(), port.mtu());
+        }
+        routes.iter().for_each(|route| topology.add_route(route));
+        topology
+    }
+
+    fn add_port(&mut self, config: &PortConfig, mac: [u8; 6], mtu: u16) {
+        let id = PortId(u8::try_from(self.ports.len()).expect("validation allows fewer than 256 ports"));
+        let mut port = PortFacts {
+            id,
             name: config.name.clone(),
             device: config.device.clone(),
-            mac: port.mac(),
-            mtu: port.mtu(),
-            addresses: config.addresses.clone(),
-        });
-        Topology { ports: ports.collect() }
+            mac,
+            mtu,
+            untagged: None,
+            vlans: HashMap::new(),
+            passes_qinq: config.qinq == Qinq::Pass,
+        };
+        for interface in config.interfaces().filter(|interface| !interface.addresses.is_empty()) {
+            let number = u16::try_from(self.interfaces.len());
+            let id = InterfaceId(number.expect("validation allows fewer than 65,536 interfaces"));
+            match interface.vlan {
+                None => port.untagged = Some(id),
+                Some(vlan) => drop(port.vlans.insert(vlan, id)),
+            }
+            self.interfaces.push(Interface {
+                id,
+                port: port.id,
+                vlan: interface.vlan.unwrap_or(0),
+                name: interface.name(),
+                mac,
+                mtu: interface.mtu.map_or(mtu, |own| own.min(mtu)),
+                addresses: interface.addresses.to_vec(),
+                host_interface: interface.host_interface_name(self.ports.len()),
+                needs_host_interface: matches!(interface.host_interface, HostInterface::Named(_)),
+                has_host: false,
+            });
+        }
+        let new = self.ports.len();
+        self.ports.push(port);
+        self.connect(new);
     }
 
-    /// The port and DIP whose network holds `address`; the narrowest network where several do.
-    pub fn route(&self, address: Ipv4Addr) -> Option<Route> {
-        let networks =
-            self.ports.iter().flat_map(|port| port.addresses.iter().map(move |dip| (port.id, dip)));
-        networks
-            .filter(|(_, dip)| dip.contains(&address))
-            .min_by_key(|(port, dip)| (std::cmp::Reverse(dip.prefix_len()), *port))
-            .map(|(port, dip)| Route { port, dip: dip.addr() })
+    /// Makes the networks of a port's interfaces known.
+    fn connect(&mut self, port: usize) {
+        for interface in self.interfaces.iter().filter(|interface| interface.port.index() == port) {
+            for dip in &interface.addresses {
+                let reach = Reach { interface: interface.id, source: dip.addr(), gateway: None };
+                let family = family(dip.addr());
+                self.connected[family].add(dip.trunc(), reach);
+                self.reached[family].add(dip.trunc(), reach);
+                self.dips.entry(dip.addr()).or_insert(interface.id);
+            }
+        }
     }
 
-    /// The port that has `address` as its DIP.
-    pub fn port_of_dip(&self, address: Ipv4Addr) -> Option<PortId> {
-        self.ports
-            .iter()
-            .find(|port| port.addresses.iter().any(|dip| dip.addr() == address))
-            .map(|port| port.id)
+    /// A route whose gateway is in no connected network is refused by validation.
+    fn add_route(&mut self, config: &RouteConfig) {
+        let named = config.interface.as_deref();
+        let named = named.and_then(|name| self.interfaces.iter().find(|interface| interface.name == name));
+        let gateway = config.gateway;
+        let way = match (named, is_link_local(gateway)) {
+            (Some(interface), true) => Some((interface.id, IpAddr::V6(interface.link_local()))),
+            (Some(interface), false) => {
+                let holding = interface.addresses.iter().filter(|dip| dip.contains(&gateway));
+                let dip = holding.max_by_key(|dip| dip.prefix_len());
+                dip.map(|dip| (interface.id, dip.addr()))
+            }
+            (None, _) => self.connection(gateway).map(|route| (route.interface, route.source)),
+        };
+        let Some((interface, source)) = way else { return };
+        let network = config.network.trunc();
+        self.routes.push((network, Route { interface, source, next_hop: gateway }));
+        self.reached[family(gateway)].add(network, Reach { interface, source, gateway: Some(gateway) });
     }
 
-    /// Ports on which a VIP is answered and announced: the one whose network holds it, or else all.
-    pub fn ports_of_vip(&self, vip: Ipv4Addr) -> impl Iterator<Item = &PortFacts> {
-        let connected = self.route(vip).map(|route| route.port);
-        self.ports.iter().filter(move |port| connected.is_none_or(|connected| connected == port.id))
+    /// How `address` is reached: by the longest prefix among connected and routed networks.
+    pub fn route(&self, address: IpAddr) -> Option<Route> {
+        let &Reach { interface, source, gateway } = self.reached[family(address)].find(address)?;
+        Some(Route { interface, source, next_hop: gateway.unwrap_or(address) })
+    }
+
+    /// The same where a connected network holds it.
+    pub fn connection(&self, address: IpAddr) -> Option<Route> {
+        let &Reach { interface, source, .. } = self.connected[family(address)].find(address)?;
+        Some(Route { interface, source, next_hop: address })
+    }
+
+    /// The configured routes, with their networks.
+    pub fn routes(&self) -> &[(IpNet, Route)] {
+        &self.routes
+    }
+
+    /// The interface that has `address` as its DIP.
+    pub fn interface_of_dip(&self, address: IpAddr) -> Option<InterfaceId> {
+        self.dips.get(&address).copied()
+    }
+
+    /// `address` is the link-local one of `interface`, which the director has beside its DIPs.
+    pub fn is_link_local_of(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.interface(interface).is_some_and(|interface| address == IpAddr::V6(interface.link_local()))
+    }
+
+    /// An interface by its number.
+    pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
+        self.interfaces.get(usize::from(id.0))
+    }
+
+    /// The interface of what came in on `port` with this VLAN; 0: untagged, or with a priority tag.
+    pub fn interface_at(&self, port: PortId, vlan: u16) -> Option<&Interface> {
+        let port = self.ports.get(port.index())?;
+        let id = if vlan == 0 { port.untagged } else { port.vlans.get(&vlan).copied() };
+        self.interface(id?)
+    }
+
+    /// Interfaces on which a VIP is answered and announced: the one whose network holds it, or else all.
+    pub fn interfaces_of_vip(&self, vip: IpAddr) -> &[Interface] {
+        match self.connection(vip).map(|route| usize::from(route.interface.0)) {
+            Some(one) => self.interfaces.get(one..=one).unwrap_or_default(),
+            None => &self.interfaces,
+        }
     }
 
     /// A port of ours has this MAC.
@@ -97,65 +273,147 @@ impl Topology {
             };
             let message = format!(
                 "real server {} of {}: its MAC {} is the director's own, on port {}",
-                real_server.address,
+                real_server.id(),
                 service.id(),
                 MacAddress(port.mac),
                 port.name
             );
-            let help = "give the real server's own MAC, or none to ask for it by ARP";
+            let help = "give the real server's own MAC, or none to ask for it";
             return Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help));
         }
         Ok(())
     }
 
-    /// Name of a port; empty for a number that no port has.
-    pub fn name(&self, port: PortId) -> &str {
-        self.ports.get(port.index()).map_or("", |port| port.name.as_str())
+    /// Name of an interface; empty for a number that none has.
+    pub fn name(&self, interface: InterfaceId) -> &str {
+        self.interface(interface).map_or("", |interface| interface.name.as_str())
     }
 }
 
-/// Ports for tests: port 0 has 10.0.0.1/24 and 10.0.1.1/16, port 1 has 192.0.2.1/24.
+impl Interface {
+    /// The address of RFC 4291's appendix A: fe80::/64 and the MAC as EUI-64. Linux gives the host's device the same.
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// It has an address of IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|dip| dip.addr().is_ipv6())
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// Ports for tests. Port 0, `inside`, has 10.0.0.1/24 and 10.0.1.1/16 (interface 0) and VLAN 100 with 10.100.0.1/24 and
+/// 2001:db8:100::1/64 (interface 1); port 1, `outside`, has 192.0.2.1/24 and 2001:db8::1/64 (interface 2). 203.0.113.0/24
+/// is behind 10.0.0.254, 2001:db8:ff::/48 behind fe80::9 on VLAN 100.
 #[cfg(test)]
 pub(crate) fn two_ports() -> Topology {
-    let port = |id: u8, name: &str, addresses: &[&str]| PortFacts {
-        id: PortId(id),
-        name: name.to_owned(),
-        device: format!("memory{id}"),
-        mac: [2, 0, 0, 0, 1, id],
-        mtu: 1500,
-        addresses: addresses.iter().map(|text| text.parse().expect("a network")).collect(),
-    };
-    Topology {
-        ports: vec![
-            port(0, "inside", &["10.0.0.1/24", "10.0.1.1/16"]),
-            port(1, "outside", &["192.0.2.1/24"]),
-        ],
+    let text = r#"
+        [[ports]]
+        name = "inside"
+        device = "memory0"
+        addresses = ["10.0.0.1/24", "10.0.1.1/16"]
+        [[ports.vlans]]
+        id = 100
+        addresses = ["10.100.0.1/24", "2001:db8:100::1/64"]
+        mtu = 1400
+        [[ports]]
+        name = "outside"
+        device = "memory1"
+        addresses = ["192.0.2.1/24", "2001:db8::1/64"]
+        [[routes]]
+        network = "203.0.113.0/24"
+        gateway = "10.0.0.254"
+        [[routes]]
+        network = "2001:db8:ff::/48"
+        gateway = "fe80::9"
+        interface = "inside.100"
+    "#;
+    let config = ctl::config::Config::from_toml(text, "test").expect("a configuration");
+    let mut topology = Topology::default();
+    for (number, port) in config.ports.iter().enumerate() {
+        topology.add_port(port, [2, 0, 0, 0, 1, number as u8], 1500);
     }
+    config.routes.iter().for_each(|route| topology.add_route(route));
+    topology
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn route_takes_the_narrowest_network_and_none_outside_all() {
-        let topology = two_ports();
-        let route = |text: &str| {
-            topology.route(text.parse().unwrap()).map(|route| (route.port.0, route.dip.to_string()))
-        };
-        assert_eq!(route("10.0.0.11"), Some((0, "10.0.0.1".to_owned())));
-        assert_eq!(route("10.0.7.11"), Some((0, "10.0.1.1".to_owned())));
-        assert_eq!(route("192.0.2.99"), Some((1, "192.0.2.1".to_owned())));
-        assert_eq!(route("198.51.100.1"), None);
+    fn route(text: &str) -> Option<(u16, String, String)> {
+        let route = two_ports().route(text.parse().unwrap())?;
+        Some((route.interface.0, route.source.to_string(), route.next_hop.to_string()))
+    }
+
+    fn connected(interface: u16, source: &str, address: &str) -> Option<(u16, String, String)> {
+        Some((interface, source.to_owned(), address.to_owned()))
     }
 
     #[test]
-    fn vip_belongs_to_its_connected_port_or_else_to_all() {
+    fn route_takes_the_narrowest_network_and_none_outside_all() {
+        for (address, interface, source) in [
+            ("10.0.0.11", 0, "10.0.0.1"),
+            ("10.0.7.11", 0, "10.0.1.1"),
+            ("10.100.0.11", 1, "10.100.0.1"),
+            ("192.0.2.99", 2, "192.0.2.1"),
+            ("2001:db8::99", 2, "2001:db8::1"),
+            ("2001:db8:100::99", 1, "2001:db8:100::1"),
+        ] {
+            assert_eq!(route(address), connected(interface, source, address));
+        }
+        assert_eq!(route("198.51.100.1"), None);
+        assert_eq!(route("2001:db8:1::1"), None);
+    }
+
+    #[test]
+    fn routed_address_is_reached_through_its_gateway_from_the_address_that_the_gateway_knows() {
+        let behind =
+            |interface, source: &str, gateway: &str| Some((interface, source.to_owned(), gateway.to_owned()));
+        assert_eq!(route("203.0.113.7"), behind(0, "10.0.0.1", "10.0.0.254"));
+        assert_eq!(route("2001:db8:ff::7"), behind(1, "fe80::ff:fe00:100", "fe80::9"));
+        assert_eq!(two_ports().connection("203.0.113.7".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn connected_network_comes_before_a_route_of_the_same_prefix_and_a_longer_route_before_it() {
+        let mut topology = two_ports();
+        for (network, gateway) in [("192.0.2.0/24", "10.0.0.254"), ("192.0.2.128/25", "10.0.0.253")] {
+            let (network, gateway) = (network.parse().unwrap(), gateway.parse().unwrap());
+            topology.add_route(&RouteConfig { network, gateway, interface: None });
+        }
+        let next_hop = |text: &str| topology.route(text.parse().unwrap()).unwrap().next_hop.to_string();
+        assert_eq!(next_hop("192.0.2.7"), "192.0.2.7");
+        assert_eq!(next_hop("192.0.2.200"), "10.0.0.253");
+    }
+
+    #[test]
+    fn vip_belongs_to_its_connected_interface_or_else_to_all() {
         let topology = two_ports();
-        let ports = |text: &str| {
-            topology.ports_of_vip(text.parse().unwrap()).map(|port| port.id.0).collect::<Vec<_>>()
+        let interfaces = |text: &str| {
+            let interfaces = topology.interfaces_of_vip(text.parse().unwrap());
+            interfaces.iter().map(|interface| interface.id.0).collect::<Vec<_>>()
         };
-        assert_eq!(ports("192.0.2.10"), [1]);
-        assert_eq!(ports("198.51.100.10"), [0, 1]);
+        assert_eq!(interfaces("192.0.2.10"), [2]);
+        assert_eq!(interfaces("2001:db8:100::10"), [1]);
+        assert_eq!(interfaces("198.51.100.10"), [0, 1, 2]);
+        assert_eq!(interfaces("203.0.113.10"), [0, 1, 2], "a route connects nothing");
+    }
+
+    #[test]
+    fn interface_is_found_by_port_and_vlan() {
+        let topology = two_ports();
+        let name = |port, vlan| topology.interface_at(PortId(port), vlan).map(|one| one.name.as_str());
+        assert_eq!(name(0, 0), Some("inside"));
+        assert_eq!(name(0, 100), Some("inside.100"));
+        assert_eq!(name(0, 101), None);
+        assert_eq!(name(1, 100), None);
+        assert_eq!(name(2, 0), None);
+        assert_eq!(topology.interfaces.iter().map(|one| one.mtu).collect::<Vec<_>>(), [1500, 1400, 1500]);
     }
 }

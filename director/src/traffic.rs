@@ -7,6 +7,8 @@ fn each(a: TrafficCounters, b: TrafficCounters, combine: fn(u64, u64) -> u64) ->
         connections: combine(a.connections, b.connections),
         packets: combine(a.packets, b.packets),
         bytes: combine(a.bytes, b.bytes),
+        reply_packets: combine(a.reply_packets, b.reply_packets),
+        reply_bytes: combine(a.reply_bytes, b.reply_bytes),
     }
 }
 

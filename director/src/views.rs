@@ -1,11 +1,13 @@
 //! What `show`, `stats`, `neighbours` and `status` answer: the state in the protocol's words. Reads, changes nothing.
 
+use std::net::IpAddr;
+
 use ctl::config::{ConnectionsConfig, RealServerConfig, ServiceConfig, Timeouts};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
     ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView,
     RealServerState, RealServerStats, RealServerView, ServiceStats, ServiceView, Show, Stats, Status,
-    WorkerStats,
+    VlanView, WorkerStats,
 };
 use dataplane::counters::WorkerCounters;
 use dataplane::verdict::{DropReason, StatelessReason};
@@ -14,6 +16,7 @@ use crate::control::Control;
 use crate::draft::no_service;
 use crate::services::{ServiceTraffic, Since};
 use crate::slots::Owner;
+use crate::topology::Interface;
 
 /// Names listed in one warning; the rest is counted.
 const NAMED_IN_WARNING: usize = 5;
@@ -40,10 +43,11 @@ impl Control {
             .iter()
             .map(|real_server| self.real_server_view(service, real_server))
             .collect();
-        real_servers.sort_unstable_by_key(|real_server| real_server.address);
+        real_servers.sort_unstable_by_key(RealServerView::id);
         let service = ServiceConfig {
             id: service.id,
             members: service.members.clone(),
+            group_family: service.group_family,
             fwmark: service.fwmark,
             scheduler: service.scheduler,
             scheduler_flags: service.scheduler_flags,
@@ -57,19 +61,22 @@ impl Control {
     }
 
     fn real_server_view(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerView {
-        let address = real_server.address;
-        let slot = self.services.slot(service.id(), address);
+        let (address, id) = (real_server.address, real_server.id());
+        let slot = self.services.slot(service.id(), id);
         let connections = slot.map(|slot| self.services.slots().counts(slot).load()).unwrap_or_default();
-        let owner = Owner { service: service.id(), address };
+        let owner = Owner { service: service.id(), real_server: id };
+        let route = self.topology.route(address);
         RealServerView {
             address,
+            port: real_server.port,
+            forwarding: real_server.forwarding,
+            tunnel: real_server.tunnel(),
+            client_address: real_server.client_address,
             weight: real_server.weight,
             state: self.real_server_state(service, real_server),
-            mac: self.neighbours.resolution(address).mac.map(MacAddress),
-            port: self
-                .topology
-                .route(address)
-                .map_or(String::new(), |route| self.topology.name(route.port).to_owned()),
+            mac: route.and_then(|route| self.neighbourhood.neighbours.resolution(&route).mac).map(MacAddress),
+            interface: route.map_or("", |route| self.topology.name(route.interface)).to_owned(),
+            gateway: route.map(|route| route.next_hop).filter(|next_hop| *next_hop != address),
             active_connections: connections.active,
             inactive_connections: connections.inactive,
             persistent_connections: slot.map_or(0, |slot| self.services.slots().templates(slot)),
@@ -82,7 +89,7 @@ impl Control {
 
     /// As the workers have it, not as ARP will soon make it.
     fn real_server_state(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> RealServerState {
-        if !self.services.is_available(service.id(), real_server.address) {
+        if !self.services.is_available(service.id(), real_server.id()) {
             RealServerState::Unresolved
         } else if real_server.drain.is_some() {
             RealServerState::Draining
@@ -97,7 +104,7 @@ impl Control {
 
     /// It has reached its upper threshold, whatever else keeps it from new connections.
     fn is_overloaded(&self, service: &ServiceConfig, real_server: &RealServerConfig) -> bool {
-        let slot = self.services.slot(service.id(), real_server.address);
+        let slot = self.services.slot(service.id(), real_server.id());
         slot.is_some_and(|slot| self.services.slots().counts(slot).is_overloaded())
     }
 
@@ -123,20 +130,21 @@ impl Control {
     fn service_stats(&self, service: &ServiceConfig, traffic: &ServiceTraffic) -> ServiceStats {
         let id = service.id();
         let instance = self.services.instance(id);
-        let rates_of = |address| {
-            let (slot, instance) = (self.services.slot(id, address)?, instance?);
-            Some(self.rates.of_slot(slot, (Owner { service: id, address }, instance)))
+        let rates_of = |real_server| {
+            let (slot, instance) = (self.services.slot(id, real_server)?, instance?);
+            Some(self.rates.of_slot(slot, (Owner { service: id, real_server }, instance)))
         };
-        let addresses = service.real_servers.iter().map(|real_server| real_server.address);
-        let mut real_servers: Vec<_> = addresses
+        let ids = service.real_servers.iter().map(RealServerConfig::id);
+        let mut real_servers: Vec<_> = ids
             .zip(&traffic.real_servers)
-            .map(|(address, &counters)| RealServerStats {
-                address,
+            .map(|(id, &counters)| RealServerStats {
+                address: id.address,
+                port: id.port,
                 counters,
-                rates: rates_of(address).unwrap_or_default(),
+                rates: rates_of(id).unwrap_or_default(),
             })
             .collect();
-        real_servers.sort_unstable_by_key(|real_server| real_server.address);
+        real_servers.sort_unstable_by_key(RealServerStats::id);
         let rates = instance.map(|instance| self.rates.of_service(id, instance)).unwrap_or_default();
         ServiceStats { service: id, totals: traffic.total, rates, real_servers }
     }
@@ -185,9 +193,9 @@ impl Control {
     /// Answers `neighbours`.
     pub fn neighbours_view(&self) -> Neighbours {
         let now = self.now();
-        let neighbours = self.neighbours.all().into_iter().map(|neighbour| NeighbourView {
+        let neighbours = self.neighbourhood.neighbours.all().into_iter().map(|neighbour| NeighbourView {
             address: neighbour.address,
-            port: self.topology.name(neighbour.port).to_owned(),
+            interface: self.topology.name(neighbour.interface).to_owned(),
             state: neighbour.state,
             mac: neighbour.mac.map(MacAddress),
             confirmed_seconds_ago: neighbour
@@ -203,20 +211,7 @@ impl Control {
         let services = self.services.configured();
         let real_servers = services.iter().map(|service| service.real_servers.len()).sum::<usize>();
         let real_servers_up = services.iter().map(|service| self.count_up(service)).sum::<usize>();
-        let ports: Vec<PortView> = self
-            .topology
-            .ports
-            .iter()
-            .zip(&self.ports)
-            .map(|(facts, port)| PortView {
-                name: facts.name.clone(),
-                device: facts.device.clone(),
-                mac: MacAddress(facts.mac),
-                addresses: facts.addresses.clone(),
-                mtu: facts.mtu,
-                link_is_up: port.statistics().link_is_up,
-            })
-            .collect();
+        let ports: Vec<PortView> = self.port_views();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             dpdk: self.platform.dpdk.clone(),
@@ -231,10 +226,42 @@ impl Control {
             templates: u64::from(self.tables.templates.len()),
             template_capacity: u64::from(self.tables.templates.capacity()),
             connection_options: self.connection_options(),
+            nat: self.services.nat().clone(),
+            has_ipv6: self.has_ipv6,
+            routes: self.config.routes.clone(),
             memory: self.platform.memory.clone(),
             warnings: self.warnings(&ports),
             ports,
         }
+    }
+
+    fn port_views(&self) -> Vec<PortView> {
+        let views = self.topology.ports.iter().zip(&self.ports).map(|(facts, port)| {
+            let untagged = facts.untagged.and_then(|id| self.topology.interface(id));
+            let mut vlans: Vec<_> = facts
+                .vlans
+                .values()
+                .filter_map(|&id| self.topology.interface(id))
+                .map(|interface| VlanView {
+                    id: interface.vlan,
+                    addresses: interface.addresses.clone(),
+                    mtu: interface.mtu,
+                    host_interface: host_interface(interface),
+                })
+                .collect();
+            vlans.sort_unstable_by_key(|vlan| vlan.id);
+            PortView {
+                name: facts.name.clone(),
+                device: facts.device.clone(),
+                mac: MacAddress(facts.mac),
+                addresses: untagged.map_or(Vec::new(), |interface| interface.addresses.clone()),
+                mtu: facts.mtu,
+                link_is_up: port.statistics().link_is_up,
+                host_interface: untagged.and_then(host_interface),
+                vlans,
+            }
+        });
+        views.collect()
     }
 
     fn connection_options(&self) -> ConnectionsConfig {
@@ -250,30 +277,31 @@ impl Control {
 
     fn warnings(&self, ports: &[PortView]) -> Vec<String> {
         let mut warnings = self.platform.memory_warnings.clone();
+        warnings.extend(self.platform.warnings.iter().cloned());
         let down = ports.iter().filter(|port| !port.link_is_up);
         warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
         warnings.extend(self.full_tables());
         warnings.extend(self.full_templates());
-        let neighbours = self.neighbours.all();
+        let neighbours = self.neighbourhood.neighbours.all();
         for (state, what) in [
-            (NeighbourState::Unresolved, "never answered ARP and get no connections"),
-            (NeighbourState::Failed, "answer ARP no more and get no new connections"),
+            (NeighbourState::Unresolved, "never answered, so nothing goes there"),
+            (NeighbourState::Failed, "answer no more, so no new connections go there"),
         ] {
             let names = neighbours.iter().filter(|neighbour| neighbour.state == state);
             let names: Vec<_> = names.map(|neighbour| neighbour.address.to_string()).collect();
-            warnings.extend(named("real servers", &names, what));
+            warnings.extend(named("real servers or gateways", &names, what));
         }
         let is_dead = |service: &&ServiceConfig| self.count_up(service) == 0;
         let dead = self.services.configured().iter().filter(is_dead);
         let dead: Vec<_> = dead.map(|service| service.id().to_string()).collect();
         warnings.extend(named("virtual services", &dead, "have no real server that gets new connections"));
-        warnings.extend(self.responder.conflicts(self.now()).map(|conflict| {
-            format!(
-                "{} is claimed by {} as well, on port {}: take it off that host's ARP (arp_ignore=1, arp_announce=2)",
-                conflict.address,
-                conflict.mac,
-                self.topology.name(conflict.port)
-            )
+        warnings.extend(self.neighbourhood.own_addresses.conflicts(self.now()).map(|conflict| {
+            let help = match conflict.address {
+                IpAddr::V4(_) => "take it off that host's ARP (arp_ignore=1, arp_announce=2)",
+                IpAddr::V6(_) => "have it on no interface but lo of that host",
+            };
+            let interface = self.topology.name(conflict.interface);
+            format!("{} is claimed by {} as well, on {interface}: {help}", conflict.address, conflict.mac)
         }));
         warnings
     }
@@ -302,6 +330,11 @@ impl Control {
     }
 }
 
+/// The host's device, where it is there.
+fn host_interface(interface: &Interface) -> Option<String> {
+    interface.host_interface.clone().filter(|_| interface.has_host)
+}
+
 fn named(kind: &str, names: &[String], what: &str) -> Option<String> {
     let shown = &names[..names.len().min(NAMED_IN_WARNING)];
     let rest = match names.len() - shown.len() {
@@ -317,10 +350,13 @@ fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
         received: counters.received.load(),
         forwarded: counters.forwarded.load(),
         punted: counters.punted.load(),
+        to_host: counters.to_host.load(),
+        originated: counters.originated.load(),
         drops: DropReason::ALL
             .iter()
             .map(|&reason| (reason.name().to_owned(), counters.dropped(reason)))
             .collect(),
+        ..PacketTotals::default()
     }
 }
 
@@ -328,6 +364,11 @@ fn add(mut sum: PacketTotals, worker: &PacketTotals) -> PacketTotals {
     sum.received += worker.received;
     sum.forwarded += worker.forwarded;
     sum.punted += worker.punted;
+    sum.to_host += worker.to_host;
+    sum.handed_over += worker.handed_over;
+    sum.taken_over += worker.taken_over;
+    sum.fragments_held += worker.fragments_held;
+    sum.originated += worker.originated;
     for (reason, count) in &worker.drops {
         *sum.drops.entry(reason.clone()).or_default() += count;
     }

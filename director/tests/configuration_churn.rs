@@ -282,7 +282,7 @@ impl Churn {
             2 => format!(r#""upper_threshold":{},"lower_threshold":0"#, self.dice.below(3) * 200),
             _ => format!(r#""drain":{}"#, self.dice.below(3) == 0),
         };
-        let arguments = format!(r#"{{{},"address":"{address}",{what}}}"#, service(CHURNED));
+        let arguments = format!(r#"{{{},"real_server":"{address}",{what}}}"#, service(CHURNED));
         Change::Other(command("set-rs", &arguments))
     }
 
@@ -327,7 +327,7 @@ impl Churn {
             let arguments = format!(r#"{{{},"real_server":{real_server}}}"#, service(CHURNED));
             return Change::Adds(command("add-rs", &arguments), number);
         }
-        let arguments = format!(r#"{{{},"address":"{address}"}}"#, service(CHURNED));
+        let arguments = format!(r#"{{{},"real_server":"{address}"}}"#, service(CHURNED));
         Change::Removes(command("del-rs", &arguments), number)
     }
 
@@ -349,7 +349,7 @@ impl Churn {
             let address = real_server(3, self.roaming.pop_front().unwrap());
             return Change::Other(command(
                 "del-rs",
-                &format!(r#"{{{},"address":"{address}"}}"#, service(ROAMING)),
+                &format!(r#"{{{},"real_server":"{address}"}}"#, service(ROAMING)),
             ));
         }
         self.roaming.push_back(self.next_roaming);

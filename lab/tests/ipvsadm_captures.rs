@@ -13,25 +13,8 @@ use lab::{DirectorProcess, Lab, director, process};
 /// Captures that come out otherwise, by their names or the beginnings of their names (`*`), and the words of
 /// docs/IPVSADM.md under “Different from ipvsadm” that say why.
 const DIFFERENT: &[(&str, &[&str])] = &[
-    (
-        "| `-m`, `-i`, IPv6 |",
-        &[
-            "address6-bare-persistent",
-            "edit-server-resets-attributes",
-            "edit-server-resets-thresholds",
-            "error-6-twice",
-            "error-server6-linklocal",
-            "list-kinds-*",
-            "list-one-fwmark",
-            "list-one-fwmark6",
-            "list-one-service-tun-info",
-            "list-one-service6",
-            "long-options",
-            "restore-saved-listed",
-            "server-before-service-port-0",
-            "server-port-kept-masq",
-        ],
-    ),
+    ("| RIP 127.0.0.0/8, ::1 or the director's own |", &["list-kinds-*", "list-one-service-tun-info"]),
+    ("| `-m -r host:0` of a service that has a port |", &["server-before-service-port-0"]),
     ("| `--start-daemon` |", &["daemon-start-unknown-interface"]),
     (
         "| VIP 0.0.0.0/8 (so `-t 80:80` too),",

@@ -121,14 +121,7 @@ fn a_daemon_that_never_reads_ends_in_a_timeout() {
 
 /// A request of 40 bytes a real server and a little.
 fn long_command(real_servers: usize) -> Command {
-    let real_server = crate::config::RealServerConfig {
-        address: std::net::Ipv4Addr::new(10, 0, 0, 11),
-        weight: 1,
-        mac: None,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        drain: None,
-    };
+    let real_server = crate::config::RealServerConfig::new([10, 0, 0, 11]);
     Command::AddVip(crate::config::ServiceConfig {
         real_servers: vec![real_server; real_servers],
         ..crate::config::ServiceConfig::new(crate::config::ServiceId::new(

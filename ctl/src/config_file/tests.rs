@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    ConnectionsConfig, DirectorConfig, Drain, Hugepages, Persistence, PersistenceEngine, PortConfig,
-    Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+    ClientAddress, ConnectionsConfig, DirectorConfig, Drain, Family, Forwarding, HostInterface, Hugepages,
+    Ipv6, NatConfig, Netmask, Persistence, PersistenceEngine, PortConfig, Protocol, Qinq, RealServerConfig,
+    RouteConfig, ServiceConfig, ServiceId, Timeouts, TunnelChecksum, TunnelConfig, TunnelType,
+    VirtualAddress, VlanConfig,
 };
 use crate::mac::MacAddress;
 use crate::validate::validate;
@@ -86,7 +88,7 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "services[0].real_servers[0].wieght",
             "unknown key `wieght`",
             Some(
-                "did you mean `weight`? Known are address, weight, mac, upper_threshold, lower_threshold, drain",
+                "did you mean `weight`? Known are address, port, weight, mac, forwarding, client_address, upper_threshold, lower_threshold, tunnel, drain",
             ),
         ),
         (
@@ -94,7 +96,7 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "[[servces]]",
             "servces",
             "unknown key `servces`",
-            Some("did you mean `services`? Known are director, ports, connections, services"),
+            Some("did you mean `services`? Known are director, ports, routes, connections, nat, services"),
         ),
         (
             "\"wrr\"",
@@ -151,14 +153,14 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             "\"192.0.2.10\"",
             "\"192.0.2.300\"",
             "services[0].address",
-            "`192.0.2.300` is no IPv4 address such as 192.0.2.10",
+            "`192.0.2.300` is no IP address such as 192.0.2.10 or 2001:db8::10",
             None,
         ),
         (
             "\"10.0.0.1/24\"",
             "\"10.0.0.1\"",
             "ports[0].addresses[0]",
-            "`10.0.0.1` is no address with its network such as 10.0.0.1/24",
+            "`10.0.0.1` is no address with its network such as 10.0.0.1/24 or 2001:db8::1/64",
             None,
         ),
         (
@@ -267,6 +269,76 @@ fn every_wrong_key_and_value_is_told_with_its_place_and_what_is_allowed() {
             None,
         ),
         (
+            "mtu = 1500",
+            "mtu = 1500\n[[routes]]\nnetwork = \"10.1\"\ngateway = \"10.0.0.254\"",
+            "routes[0].network",
+            "`10.1` is no network such as 10.0.0.0/8 or 2001:db8::/32",
+            None,
+        ),
+        (
+            "mtu = 1500",
+            "mtu = 1500\n[[ports.vlans]]\nid = 7",
+            "ports[0].vlans[0].addresses",
+            "it is missing",
+            Some("add `addresses`"),
+        ),
+        (
+            "mtu = 1500",
+            "qinq = \"passs\"",
+            "ports[0].qinq",
+            "unknown value `passs`",
+            Some("did you mean `pass`? Known are drop, pass"),
+        ),
+        (
+            "weight = 2",
+            "forwarding = \"masq\"",
+            "services[0].real_servers[0].forwarding",
+            "unknown value `masq`",
+            Some("known are dr, tunnel, nat, fullnat"),
+        ),
+        (
+            "weight = 2",
+            "client_address = \"proxy\"",
+            "services[0].real_servers[0].client_address",
+            "unknown value `proxy`",
+            Some("known are none, toa, proxy-v2"),
+        ),
+        (
+            "weight = 2",
+            "tunnel = { kind = \"gue\" }",
+            "services[0].real_servers[0].tunnel.kind",
+            "unknown key `kind`",
+            Some("known are type, port, checksum"),
+        ),
+        (
+            "weight = 2",
+            "tunnel = { type = \"gue\", port = 70000 }",
+            "services[0].real_servers[0].tunnel.port",
+            "70000 is over 65535",
+            Some("give a port from 1 to 65535"),
+        ),
+        (
+            "port = 80",
+            "port = 80\npersistence = { netmask = \"255.0.0.0\", prefix_length = 64 }",
+            "services[0].persistence.prefix_length",
+            "give `netmask` for IPv4 clients or `prefix_length` for IPv6 clients, not both",
+            None,
+        ),
+        (
+            "port = 80",
+            "port = 80\nfamily = \"ipv6\"",
+            "services[0].family",
+            "it is of service groups only, which have `group` instead of `address`",
+            None,
+        ),
+        (
+            "[director]",
+            "[nat]\nlocal_addresses = [\"10.0.0.200/24\"]\n[director]",
+            "nat.local_addresses[0]",
+            "`10.0.0.200/24` is no IP address such as 192.0.2.10 or 2001:db8::10",
+            None,
+        ),
+        (
             "[2, 3]",
             "[2, -3]",
             "director.worker_cpus[1]",
@@ -295,6 +367,13 @@ fn a_list_where_a_table_belongs_is_refused() {
     for (text, place) in [
         ("director = []", "director"),
         ("connections = []", "connections"),
+        ("nat = []", "nat"),
+        ("routes = [[\"10.0.0.0/8\", \"10.0.0.254\"]]", "routes[0]"),
+        ("ports = [{ name = \"lan0\", device = \"net_null0\", vlans = [[7, []]] }]", "ports[0].vlans[0]"),
+        (
+            "services = [{ group = \"web\", real_servers = [{ address = \"10.0.0.11\", tunnel = [\"gre\"] }] }]",
+            "services[0].real_servers[0].tunnel",
+        ),
         ("services = [{ group = \"web\", persistence = [] }]", "services[0].persistence"),
         ("services = [{ group = \"web\", timeouts = [] }]", "services[0].timeouts"),
         (
@@ -373,6 +452,12 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
         any::<u32>(),
         any::<u32>(),
     );
+    let rates = (
+        prop::sample::select(vec![Ipv6::Auto, Ipv6::On, Ipv6::Off]),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+    );
     let texts = (".{0,20}", prop::option::of(".{0,20}"), prop::collection::vec(".{0,20}", 0..3));
     let cpus = || prop::collection::vec(0usize..4096, 0..4);
     let listen = prop::option::of(any::<std::net::SocketAddr>().prop_map(|mut address| {
@@ -383,8 +468,8 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
         address
     }));
     let hugepages = prop::sample::select(vec![Hugepages::Auto, Hugepages::Off, Hugepages::Required]);
-    (cpus(), cpus(), hugepages, sizes, texts, listen).prop_map(
-        |(worker_cpus, control_cpus, hugepages, sizes, texts, metrics_listen)| DirectorConfig {
+    (cpus(), cpus(), hugepages, sizes, texts, listen, rates).prop_map(
+        |(worker_cpus, control_cpus, hugepages, sizes, texts, metrics_listen, rates)| DirectorConfig {
             worker_cpus,
             control_cpus,
             hugepages,
@@ -398,25 +483,56 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
             control_socket: texts.0.into(),
             control_group: texts.1,
             metrics_listen,
+            ipv6: rates.0,
+            host_packets_per_second: rates.1,
+            icmp_packets_per_second: rates.2,
+            fragment_capacity_per_worker: rates.3,
             eal_arguments: texts.2,
         },
     )
 }
 
+fn any_networks() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
+    let v4 = (any::<std::net::Ipv4Addr>(), 0u8..=32)
+        .prop_map(|(address, length)| ipnet::IpNet::new(address.into(), length).unwrap());
+    let v6 = (any::<std::net::Ipv6Addr>(), 0u8..=128)
+        .prop_map(|(address, length)| ipnet::IpNet::new(address.into(), length).unwrap());
+    prop::collection::vec(prop_oneof![v4, v6], 0..3)
+}
+
+fn any_host_interface() -> impl Strategy<Value = HostInterface> {
+    let named = ".{0,20}".prop_filter("a word of its own", |name| name != "auto" && name != "off");
+    prop_oneof![Just(HostInterface::Auto), Just(HostInterface::Off), named.prop_map(HostInterface::Named)]
+}
+
 fn any_port() -> impl Strategy<Value = PortConfig> {
-    let network = (any::<std::net::Ipv4Addr>(), 0u8..=32)
-        .prop_map(|(address, length)| ipnet::Ipv4Net::new(address, length).unwrap());
-    let addresses = prop::collection::vec(network, 0..3);
-    (".{0,20}", ".{0,20}", addresses, any::<u16>(), any::<u16>(), prop::option::of(any::<u16>())).prop_map(
-        |(name, device, addresses, rx_descriptors, tx_descriptors, mtu)| PortConfig {
-            name,
-            device,
-            addresses,
-            rx_descriptors,
-            tx_descriptors,
-            mtu,
+    let vlan = (any::<u16>(), any_networks(), prop::option::of(any::<u16>()), any_host_interface())
+        .prop_map(|(id, addresses, mtu, host_interface)| VlanConfig { id, addresses, mtu, host_interface });
+    let qinq = prop::sample::select(vec![Qinq::Drop, Qinq::Pass]);
+    let tagged = (any_host_interface(), qinq, prop::collection::vec(vlan, 0..3));
+    let sizes = (any::<u16>(), any::<u16>(), prop::option::of(any::<u16>()));
+    (".{0,20}", ".{0,20}", any_networks(), sizes, tagged).prop_map(
+        |(name, device, addresses, (rx_descriptors, tx_descriptors, mtu), tagged)| {
+            let (host_interface, qinq, vlans) = tagged;
+            PortConfig {
+                name,
+                device,
+                addresses,
+                rx_descriptors,
+                tx_descriptors,
+                mtu,
+                host_interface,
+                qinq,
+                vlans,
+            }
         },
     )
+}
+
+fn any_route() -> impl Strategy<Value = RouteConfig> {
+    let network = any_networks().prop_filter_map("one", |networks| networks.first().copied());
+    (network, any::<std::net::IpAddr>(), prop::option::of(".{0,20}"))
+        .prop_map(|(network, gateway, interface)| RouteConfig { network, gateway, interface })
 }
 
 fn any_timeouts() -> impl Strategy<Value = Timeouts> {
@@ -431,7 +547,7 @@ fn any_timeouts() -> impl Strategy<Value = Timeouts> {
 
 fn any_connections() -> impl Strategy<Value = ConnectionsConfig> {
     let numbers = (any::<u8>(), any::<u32>(), any::<u32>());
-    (any_timeouts(), any::<[bool; 5]>(), numbers).prop_map(|(timeouts, switches, numbers)| {
+    (any_timeouts(), any::<[bool; 9]>(), numbers).prop_map(|(timeouts, switches, numbers)| {
         ConnectionsConfig {
             timeouts,
             sloppy_tcp: switches[0],
@@ -442,14 +558,21 @@ fn any_connections() -> impl Strategy<Value = ConnectionsConfig> {
             expire_quiescent_template: switches[4],
             lblc_expiration_seconds: numbers.1,
             creation_rate_per_worker: numbers.2,
+            pmtu_disc: switches[5],
+            tunnel_mss_clamp: switches[6],
+            schedule_icmp: switches[7],
+            nat_icmp_send: switches[8],
         }
     })
 }
 
 fn any_address() -> impl Strategy<Value = VirtualAddress> {
     let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
-    (protocol, any::<std::net::Ipv4Addr>(), any::<u16>())
-        .prop_map(|(protocol, address, port)| VirtualAddress { protocol, address, port })
+    (protocol, any::<std::net::IpAddr>(), any::<u16>()).prop_map(|(protocol, address, port)| VirtualAddress {
+        protocol,
+        address,
+        port,
+    })
 }
 
 fn any_real_server() -> impl Strategy<Value = RealServerConfig> {
@@ -463,14 +586,34 @@ fn any_real_server() -> impl Strategy<Value = RealServerConfig> {
         .prop_map(|(until_unix_seconds, keep_persistent)| Drain { until_unix_seconds, keep_persistent });
     let thresholds = (any::<u32>(), any::<u32>());
     let choices = (prop::option::of(mac), prop::option::of(drain));
-    (any::<std::net::Ipv4Addr>(), any::<u16>(), thresholds, choices).prop_map(
-        |(address, weight, (upper_threshold, lower_threshold), (mac, drain))| RealServerConfig {
-            address,
-            weight,
-            mac,
-            upper_threshold,
-            lower_threshold,
-            drain,
+    let tunnel = (
+        prop::sample::select(TunnelType::ALL.to_vec()),
+        prop::option::of(any::<u16>()),
+        prop::sample::select(TunnelChecksum::ALL.to_vec()),
+    );
+    let tunnel = prop::option::of(tunnel.prop_map(|((_, kind), port, (_, checksum))| TunnelConfig {
+        kind,
+        port,
+        checksum,
+    }));
+    let forwarding = prop::sample::select(Forwarding::ALL.to_vec());
+    let client_address = prop::sample::select(ClientAddress::ALL.to_vec());
+    let way = (forwarding, tunnel, client_address, prop::option::of(any::<u16>()));
+    (any::<std::net::IpAddr>(), any::<u16>(), thresholds, choices, way).prop_map(
+        |(address, weight, (upper_threshold, lower_threshold), (mac, drain), way)| {
+            let ((_, forwarding), tunnel, (_, client_address), port) = way;
+            RealServerConfig {
+                address,
+                port,
+                weight,
+                mac,
+                forwarding,
+                client_address,
+                upper_threshold,
+                lower_threshold,
+                tunnel: tunnel.and_then(TunnelConfig::unless_default),
+                drain,
+            }
         },
     )
 }
@@ -480,12 +623,18 @@ fn any_service() -> impl Strategy<Value = ServiceConfig> {
         .prop_map(|(name, members)| (ServiceId::Group(name.parse().unwrap()), members));
     let own = any_address().prop_map(|address| (ServiceId::Virtual(address), Vec::new()));
     let engine = prop::option::of(prop::sample::select(vec![PersistenceEngine::Sip]));
-    let persistence = (any::<u32>(), any::<std::net::Ipv4Addr>(), engine)
+    let netmask = prop_oneof![
+        Just(Netmask::Host),
+        any::<std::net::Ipv4Addr>().prop_map(Netmask::ipv4),
+        any::<u8>().prop_map(Netmask::ipv6),
+    ];
+    let persistence = (any::<u32>(), netmask, engine)
         .prop_map(|(timeout_seconds, netmask, engine)| Persistence { timeout_seconds, netmask, engine });
     let flags =
         any::<[bool; 3]>().prop_map(|[fallback, port, flag_3]| SchedulerFlags { fallback, port, flag_3 });
     let scheduler = (prop::sample::select(Algorithm::ALL.to_vec()), flags, any::<u32>());
-    let choices = (prop::option::of(persistence), prop::option::of(any::<u32>()), any::<bool>());
+    let family = prop::sample::select(vec![Family::V4, Family::V6]);
+    let choices = (prop::option::of(persistence), prop::option::of(any::<u32>()), any::<bool>(), family);
     let real_servers = prop::collection::vec(any_real_server(), 0..4);
     (prop_oneof![own, group], scheduler, choices, any_timeouts(), real_servers).prop_map(
         |(
@@ -495,10 +644,15 @@ fn any_service() -> impl Strategy<Value = ServiceConfig> {
             timeouts,
             real_servers,
         )| {
-            let (persistence, fwmark, one_packet) = choices;
+            let (persistence, fwmark, one_packet, family) = choices;
+            let mut real_servers: Vec<RealServerConfig> = real_servers;
+            for real_server in &mut real_servers {
+                real_server.port = real_server.id().within(id).port;
+            }
             ServiceConfig {
                 id,
                 members,
+                group_family: if matches!(id, ServiceId::Group(_)) { family } else { Family::V4 },
                 fwmark: fwmark.filter(|_| matches!(id, ServiceId::Group(_))),
                 scheduler,
                 scheduler_flags,
@@ -514,11 +668,23 @@ fn any_service() -> impl Strategy<Value = ServiceConfig> {
 
 pub(crate) fn any_config() -> impl Strategy<Value = Config> {
     let connections = prop::option::of(any_connections());
+    let nat = prop::option::of(
+        prop::collection::vec(any::<std::net::IpAddr>(), 0..3)
+            .prop_map(|local_addresses| NatConfig { local_addresses }),
+    );
     let ports = prop::collection::vec(any_port(), 0..3);
+    let routes = prop::collection::vec(any_route(), 0..3);
     let services = prop::collection::vec(any_service(), 0..4);
-    (any_director(), ports, connections, services).prop_map(|(director, ports, connections, services)| {
-        Config { director, ports, connections, services }
-    })
+    (any_director(), ports, routes, connections, nat, services).prop_map(
+        |(director, ports, routes, connections, nat, services)| Config {
+            director,
+            ports,
+            routes,
+            connections,
+            nat,
+            services,
+        },
+    )
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `services.rs` | how a service is named; verbs that add and change services, groups and members |
-//! | `real_servers.rs` | verbs that add, change, drain and remove real servers |
+//! | `real_servers.rs` | verbs that add, change, drain and remove real servers; full NAT's local addresses |
 //! | `queries.rs` | verbs that show what runs, and the options for all connections |
 //! | `values.rs` | how single values are read |
 
@@ -24,7 +24,7 @@ mod values;
 
 pub(crate) use queries::{ConnectionsArguments, SetOptionsArguments};
 pub(crate) use real_servers::{
-    AddRsArguments, DrainRsArguments, DrainWait, RealServerArguments, SetRsArguments,
+    AddRsArguments, DrainRsArguments, DrainWait, LocalAddressArguments, RealServerArguments, SetRsArguments,
 };
 pub(crate) use services::{
     AddGroupArguments, AddVipArguments, FilterArguments, IpvsadmArguments, MemberArguments, ServiceArguments,
@@ -46,7 +46,8 @@ pub(crate) const SOCKET_VARIABLE: &str = "DR_CONTROL_SOCKET";
 /// Adds, changes, removes and shows virtual services and real servers of the dr-director that runs on this host, over
 /// its control socket. A change is answered when every worker runs it; a change that is refused changes nothing.
 ///
-/// A service is named by protocol and VIP:PORT (tcp 192.0.2.10:80), a service group by its name (group web).
+/// A service is named by protocol and VIP:PORT (tcp 192.0.2.10:80, tcp [2001:db8::10]:80), a service group by its name
+/// (group web).
 #[derive(Debug, Parser)]
 #[command(name = "dr-ctl", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -140,9 +141,11 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: dr-ctl del-member web tcp:192.0.2.10:8080")]
     DelMember(MemberArguments),
     /// Add a real server (RS) to a virtual service
-    #[command(after_help = "Example: dr-ctl add-rs tcp 192.0.2.10:80 10.0.0.11 --weight 2")]
+    #[command(after_help = "Examples:\n  dr-ctl add-rs tcp 192.0.2.10:80 10.0.0.11 --weight 2\n  \
+                      dr-ctl add-rs tcp 192.0.2.10:80 10.0.0.12:8080 --forwarding nat\n  \
+                      dr-ctl add-rs tcp [2001:db8::10]:80 10.0.9.13 --forwarding tunnel --tunnel-type gue --tunnel-port 6080")]
     AddRs(AddRsArguments),
-    /// Change weight, thresholds, MAC address or drain of a real server
+    /// Change weight, thresholds, MAC address, forwarding or drain of a real server
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true).args(REAL_SERVER_CHANGES),
         after_help = "Example: dr-ctl set-rs tcp 192.0.2.10:80 10.0.0.11 --weight 3 --no-drain"
@@ -154,6 +157,14 @@ pub(crate) enum Verb {
     /// Give a real server no new connections, and keep the established ones
     #[command(after_help = "Example: dr-ctl drain-rs tcp 192.0.2.10:80 10.0.0.11 --timeout 5m --wait")]
     DrainRs(DrainRsArguments),
+    /// Add a local address (LIP) of full NAT
+    #[command(after_help = "Example: dr-ctl add-lip 10.0.0.200")]
+    AddLip(LocalAddressArguments),
+    /// Remove a local address (LIP) of full NAT
+    ///
+    /// Connections that have it keep it.
+    #[command(after_help = "Example: dr-ctl del-lip 10.0.0.200")]
+    DelLip(LocalAddressArguments),
     /// Remove every virtual service and group
     Clear,
     /// Make the changes of a file, one a line as on this command line, all of them or none
@@ -179,7 +190,7 @@ pub(crate) enum Verb {
         after_help = "Example: dr-ctl connections tcp 192.0.2.10:80 --client 198.51.100.0/24 --sort expires"
     )]
     Connections(ConnectionsArguments),
-    /// Show what is known of the real servers' MAC addresses
+    /// Show what is known of the MAC addresses of real servers and gateways
     Neighbours,
     /// Show whether dr-director is well
     Status,
@@ -259,10 +270,12 @@ impl Verb {
             Verb::DelVip(service) => service.del_command(),
             Verb::AddMember(member) => Command::AddMember(member.query()),
             Verb::DelMember(member) => Command::DelMember(member.query()),
-            Verb::AddRs(add) => add.command(),
+            Verb::AddRs(add) => add.command()?,
             Verb::SetRs(set) => set.command(),
             Verb::DelRs(del) => Command::DelRs(del.query()),
             Verb::DrainRs(drain) => Command::DrainRs(drain.query()),
+            Verb::AddLip(add) => Command::AddLip(add.query()),
+            Verb::DelLip(del) => Command::DelLip(del.query()),
             Verb::Clear => Command::Clear,
             Verb::SetOptions(set) => set.command()?,
             Verb::Zero(filter) => Command::Zero(filter.filter()),

@@ -66,8 +66,8 @@ impl Session<'_> {
                     }
                     let counts = describe(&left);
                     if is_time_over {
-                        let DrainRs { address, service, .. } = wait.drain;
-                        let message = format!("{address} of {service} is still there: {counts}");
+                        let DrainRs { real_server, service, .. } = wait.drain;
+                        let message = format!("{real_server} of {service} is still there: {counts}");
                         return Err(Failure::StillDraining { message });
                     }
                     if is_talkative && counts_said.as_ref() != Some(&counts) {
@@ -87,7 +87,7 @@ impl Session<'_> {
         match self.call::<Show>(&command) {
             Ok(show) => {
                 let mut real_servers = show.services.into_iter().flat_map(|service| service.real_servers);
-                let found = real_servers.find(|real_server| real_server.address == wait.drain.address);
+                let found = real_servers.find(|real_server| real_server.id() == wait.drain.real_server);
                 Ok(found.map_or(Found::Gone, |left| Found::There(Box::new(left))))
             }
             Err(ClientError::Refused(reply)) if reply.code == ErrorCode::NotFound => Ok(Found::Gone),
@@ -108,7 +108,10 @@ impl Session<'_> {
         self.print(&drained, |drained| {
             let end = if drained.is_removed { "is removed" } else { "has no connections left" };
             let waited = duration(drained.waited_seconds);
-            format!("real server {} of {} {end}, after {waited}\n", wait.drain.address, wait.drain.service)
+            format!(
+                "real server {} of {} {end}, after {waited}\n",
+                wait.drain.real_server, wait.drain.service
+            )
         })
     }
 }
@@ -126,8 +129,8 @@ fn check_drain(asked: &DrainRs, last: Option<Drain>, now: Option<Drain>) -> Resu
         None => "it is drained no more and gets new connections",
         Some(_) => "it is drained in another way or until another time",
     };
-    let DrainRs { address, service, .. } = asked;
-    let message = format!("the drain of {address} of {service} was changed by somebody else: {what}");
+    let DrainRs { real_server, service, .. } = asked;
+    let message = format!("the drain of {real_server} of {service} was changed by somebody else: {what}");
     Err(Failure::DrainChanged { message })
 }
 

@@ -65,7 +65,7 @@ impl Session<'_> {
         let file = ConfigFile::read(&arguments.file)?.validate(|problem| problem.code != ErrorCode::Full)?;
         check_names_services(&file.text, &file.name)?;
         let dry_run = arguments.dry_run;
-        self.list(&Command::Apply(Apply { config: file.config, dry_run }), |changed: &Changed| {
+        self.list(&Command::Apply(Apply { config: Box::new(file.config), dry_run }), |changed: &Changed| {
             let changes = changes::describe(changed);
             if dry_run && !changed.changes.is_empty() {
                 format!("dry run, nothing was done. This would be:\n{changes}")

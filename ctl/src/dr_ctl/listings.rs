@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
-use ctl::config::{ConnectionsConfig, Persistence, PersistenceEngine, ServiceConfig, ServiceId, Timeouts};
+use ctl::config::{
+    ClientAddress, ConnectionsConfig, Forwarding, Netmask, Persistence, PersistenceEngine, ServiceConfig,
+    ServiceId, Timeouts,
+};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
     ConnectionView, Connections, ConnectionsQuery, EntryKind, Neighbours, RealServerState, RealServerView,
@@ -25,7 +28,7 @@ pub(super) fn show(show: &Show) -> String {
         Number("Weight"),
         Text("State"),
         Text("MAC"),
-        Text("Port"),
+        Text("Interface"),
         Text("Thresholds"),
         Number("PersistConn"),
         Number("ActiveConn"),
@@ -38,16 +41,15 @@ pub(super) fn show(show: &Show) -> String {
         }
         for rs in real_servers {
             table.row([
-                match service.id {
-                    ServiceId::Virtual(address) => format!("  -> {}:{}", rs.address, address.port),
-                    // It receives on the port that the client chose.
-                    ServiceId::Group(_) => format!("  -> {}", rs.address),
-                },
-                "Route".to_owned(),
+                format!("  -> {}", describe_place(service.id, rs)),
+                describe_forwarding(rs),
                 rs.weight.to_string(),
                 describe_state(rs),
                 or_nothing(rs.mac),
-                rs.port.clone(),
+                match rs.gateway {
+                    None => rs.interface.clone(),
+                    Some(gateway) => format!("{} via {gateway}", rs.interface),
+                },
                 describe_thresholds(rs),
                 rs.persistent_connections.to_string(),
                 rs.active_connections.to_string(),
@@ -56,6 +58,25 @@ pub(super) fn show(show: &Show) -> String {
         }
     }
     format!("Protocol VIP:Port Scheduler Flags\n{table}")
+}
+
+/// Its address and port; without one where it receives on the port that the client chose.
+fn describe_place(service: ServiceId, rs: &RealServerView) -> String {
+    match rs.port.or(service.port()) {
+        Some(port) => SocketAddr::new(rs.address, port).to_string(),
+        None => rs.address.to_string(),
+    }
+}
+
+/// ipvsadm's word, and what is particular: `Route`, `Tunnel gue:6080:+c`, `Masq`, `FullNAT toa`.
+fn describe_forwarding(rs: &RealServerView) -> String {
+    match (rs.forwarding, rs.client_address) {
+        (Forwarding::Dr, _) => "Route".to_owned(),
+        (Forwarding::Tunnel, _) => format!("Tunnel {}", rs.tunnel.unwrap_or_default()),
+        (Forwarding::Nat, _) => "Masq".to_owned(),
+        (Forwarding::FullNat, ClientAddress::None) => "FullNAT".to_owned(),
+        (Forwarding::FullNat, how) => format!("FullNAT {how}"),
+    }
 }
 
 /// As ipvsadm's line of a service: `tcp 192.0.2.10:80 sh (sh-port) persistent 360 mask 255.255.255.0`.
@@ -71,8 +92,10 @@ fn describe_service(service: &ServiceConfig) -> String {
     }
     if let Some(Persistence { timeout_seconds, netmask, engine }) = service.persistence {
         line += &format!(" persistent {timeout_seconds}");
-        if netmask != Persistence::NETMASK {
-            line += &format!(" mask {netmask}");
+        match netmask {
+            Netmask::Host => {}
+            Netmask::V4(mask) => line += &format!(" mask {mask}"),
+            Netmask::V6(length) => line += &format!(" mask {length}"),
         }
         if let Some(PersistenceEngine::Sip) = engine {
             line += " pe sip";
@@ -135,9 +158,13 @@ fn service_stats(stats: &Stats) -> Table {
         Number("Connections"),
         Number("Packets"),
         Number("Bytes"),
+        Number("ReplyPackets"),
+        Number("ReplyBytes"),
         Number("Conn/s"),
         Number("Packets/s"),
         Number("Bytes/s"),
+        Number("ReplyPackets/s"),
+        Number("ReplyBytes/s"),
     ]);
     let mut row = |name: String, counters: &TrafficCounters, rates: &TrafficRates| {
         table.row([
@@ -145,15 +172,19 @@ fn service_stats(stats: &Stats) -> Table {
             counters.connections.to_string(),
             counters.packets.to_string(),
             counters.bytes.to_string(),
+            counters.reply_packets.to_string(),
+            counters.reply_bytes.to_string(),
             rates.connections_per_second.to_string(),
             rates.packets_per_second.to_string(),
             rates.bytes_per_second.to_string(),
+            rates.reply_packets_per_second.to_string(),
+            rates.reply_bytes_per_second.to_string(),
         ]);
     };
     for service in &stats.services {
         row(service.service.to_string(), &service.totals, &service.rates);
         for rs in &service.real_servers {
-            row(format!("  -> {}", rs.address), &rs.counters, &rs.rates);
+            row(format!("  -> {}", rs.id()), &rs.counters, &rs.rates);
         }
     }
     table
@@ -167,6 +198,8 @@ fn worker_stats(stats: &Stats) -> Table {
         Number("Forwarded"),
         Number("Stateless"),
         Number("Punted"),
+        Number("ToHost"),
+        Number("HandedOver"),
         Number("Dropped"),
         Number("ControlSent"),
         Number("Connections"),
@@ -181,6 +214,8 @@ fn worker_stats(stats: &Stats) -> Table {
             worker.packets.forwarded.to_string(),
             sum(&worker.stateless).to_string(),
             worker.packets.punted.to_string(),
+            worker.packets.to_host.to_string(),
+            worker.packets.handed_over.to_string(),
             sum(&worker.packets.drops).to_string(),
             worker.control_frames_sent.to_string(),
             worker.connections.to_string(),
@@ -237,6 +272,16 @@ fn totals(stats: &Stats) -> String {
         happened(&stateless, &mut table);
     }
     table.row(["punted".to_owned(), totals.punted.to_string()]);
+    let others = [
+        ("to the host", totals.to_host),
+        ("handed to other workers", totals.handed_over),
+        ("taken from other workers", totals.taken_over),
+        ("fragments held", totals.fragments_held),
+        ("originated beside", totals.originated),
+    ];
+    for (what, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+        table.row([what.to_owned(), count.to_string()]);
+    }
     table.row(["dropped".to_owned(), sum(&totals.drops).to_string()]);
     happened(&totals.drops, &mut table);
     table.to_string()
@@ -260,6 +305,7 @@ pub(super) fn connections(answer: &Connections, query: &ConnectionsQuery, is_cou
     if is_count {
         return format!("{}\n", answer.matching);
     }
+    let has_local = answer.connections.iter().any(|connection| connection.local.is_some());
     let has_engine_data = answer.connections.iter().any(|connection| connection.engine_data.is_some());
     let mut columns = vec![
         Text("Protocol"),
@@ -270,10 +316,14 @@ pub(super) fn connections(answer: &Connections, query: &ConnectionsQuery, is_cou
         Text("Destination"),
         Number("Worker"),
     ];
+    columns.extend(has_local.then_some(Text("Local")));
     columns.extend(has_engine_data.then_some(Text("EngineData")));
     let mut table = Table::new(columns);
     for connection in &answer.connections {
         let mut cells = connection_cells(connection);
+        if has_local {
+            cells.push(connection.local.map_or_else(|| NOTHING.to_owned(), |local| local.to_string()));
+        }
         if has_engine_data {
             cells.push(connection.engine_data.clone().unwrap_or_else(|| NOTHING.to_owned()));
         }
@@ -290,7 +340,7 @@ pub(super) fn connections(answer: &Connections, query: &ConnectionsQuery, is_cou
 }
 
 fn connection_cells(connection: &ConnectionView) -> Vec<String> {
-    let endpoint = |address: Ipv4Addr, port: u16| format!("{address}:{port}");
+    let endpoint = |address: IpAddr, port: u16| SocketAddr::new(address, port).to_string();
     vec![
         // ipvsadm's word for the template of a group.
         connection.protocol.map_or_else(|| "ip".to_owned(), |protocol| protocol.to_string()),
@@ -301,15 +351,15 @@ fn connection_cells(connection: &ConnectionView) -> Vec<String> {
             Some(group) => format!("group {group}"),
             None => endpoint(connection.virtual_address, connection.virtual_port),
         },
-        endpoint(connection.real_server, connection.virtual_port),
+        endpoint(connection.real_server, connection.real_server_port),
         connection.worker.map_or_else(|| NOTHING.to_owned(), |worker| worker.to_string()),
     ]
 }
 
 pub(super) fn neighbours(neighbours: &Neighbours) -> String {
     let mut table = Table::new([
-        Text("RealServer"),
-        Text("Port"),
+        Text("Address"),
+        Text("Interface"),
         Text("State"),
         Text("MAC"),
         Number("Confirmed"),
@@ -319,7 +369,7 @@ pub(super) fn neighbours(neighbours: &Neighbours) -> String {
         let confirmed = neighbour.confirmed_seconds_ago.map(|seconds| format!("{} ago", duration(seconds)));
         table.row([
             neighbour.address.to_string(),
-            neighbour.port.clone(),
+            neighbour.interface.clone(),
             neighbour.state.to_string(),
             or_nothing(neighbour.mac),
             confirmed.unwrap_or_else(|| NOTHING.to_owned()),
@@ -349,6 +399,8 @@ pub(super) fn status(status: &Status) -> String {
         ("Templates", format!("{} of {}", status.templates, status.template_capacity)),
         ("Options", describe_options(&status.connection_options)),
         ("Timeouts", describe_timeouts(&status.connection_options.timeouts)),
+        ("IPv6", if status.has_ipv6 { "on" } else { "off" }.to_owned()),
+        ("Local addresses", list_or_nothing(&status.nat.local_addresses)),
         ("Memory", status.memory.clone()),
     ];
     for (name, value) in facts {
@@ -360,20 +412,49 @@ pub(super) fn status(status: &Status) -> String {
         Text("MAC"),
         Number("MTU"),
         Text("Addresses"),
+        Text("Host"),
         Text("Device"),
     ]);
     for port in &status.ports {
-        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
         table.row([
             port.name.clone(),
             link(port.link_is_up).to_owned(),
             port.mac.to_string(),
             port.mtu.to_string(),
-            addresses.join(","),
+            list_or_nothing(&port.addresses),
+            port.host_interface.clone().unwrap_or_else(|| NOTHING.to_owned()),
             port.device.clone(),
         ]);
+        for vlan in &port.vlans {
+            table.row([
+                format!("{}.{}", port.name, vlan.id),
+                link(port.link_is_up).to_owned(),
+                port.mac.to_string(),
+                vlan.mtu.to_string(),
+                list_or_nothing(&vlan.addresses),
+                vlan.host_interface.clone().unwrap_or_else(|| NOTHING.to_owned()),
+                NOTHING.to_owned(),
+            ]);
+        }
     }
-    format!("{text}\n{table}")
+    format!("{text}\n{table}{}", routes(status))
+}
+
+fn routes(status: &Status) -> String {
+    if status.routes.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([Text("Route"), Text("Gateway"), Text("Interface")]);
+    for route in &status.routes {
+        let interface = route.interface.clone().unwrap_or_else(|| NOTHING.to_owned());
+        table.row([route.network.to_string(), route.gateway.to_string(), interface]);
+    }
+    format!("\n{table}")
+}
+
+fn list_or_nothing<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { NOTHING.to_owned() } else { items.join(",") }
 }
 
 /// What is not as by default.

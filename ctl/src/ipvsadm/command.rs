@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use scheduler::SchedulerFlags;
 
-use crate::config::Protocol;
+pub use crate::config::Family;
+use crate::config::{self, Protocol};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +47,6 @@ impl Action {
             Action::Save => "save",
             Action::Zero => "zero",
         }
-    }
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is its name")]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// That of an address.
-    pub fn of(address: IpAddr) -> Family {
-        if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
 
@@ -170,6 +156,42 @@ pub struct Tunnel {
     pub checksum: Checksum,
 }
 
+impl From<config::TunnelConfig> for Tunnel {
+    fn from(tunnel: config::TunnelConfig) -> Tunnel {
+        Tunnel {
+            kind: match tunnel.kind {
+                config::TunnelType::Ipip => TunnelType::Ipip,
+                config::TunnelType::Gre => TunnelType::Gre,
+                config::TunnelType::Gue => TunnelType::Gue,
+            },
+            port: tunnel.port.unwrap_or_default(),
+            checksum: match tunnel.checksum {
+                config::TunnelChecksum::None => Checksum::None,
+                config::TunnelChecksum::Csum => Checksum::Plain,
+                config::TunnelChecksum::Remcsum => Checksum::Remote,
+            },
+        }
+    }
+}
+
+impl From<Tunnel> for config::TunnelConfig {
+    fn from(tunnel: Tunnel) -> config::TunnelConfig {
+        config::TunnelConfig {
+            kind: match tunnel.kind {
+                TunnelType::Ipip => config::TunnelType::Ipip,
+                TunnelType::Gre => config::TunnelType::Gre,
+                TunnelType::Gue => config::TunnelType::Gue,
+            },
+            port: Some(tunnel.port).filter(|port| *port != 0),
+            checksum: match tunnel.checksum {
+                Checksum::None => config::TunnelChecksum::None,
+                Checksum::Plain => config::TunnelChecksum::Csum,
+                Checksum::Remote => config::TunnelChecksum::Remcsum,
+            },
+        }
+    }
+}
+
 /// How packets reach a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarding {
@@ -181,6 +203,17 @@ pub enum Forwarding {
     Tunnel(Tunnel),
     /// `-g`.
     DirectRouting,
+}
+
+impl Forwarding {
+    /// That of a real server. ipvsadm's name of full NAT is NAT's.
+    pub fn of(forwarding: config::Forwarding, tunnel: Option<config::TunnelConfig>) -> Forwarding {
+        match forwarding {
+            config::Forwarding::Dr => Forwarding::DirectRouting,
+            config::Forwarding::Tunnel => Forwarding::Tunnel(tunnel.unwrap_or_default().into()),
+            config::Forwarding::Nat | config::Forwarding::FullNat => Forwarding::Masquerading,
+        }
+    }
 }
 
 /// A real server with the attributes that were given.

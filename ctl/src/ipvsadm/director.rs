@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::command::Action;
+use super::command::{Action, Family};
 use super::failure::Failure;
 use crate::client::{Client, ClientError, DEFAULT_TIMEOUT};
 use crate::config::{GroupName, ServiceId};
@@ -71,11 +71,11 @@ pub(super) fn show(director: &mut dyn Director, service: ServiceId) -> Result<Op
     }
 }
 
-/// Which group has which firewall mark, as far as it matters: asked for where a command line names a mark, and kept up
+/// Which group has which firewall mark, one of each family, as far as it matters: asked for where a command line names a mark, and kept up
 /// to date with the changes that are not made yet.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    groups: Option<HashMap<u32, GroupName>>,
+    groups: Option<HashMap<(u32, Family), GroupName>>,
 }
 
 impl Marks {
@@ -88,6 +88,7 @@ impl Marks {
     pub(super) fn group(
         &mut self,
         mark: u32,
+        family: Family,
         director: &mut dyn Director,
     ) -> Result<Option<GroupName>, Failure> {
         if self.groups.is_none() {
@@ -95,18 +96,18 @@ impl Marks {
                 .map_err(|error| Failure::of_client(Action::AddService, &error))?;
             let groups =
                 show.services.iter().filter_map(|view| match (view.service.id, view.service.fwmark) {
-                    (ServiceId::Group(name), Some(mark)) => Some((mark, name)),
+                    (ServiceId::Group(name), Some(mark)) => Some(((mark, view.service.family()), name)),
                     _ => None,
                 });
             self.groups = Some(groups.collect());
         }
-        Ok(self.groups.as_ref().and_then(|groups| groups.get(&mark).copied()))
+        Ok(self.groups.as_ref().and_then(|groups| groups.get(&(mark, family)).copied()))
     }
 
     /// A group with a mark is added; who adds it has asked for the mark before.
-    pub(super) fn insert(&mut self, mark: u32, name: GroupName) {
+    pub(super) fn insert(&mut self, mark: u32, family: Family, name: GroupName) {
         if let Some(groups) = &mut self.groups {
-            groups.insert(mark, name);
+            groups.insert((mark, family), name);
         }
     }
 

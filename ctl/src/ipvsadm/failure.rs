@@ -61,22 +61,16 @@ pub enum Refusal {
     /// EINVAL: an address that no host has.
     #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
     NotUnicast,
-    /// EOPNOTSUPP.
-    #[error("Operation not supported with IPv6")]
-    Ipv6,
     /// ESRCH of `--stop-daemon`.
     #[error("No daemon is running")]
     NoDaemon,
     /// More than the director's and the manual's 65535.
     #[error("{}", Misuse::Weight)]
     Weight,
-    /// `-i`, `-m`.
-    #[error("dr-director: it forwards by direct routing (-g) only; {0} is not supported yet")]
-    Forwarding(&'static str),
     /// `-f` and `-r host:port`.
     #[error(
-        "dr-director: a real server of a firewall mark receives on the port that the client asked for; \
-         leave :{0} out"
+        "dr-director: a real server of a firewall mark receives, but under NAT (-m), on the port that the client asked \
+         for; leave :{0} out"
     )]
     Port(u16),
     /// `--start-daemon`.

@@ -1,7 +1,7 @@
 //! Every output of ipvsadm's, byte for byte, as a function of rows. Numbers of columns and cuts are ipvsadm's.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::command::{Checksum, Family, Forwarding, Netmask, Tunnel, TunnelType};
 use super::resolve::{Names, NoNames};
@@ -131,13 +131,11 @@ fn attributes(row: &ServiceRow) -> String {
 
 /// The mask where it is not all of the address.
 pub(super) fn partial_mask(row: &ServiceRow) -> Option<String> {
-    if row.netmask == Netmask::whole(row.label.family()) {
-        return None;
+    match row.netmask {
+        Netmask::V4(Ipv4Addr::BROADCAST) | Netmask::V6(128) => None,
+        Netmask::V4(mask) => Some(mask.to_string()),
+        Netmask::V6(prefix) => Some(prefix.to_string()),
     }
-    Some(match row.netmask {
-        Netmask::V4(mask) => mask.to_string(),
-        Netmask::V6(prefix) => prefix.to_string(),
-    })
 }
 
 /// The flags by the names that the scheduler gives them; `sh` and `mh` have no third one.

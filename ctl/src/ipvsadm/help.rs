@@ -4,7 +4,7 @@
 const USAGES: &[&str] = &[
     "-A|-E SERVICE [-s SCHEDULER] [-b FLAG,...] [-p [SECONDS] [-M NETMASK]] [--pe sip] [-o]",
     "-D SERVICE",
-    "-a|-e SERVICE -r RIP[:PORT] [-g] [-w WEIGHT] [-x UPPER] [-y LOWER]",
+    "-a|-e SERVICE -r RIP[:PORT] [-g | -m | -i [TUNNEL]] [-w WEIGHT] [-x UPPER] [-y LOWER]",
     "-d SERVICE -r RIP[:PORT]",
     "-L [SERVICE | -c | --timeout] [-n] [--stats|--rate|--thresholds|--persistent-conn] [--exact] [--nosort]",
     "-Z [SERVICE]",
@@ -18,7 +18,13 @@ const USAGES: &[&str] = &[
 const OPTIONS: &str = "\
 SERVICE is one of
   -t, --tcp-service VIP[:PORT]     -u, --udp-service VIP[:PORT]
-      --sctp-service VIP[:PORT]    -f, --fwmark-service N, a group of dr-director (dr-ctl add-group --fwmark)
+      --sctp-service VIP[:PORT]    -f, --fwmark-service N [-6], a group of dr-director (dr-ctl add-group --fwmark)
+An IPv6 address with a port stands in brackets: [2001:db8::10]:80
+
+TUNNEL is some of
+      --tun-type        ipip (unless given), gre, gue
+      --tun-port        UDP port of gue
+      --tun-nocsum --tun-csum (gre, gue) --tun-remcsum (gue)
 
 Commands
   -A, --add-service     -E, --edit-service (what is not given goes back to its default)    -D, --delete-service
@@ -30,10 +36,10 @@ Options
   -s, --scheduler       rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos; wlc unless given
   -b, --sched-flags     flag-1 flag-2 flag-3, sh-fallback sh-port, mh-fallback mh-port
   -p, --persistent      clients stay with their real server for so many seconds; 360 unless given
-  -M, --netmask         clients that are one under this mask stay together
+  -M, --netmask         clients that are one under this mask, or IPv6 prefix length, stay together
       --pe              what a client is known by: sip
   -o, --ops             every UDP packet is scheduled for itself
-  -r, --real-server     -g, --gatewaying (direct routing, the default)
+  -r, --real-server     -g, --gatewaying (direct routing, the default), -m, --masquerading (NAT), -i, --ipip (tunnel)
   -w, --weight          0 to 65535; 1 unless given
   -x, --u-threshold     connections at which a real server gets no more; 0 for no limit
   -y, --l-threshold     connections below which it gets new ones again

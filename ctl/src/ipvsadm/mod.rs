@@ -20,8 +20,7 @@
 //! | `run.rs` | one run |
 //! | `help.rs` | `-h`, `-v` |
 //!
-//! The pure parts know all of ipvsadm (IPv6, NAT, tunnels), also where the director does not yet: `convert.rs` alone
-//! says no.
+//! The pure parts know all of ipvsadm, also where the director does not (sync daemons): `convert.rs` alone says no.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};

@@ -12,8 +12,8 @@ use super::parse::parse;
 use super::resolve::Names;
 use super::save::{BEGIN, END, Extension, MARKER};
 use crate::client::ClientError;
-use crate::config::ServiceId;
-use crate::protocol::{Batch, Changed, Command, ErrorCode, ErrorReply};
+use crate::config::{Forwarding, NatConfig, ServiceId};
+use crate::protocol::{Batch, Changed, Command, ErrorCode, ErrorReply, OneLocalAddress, Status};
 
 /// What a file asks for.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Plan {
         names: &dyn Names,
     ) -> Result<(), Failure> {
         if let Some(said) = own_comment(line) {
-            return self.read_comment(number, said);
+            return self.read_comment(number, said, director);
         }
         let words = words_of(line);
         if words.is_empty() {
@@ -106,16 +106,26 @@ impl Plan {
     }
 
     /// A comment of ours.
-    fn read_comment(&mut self, number: usize, said: &str) -> Result<(), Failure> {
+    fn read_comment(
+        &mut self,
+        number: usize,
+        said: &str,
+        director: &mut dyn Director,
+    ) -> Result<(), Failure> {
         if said == END {
             (self.begun, self.is_whole) = (None, true);
             return Ok(());
         }
         self.begun.get_or_insert(number);
-        if said == BEGIN { Ok(()) } else { self.read_extension(number, said) }
+        if said == BEGIN { Ok(()) } else { self.read_extension(number, said, director) }
     }
 
-    fn read_extension(&mut self, number: usize, json: &str) -> Result<(), Failure> {
+    fn read_extension(
+        &mut self,
+        number: usize,
+        json: &str,
+        director: &mut dyn Director,
+    ) -> Result<(), Failure> {
         if let Some((_, pending)) = &self.pending {
             return Err(misplaced(Some(pending)));
         }
@@ -127,12 +137,31 @@ impl Plan {
             Extension::Connections(options) => {
                 self.push(number, Action::SetTimeouts, Command::SetOptions(options));
             }
+            Extension::Nat(nat) => self.push_local_addresses(number, &nat, director)?,
             // One with a mark has a line of its own.
             Extension::AddService(service) if service.fwmark.is_some() => return Err(marked()),
             Extension::AddService(service) => {
                 self.push(number, Action::AddService, Command::AddVip(service));
             }
             Extension::Service(_) | Extension::RealServer(_) => self.pending = Some((number, extension)),
+        }
+        Ok(())
+    }
+
+    /// Those that there are already stay.
+    fn push_local_addresses(
+        &mut self,
+        number: usize,
+        nat: &NatConfig,
+        director: &mut dyn Director,
+    ) -> Result<(), Failure> {
+        let status: Status = super::director::ask(director, &Command::Status)
+            .map_err(|error| Failure::of_client(Action::Restore, &error))?;
+        for address in &nat.local_addresses {
+            if !status.nat.local_addresses.contains(address) {
+                let command = Command::AddLip(OneLocalAddress { address: *address });
+                self.push(number, Action::SetTimeouts, command);
+            }
         }
         Ok(())
     }
@@ -158,6 +187,13 @@ impl Plan {
             (Extension::RealServer(extension), Some(Command::AddRs(mut add))) => {
                 add.real_server.mac = extension.mac;
                 add.real_server.drain = extension.drain;
+                if extension.is_full_nat {
+                    if add.real_server.forwarding != Forwarding::Nat {
+                        return Err(of_nat_only());
+                    }
+                    add.real_server.forwarding = Forwarding::FullNat;
+                    add.real_server.client_address = extension.client_address;
+                }
                 Ok(Some(Command::AddRs(add)))
             }
             (extension, _) => Err(misplaced(Some(&extension))),
@@ -170,7 +206,7 @@ impl Plan {
             Command::Clear => self.marks.clear(),
             Command::AddVip(service) => {
                 if let (ServiceId::Group(name), Some(mark)) = (service.id, service.fwmark) {
-                    self.marks.insert(mark, name);
+                    self.marks.insert(mark, service.family(), name);
                 }
             }
             Command::DelVip(one) => {
@@ -268,6 +304,10 @@ fn marked() -> Failure {
 
 fn of_groups_only(what: &str) -> Failure {
     Failure { exit_code: 2, text: format!("dr-director: only a firewall mark (-f) has {what}") }
+}
+
+fn of_nat_only() -> Failure {
+    Failure { exit_code: 2, text: "dr-director: only a real server behind NAT (-m) has full NAT".to_owned() }
 }
 
 fn cut() -> Failure {

@@ -1,12 +1,12 @@
 //! What the listings are made of: services and real servers in ipvsadm's terms, IPv6, tunnels and all, and their order.
 
 use std::cmp::Ordering;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use scheduler::SchedulerFlags;
 
 use super::command::{Family, Forwarding, Netmask};
-use crate::config::{Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId};
+use crate::config::{PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId};
 use crate::protocol::{
     ConnectionView, RealServerStats, RealServerView, ServiceStats, ServiceView, TrafficCounters, TrafficRates,
 };
@@ -147,21 +147,24 @@ impl ServiceRow {
     pub fn new(service: &ServiceConfig) -> ServiceRow {
         let label = match (service.id, service.fwmark) {
             (ServiceId::Virtual(vip), _) => {
-                Label::Virtual { protocol: vip.protocol, address: vip.address.into(), port: vip.port }
+                Label::Virtual { protocol: vip.protocol, address: vip.address, port: vip.port }
             }
-            (ServiceId::Group(_), Some(mark)) => Label::Fwmark { mark, family: Family::V4 },
+            (ServiceId::Group(_), Some(mark)) => Label::Fwmark { mark, family: service.group_family },
             (ServiceId::Group(name), None) => Label::Group(name.to_string()),
         };
         let port = label.port();
         let persistence = service.persistence;
-        let netmask = persistence.map_or(Persistence::NETMASK, |persistence| persistence.netmask);
+        let netmask = persistence.map(|persistence| persistence.netmask).unwrap_or_default();
         let engine = persistence.and_then(|persistence| persistence.engine);
         ServiceRow {
             label,
             scheduler: service.scheduler.name().to_owned(),
             flags: service.scheduler_flags,
             persistence: persistence.map(|persistence| persistence.timeout_seconds),
-            netmask: Netmask::V4(netmask),
+            netmask: match service.family() {
+                Family::V4 => Netmask::V4(netmask.mask()),
+                Family::V6 => Netmask::V6(netmask.prefix_length()),
+            },
             engine: engine.map(|engine| engine_name(engine).to_owned()),
             one_packet: service.one_packet,
             counters: [0; 5],
@@ -181,7 +184,7 @@ impl ServiceRow {
         let servers = view.real_servers.iter();
         row.real_servers = servers
             .map(|view| {
-                let find = |stats: &&RealServerStats| stats.address == view.address;
+                let find = |stats: &&RealServerStats| stats.id() == view.id();
                 let stats = stats.and_then(|stats| stats.real_servers.iter().find(find));
                 RealServerRow::running(view, port, stats)
             })
@@ -193,9 +196,9 @@ impl ServiceRow {
 impl RealServerRow {
     fn new(real_server: &RealServerConfig, port: u16) -> RealServerRow {
         RealServerRow {
-            address: real_server.address.into(),
-            port,
-            forwarding: Forwarding::DirectRouting,
+            address: real_server.address,
+            port: real_server.port.unwrap_or(port),
+            forwarding: Forwarding::of(real_server.forwarding, real_server.tunnel),
             weight: real_server.weight.into(),
             upper_threshold: real_server.upper_threshold,
             lower_threshold: real_server.lower_threshold,
@@ -209,9 +212,9 @@ impl RealServerRow {
 
     fn running(view: &RealServerView, port: u16, stats: Option<&RealServerStats>) -> RealServerRow {
         RealServerRow {
-            address: view.address.into(),
-            port,
-            forwarding: Forwarding::DirectRouting,
+            address: view.address,
+            port: view.port.unwrap_or(port),
+            forwarding: Forwarding::of(view.forwarding, view.tunnel),
             weight: view.weight.into(),
             upper_threshold: view.upper_threshold,
             lower_threshold: view.lower_threshold,
@@ -228,7 +231,7 @@ impl ConnectionRow {
     /// The row of a connection; `mark_of` knows the mark of a group, 0 for none.
     pub fn new(view: &ConnectionView, mark_of: impl Fn(&str) -> u32) -> ConnectionRow {
         let destination = match &view.group {
-            Some(group) => (Ipv4Addr::from(mark_of(group.as_str())), 0),
+            Some(group) => (address_of_mark(mark_of(group.as_str()), view.client_address), 0),
             None => (view.virtual_address, view.virtual_port),
         };
         let engine = view.engine_data.clone();
@@ -236,11 +239,19 @@ impl ConnectionRow {
             protocol: view.protocol,
             expires: view.expires_seconds,
             state: view.state.clone(),
-            source: (view.client_address.into(), view.client_port),
-            destination: (destination.0.into(), destination.1),
-            real_server: (view.real_server.into(), destination.1),
+            source: (view.client_address, view.client_port),
+            destination,
+            real_server: (view.real_server, if view.group.is_some() { 0 } else { view.real_server_port }),
             engine: engine.map(|data| (engine_name(PersistenceEngine::Sip).to_owned(), data)),
         }
+    }
+}
+
+/// A mark where the kernel has a VIP: the first 32 bits of an address of the client's family.
+fn address_of_mark(mark: u32, client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => Ipv4Addr::from(mark).into(),
+        IpAddr::V6(_) => Ipv6Addr::from(u128::from(mark) << 96).into(),
     }
 }
 
@@ -251,13 +262,20 @@ pub fn engine_name(engine: PersistenceEngine) -> &'static str {
     }
 }
 
-/// Replies pass the director by under direct routing: nothing goes out through it.
+/// Replies pass the director by under direct routing and tunnelling: nothing goes out through it.
 fn counters(traffic: &TrafficCounters) -> Counters {
-    [traffic.connections, traffic.packets, 0, traffic.bytes, 0]
+    let TrafficCounters { connections, packets, bytes, reply_packets, reply_bytes } = *traffic;
+    [connections, packets, reply_packets, bytes, reply_bytes]
 }
 
 fn rates(traffic: &TrafficRates) -> Counters {
-    [traffic.connections_per_second, traffic.packets_per_second, 0, traffic.bytes_per_second, 0]
+    [
+        traffic.connections_per_second,
+        traffic.packets_per_second,
+        traffic.reply_packets_per_second,
+        traffic.bytes_per_second,
+        traffic.reply_bytes_per_second,
+    ]
 }
 
 /// Sorts as ipvsadm does: services by mark, family, protocol, address and port, their real servers by address and
@@ -355,7 +373,7 @@ mod tests {
     use super::*;
 
     fn service(address: [u8; 4]) -> ServiceRow {
-        ServiceRow::new(&ServiceConfig::new(ServiceId::new(Protocol::Tcp, address.into(), 80)))
+        ServiceRow::new(&ServiceConfig::new(ServiceId::new(Protocol::Tcp, address, 80)))
     }
 
     fn sorted(mut rows: Vec<ServiceRow>) -> Vec<String> {

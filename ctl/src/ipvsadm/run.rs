@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 
 use super::bytes_of;
 use super::command::{Action, Asked, CommandLine, Opt};
-use super::convert::{command_of, id_of, mark_of_name};
+use super::convert::{command_of, id_of, mark_of_name, server_id};
 use super::director::{Director, Marks, ask, show};
 use super::failure::{Failure, Refusal};
 use super::format::{self, Columns, Style};
@@ -144,7 +143,8 @@ impl Run<'_> {
         }
         let service = self.running_service(line, marks)?;
         let has_server = service.as_ref().is_some_and(|service| {
-            service.real_servers.iter().any(|view| line.server.address == view.address)
+            let named = server_id(line, service.service.id);
+            service.real_servers.iter().any(|view| named == view.id())
         });
         let is_out_of_range = is(Refusal::OutOfRange);
         Ok(match (line.action, &service) {
@@ -182,8 +182,7 @@ impl Run<'_> {
         let about = [Refusal::ServiceExists, Refusal::NoSuchService, Refusal::ServiceNotDefined];
         let is_about_service = about.iter().any(|refusal| failure.text == refusal.to_string());
         let service = &line.service;
-        let (IpAddr::V4(address), Some(protocol), 0) = (service.address, service.protocol, service.fwmark)
-        else {
+        let (address, Some(protocol), 0) = (service.address, service.protocol, service.fwmark) else {
             return failure;
         };
         let named = VirtualAddress { protocol, address, port: service.port };

@@ -13,8 +13,8 @@ use super::format::{flag_names, partial_mask, place, prepare_names};
 use super::resolve::{Names, NoNames};
 use super::rows::{Label, RealServerRow, ServiceRow, sort};
 use crate::config::{
-    Config, ConnectionsConfig, Drain, GroupName, Protocol, RealServerConfig, ServiceConfig, ServiceId,
-    Timeouts, VirtualAddress,
+    self, ClientAddress, Config, ConnectionsConfig, Drain, GroupName, NatConfig, Protocol, RealServerConfig,
+    ServiceConfig, ServiceId, Timeouts, VirtualAddress,
 };
 use crate::mac::MacAddress;
 use crate::protocol::SetOptions;
@@ -32,6 +32,8 @@ pub(super) const END: &str = "end";
 pub enum Extension {
     /// How connections are kept.
     Connections(SetOptions),
+    /// Full NAT's local addresses.
+    Nat(NatConfig),
     /// Of the service that the next line adds.
     Service(ServiceExtension),
     /// Of the real server that the next line adds.
@@ -68,6 +70,12 @@ pub struct RealServerExtension {
     /// Its drain.
     #[serde(skip_serializing_if = "Option::is_none", with = "crate::drain")]
     pub drain: Option<Drain>,
+    /// It is behind full NAT, which ipvsadm takes for NAT.
+    #[serde(skip_serializing_if = "is_default")]
+    pub is_full_nat: bool,
+    /// What the client's address is handed on by, under full NAT.
+    #[serde(skip_serializing_if = "is_default")]
+    pub client_address: ClientAddress,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -91,15 +99,19 @@ pub fn save(config: &Config, is_numeric: bool, names: &dyn Names) -> String {
 
     let mut text = format!("{MARKER} {BEGIN}\n");
     text += &connection_lines(config.connections.as_ref().unwrap_or(&ConnectionsConfig::default()));
+    let nat = config.nat.as_ref().filter(|nat| !nat.local_addresses.is_empty());
+    text.push_str(&comment(nat.cloned().map(Extension::Nat)));
     for row in &rows {
         let service = configs[&row.label];
         text.push_str(&comment(service_extension(service).map(Extension::Service)));
         text.push_str(&service_line(row, names));
-        let extensions: HashMap<IpAddr, &RealServerConfig> =
-            service.real_servers.iter().map(|config| (config.address.into(), config)).collect();
+        let place = |config: &RealServerConfig| (config.address, config.port.unwrap_or(row.label.port()));
+        let extensions: HashMap<(IpAddr, u16), &RealServerConfig> =
+            service.real_servers.iter().map(|config| (place(config), config)).collect();
         for real_server in &row.real_servers {
-            let extension =
-                extensions.get(&real_server.address).and_then(|config| real_server_extension(config));
+            let extension = extensions
+                .get(&(real_server.address, real_server.port))
+                .and_then(|config| real_server_extension(config));
             text.push_str(&comment(extension.map(Extension::RealServer)));
             text.push_str(&real_server_line(row, real_server, names));
         }
@@ -160,12 +172,18 @@ fn changed_options(connections: &ConnectionsConfig, timeouts: Timeouts) -> SetOp
             connections.creation_rate_per_worker,
             default.creation_rate_per_worker,
         ),
+        pmtu_disc: changed(connections.pmtu_disc, default.pmtu_disc),
+        tunnel_mss_clamp: changed(connections.tunnel_mss_clamp, default.tunnel_mss_clamp),
+        schedule_icmp: changed(connections.schedule_icmp, default.schedule_icmp),
+        nat_icmp_send: changed(connections.nat_icmp_send, default.nat_icmp_send),
     }
 }
 
 fn service_extension(service: &ServiceConfig) -> Option<ServiceExtension> {
     let group = match (service.id, service.fwmark) {
-        (ServiceId::Group(name), Some(mark)) => Some(name).filter(|name| *name != group_name(mark)),
+        (ServiceId::Group(name), Some(mark)) => {
+            Some(name).filter(|name| *name != group_name(mark, service.family()))
+        }
         _ => None,
     };
     let extension = ServiceExtension {
@@ -178,7 +196,12 @@ fn service_extension(service: &ServiceConfig) -> Option<ServiceExtension> {
 }
 
 fn real_server_extension(real_server: &RealServerConfig) -> Option<RealServerExtension> {
-    let extension = RealServerExtension { mac: real_server.mac, drain: real_server.drain };
+    let extension = RealServerExtension {
+        mac: real_server.mac,
+        drain: real_server.drain,
+        is_full_nat: real_server.forwarding == config::Forwarding::FullNat,
+        client_address: real_server.client_address,
+    };
     (extension != RealServerExtension::default()).then_some(extension)
 }
 

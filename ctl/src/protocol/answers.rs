@@ -1,11 +1,16 @@
 //! What the daemon answers: the result of every command.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConnectionsConfig, Drain, GroupName, Protocol, ServiceConfig, ServiceId};
+use ipnet::IpNet;
+
+use crate::config::{
+    ClientAddress, ConnectionsConfig, Drain, Forwarding, GroupName, NatConfig, Protocol, RealServerId,
+    RouteConfig, ServiceConfig, ServiceId, TunnelConfig,
+};
 use crate::mac::MacAddress;
 
 /// Result of every change.
@@ -35,15 +40,29 @@ pub struct ServiceView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServerView {
     /// RIP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// The port on which it receives; none: the service's own, or the one that the client chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How packets reach it.
+    pub forwarding: Forwarding,
+    /// How it is encapsulated, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelConfig>,
+    /// What the client's address is handed on by.
+    #[serde(default)]
+    pub client_address: ClientAddress,
     /// Configured weight.
     pub weight: u16,
     /// Whether it gets new connections, and if not, why.
     pub state: RealServerState,
-    /// MAC address, where known.
+    /// MAC address of its next hop, where known: its own, or the gateway's.
     pub mac: Option<MacAddress>,
-    /// Name of the port that leads to it.
-    pub port: String,
+    /// Name of the interface that leads to it.
+    pub interface: String,
+    /// The gateway on the way to it, where it is in no directly connected network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
     /// Active connections, as IPVS counts them.
     pub active_connections: u32,
     /// Inactive connections, as IPVS counts them.
@@ -61,13 +80,20 @@ pub struct RealServerView {
     pub drain_seconds_left: Option<u64>,
 }
 
+impl RealServerView {
+    /// What names it within its service.
+    pub fn id(&self) -> RealServerId {
+        RealServerId { address: self.address, port: self.port }
+    }
+}
+
 /// Whether a real server gets new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RealServerState {
     /// It does.
     Up,
-    /// Its MAC address is not known.
+    /// The MAC address of its next hop is not known.
     Unresolved,
     /// It is being drained.
     Draining,
@@ -111,7 +137,7 @@ pub struct ServiceStats {
     pub totals: TrafficCounters,
     /// Rates of the same.
     pub rates: TrafficRates,
-    /// Each real server, by address.
+    /// Each real server, by address and port.
     pub real_servers: Vec<RealServerStats>,
 }
 
@@ -119,12 +145,22 @@ pub struct ServiceStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServerStats {
     /// RIP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// The port on which it receives; none: the service's own, or the one that the client chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Its counters.
     #[serde(flatten)]
     pub counters: TrafficCounters,
     /// Rates of the same.
     pub rates: TrafficRates,
+}
+
+impl RealServerStats {
+    /// What names it within its service.
+    pub fn id(&self) -> RealServerId {
+        RealServerId { address: self.address, port: self.port }
+    }
 }
 
 /// Rates as IPVS estimates them: every 2 s a quarter of the way to the rate of these 2 s.
@@ -136,9 +172,15 @@ pub struct TrafficRates {
     pub packets_per_second: u64,
     /// Bytes forwarded in a second.
     pub bytes_per_second: u64,
+    /// Packets of replies that passed the director in a second.
+    #[serde(default)]
+    pub reply_packets_per_second: u64,
+    /// Bytes of replies that passed the director in a second.
+    #[serde(default)]
+    pub reply_bytes_per_second: u64,
 }
 
-/// Packets sent to real servers.
+/// Packets sent to real servers, and replies that passed the director.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficCounters {
     /// Connections scheduled.
@@ -147,9 +189,16 @@ pub struct TrafficCounters {
     pub packets: u64,
     /// Bytes forwarded: IP total length, as IPVS counts.
     pub bytes: u64,
+    /// Packets of replies, under NAT and full NAT; others do not pass the director.
+    #[serde(default)]
+    pub reply_packets: u64,
+    /// Bytes of these.
+    #[serde(default)]
+    pub reply_bytes: u64,
 }
 
-/// Where the received packets went: received = forwarded + punted + the sum of `drops`.
+/// Where the received packets went: received + taken over = forwarded + punted + to the host + handed over + the sum of
+/// `drops` + fragments held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketTotals {
     /// Taken from RX queues.
@@ -158,6 +207,21 @@ pub struct PacketTotals {
     pub forwarded: u64,
     /// Handed to the control thread.
     pub punted: u64,
+    /// Handed to a host interface.
+    #[serde(default)]
+    pub to_host: u64,
+    /// Handed to the worker that has the connection.
+    #[serde(default)]
+    pub handed_over: u64,
+    /// Got from other workers.
+    #[serde(default)]
+    pub taken_over: u64,
+    /// Fragments that wait for the first one of their packet, at this moment.
+    #[serde(default)]
+    pub fragments_held: u64,
+    /// Made here and sent beside all these: ICMP errors, fragments.
+    #[serde(default)]
+    pub originated: u64,
     /// Dropped, by reason; every reason is listed.
     pub drops: std::collections::BTreeMap<String, u64>,
 }
@@ -237,15 +301,22 @@ pub struct ConnectionView {
     /// Seconds until it expires.
     pub expires_seconds: u32,
     /// CIP.
-    pub client_address: Ipv4Addr,
+    pub client_address: IpAddr,
     /// Client's port.
     pub client_port: u16,
-    /// VIP; for a template of a group its fwmark in an address's form, 0.0.0.0 where it has none.
-    pub virtual_address: Ipv4Addr,
+    /// VIP; for a template of a group its fwmark in an address's form (0.0.0.7, 0:7::), all zeros where it has none.
+    pub virtual_address: IpAddr,
     /// VIP's port.
     pub virtual_port: u16,
     /// RIP.
-    pub real_server: Ipv4Addr,
+    pub real_server: IpAddr,
+    /// The port on which it receives: the VIP's own but under NAT.
+    pub real_server_port: u16,
+    /// How its packets are forwarded.
+    pub forwarding: Forwarding,
+    /// What the client is in the eyes of the real server, under full NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
     /// Worker that holds it; none for a template, which all workers share.
     pub worker: Option<u32>,
 }
@@ -253,17 +324,17 @@ pub struct ConnectionView {
 /// Result of `neighbours`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbours {
-    /// By port and address.
+    /// By interface and address.
     pub neighbours: Vec<NeighbourView>,
 }
 
-/// What is known of a real server's MAC address.
+/// What is known of the MAC address of a real server or gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourView {
-    /// RIP.
-    pub address: Ipv4Addr,
-    /// Name of the port.
-    pub port: String,
+    /// RIP, or the gateway's address.
+    pub address: IpAddr,
+    /// Name of the interface.
+    pub interface: String,
     /// State.
     pub state: NeighbourState,
     /// MAC address, the last one known.
@@ -331,12 +402,21 @@ pub struct Status {
     pub template_capacity: u64,
     /// How connections are kept; every timeout is given.
     pub connection_options: ConnectionsConfig,
+    /// Full NAT's local addresses.
+    #[serde(default)]
+    pub nat: NatConfig,
+    /// Whether there is room for IPv6 in the tables.
+    #[serde(default)]
+    pub has_ipv6: bool,
     /// What the memory consists of, for people.
     pub memory: String,
     /// What somebody should look at; empty: all well.
     pub warnings: Vec<String>,
     /// The ports.
     pub ports: Vec<PortView>,
+    /// The routes.
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
 }
 
 /// A port.
@@ -349,9 +429,29 @@ pub struct PortView {
     /// MAC address.
     pub mac: MacAddress,
     /// DIPs with their networks.
-    pub addresses: Vec<ipnet::Ipv4Net>,
+    pub addresses: Vec<IpNet>,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
     /// Link.
     pub link_is_up: bool,
+    /// The host's interface of the untagged side, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
+    /// The VLANs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vlans: Vec<VlanView>,
+}
+
+/// A VLAN of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VlanView {
+    /// Its number.
+    pub id: u16,
+    /// DIPs with their networks.
+    pub addresses: Vec<IpNet>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// The host's interface, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! What a client asks for: every command and its arguments.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use scheduler::{Algorithm, SchedulerFlags};
@@ -10,7 +10,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::{
-    Config, GroupName, Persistence, RealServerConfig, ServiceConfig, ServiceId, Timeouts, VirtualAddress,
+    ClientAddress, Config, Forwarding, GroupName, Persistence, RealServerConfig, RealServerId, ServiceConfig,
+    ServiceId, Timeouts, TunnelConfig, VirtualAddress,
 };
 use crate::mac::{InvalidMac, MacAddress};
 
@@ -30,12 +31,16 @@ pub enum Command {
     DelMember(OneMember),
     /// Adds a real server.
     AddRs(AddRs),
-    /// Changes weight, MAC or drain of a real server.
+    /// Changes a real server.
     SetRs(SetRs),
     /// Removes a real server.
     DelRs(OneRealServer),
     /// Stops new connections to a real server and keeps the established ones; removes it in the end where asked to.
     DrainRs(DrainRs),
+    /// Adds an address to full NAT's local addresses (LIPs).
+    AddLip(OneLocalAddress),
+    /// Removes an address from full NAT's local addresses: no new connection takes it.
+    DelLip(OneLocalAddress),
     /// Removes every virtual service (`ipvsadm -C`).
     Clear,
     /// Several changes, all or none.
@@ -169,14 +174,22 @@ pub struct OneMember {
     pub member: VirtualAddress,
 }
 
+/// Arguments that name a local address of full NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneLocalAddress {
+    /// The address (LIP).
+    pub address: IpAddr,
+}
+
 /// Arguments of `drain-rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRs {
     /// The service.
     pub service: ServiceId,
-    /// The RIP.
-    pub address: Ipv4Addr,
+    /// The real server, by its address and, where it has one of its own, port.
+    pub real_server: RealServerId,
     /// It is removed when its last connection is gone, and after so many seconds at the latest. None: it stays,
     /// drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,6 +231,14 @@ pub struct SetOptions {
     pub lblc_expiration_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_rate_per_worker: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pmtu_disc: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_mss_clamp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_icmp: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat_icmp_send: Option<bool>,
 }
 
 /// Arguments of `add-rs`.
@@ -236,8 +257,8 @@ pub struct AddRs {
 pub struct OneRealServer {
     /// The service.
     pub service: ServiceId,
-    /// The RIP.
-    pub address: Ipv4Addr,
+    /// The real server, by its address and, where it has one of its own, port.
+    pub real_server: RealServerId,
 }
 
 /// Arguments of `set-rs`: what is absent stays.
@@ -246,8 +267,8 @@ pub struct OneRealServer {
 pub struct SetRs {
     /// The service.
     pub service: ServiceId,
-    /// The RIP.
-    pub address: Ipv4Addr,
+    /// The real server, by its address and, where it has one of its own, port.
+    pub real_server: RealServerId,
     /// New weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
@@ -263,19 +284,32 @@ pub struct SetRs {
     /// New lower threshold, 0 for three quarters of the upper one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower_threshold: Option<u32>,
+    /// New forwarding method, for new connections. What the old one alone has, of `tunnel` and `client_address`, is
+    /// taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Forwarding>,
+    /// New encapsulation, all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelConfig>,
+    /// What the client's address is handed on by from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<ClientAddress>,
 }
 
 impl SetRs {
     /// No change of this real server.
-    pub fn new(service: ServiceId, address: Ipv4Addr) -> SetRs {
+    pub fn new(service: ServiceId, real_server: RealServerId) -> SetRs {
         SetRs {
             service,
-            address,
+            real_server,
             weight: None,
             mac: None,
             drain: None,
             upper_threshold: None,
             lower_threshold: None,
+            forwarding: None,
+            tunnel: None,
+            client_address: None,
         }
     }
 }
@@ -373,13 +407,13 @@ pub struct ConnectionsQuery {
     pub service: Option<ServiceId>,
     /// Only of clients in this network; text may have an address alone.
     #[serde(skip_serializing_if = "Option::is_none", with = "client")]
-    pub client: Option<ipnet::Ipv4Net>,
+    pub client: Option<ipnet::IpNet>,
     /// Only to this VIP, on any port.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vip: Option<Ipv4Addr>,
-    /// Only to this real server.
+    pub vip: Option<IpAddr>,
+    /// Only to this real server; without a port, on any.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub real_server: Option<Ipv4Addr>,
+    pub real_server: Option<RealServerId>,
     /// Only in this state, by IPVS's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -415,17 +449,17 @@ impl Default for ConnectionsQuery {
 
 /// A network, written as an address where it is one.
 mod client {
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
-    use ipnet::Ipv4Net;
+    use ipnet::IpNet;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    struct Client(Ipv4Net);
+    struct Client(IpNet);
 
     impl<'de> Deserialize<'de> for Client {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             crate::text::deserialize(deserializer, |text| {
-                let address = text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+                let address = text.parse::<IpAddr>().map(IpNet::from);
                 address.or_else(|_| text.parse()).map(Client).map_err(|_| {
                     format!("`{text}` is no address or network such as 198.51.100.7 or 198.51.100.0/24")
                 })
@@ -433,20 +467,17 @@ mod client {
         }
     }
 
-    pub(super) fn serialize<S: Serializer>(
-        client: &Option<Ipv4Net>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(client: &Option<IpNet>, serializer: S) -> Result<S::Ok, S::Error> {
         match client {
-            Some(client) if client.prefix_len() == 32 => serializer.collect_str(&client.addr()),
+            Some(client) if client.prefix_len() == client.max_prefix_len() => {
+                serializer.collect_str(&client.addr())
+            }
             Some(client) => serializer.collect_str(client),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Ipv4Net>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpNet>, D::Error> {
         Ok(Option::<Client>::deserialize(deserializer)?.map(|Client(network)| network))
     }
 }
@@ -485,8 +516,9 @@ pub enum ConnectionOrder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
-    /// The whole file; `director` and `ports` must be what runs or absent.
-    pub config: Config,
+    /// The whole file; `director`, `ports` and `routes` must be what runs or absent. Boxed, because every command of a
+    /// batch takes as much memory as the largest kind.
+    pub config: Box<Config>,
     /// Say what would change, change nothing.
     #[serde(default)]
     pub dry_run: bool,

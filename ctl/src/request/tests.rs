@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Config, ConnectionsConfig, Persistence};
+use crate::config::{ConnectionsConfig, Persistence};
 use crate::protocol::{Apply, ConnectionsQuery, Filter, PersistenceChange, Response, SetOptions};
 
 const ADD_RS: &str = r#"{"version":1,"verb":"add-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10","port":80},"real_server":{"address":"10.0.0.11","weight":2}}}"#;
@@ -16,7 +16,7 @@ fn error_of(line: &str) -> (ErrorCode, String, Option<String>) {
 /// One good request of every verb.
 fn requests() -> Vec<String> {
     let service = r#"{"protocol":"tcp","address":"192.0.2.10","port":80}"#;
-    let one_rs = format!(r#"{{"service":{service},"address":"10.0.0.11"}}"#);
+    let one_rs = format!(r#"{{"service":{service},"real_server":"10.0.0.11"}}"#);
     let arguments = [
         ("add-vip", r#"{"protocol":"udp","address":"192.0.2.10","port":53,"scheduler":"lc","real_servers":[{"address":"10.0.0.11","weight":0,"mac":"02:00:00:00:00:0b","drain":true}]}"#.to_owned()),
         ("set-vip", format!(r#"{{"service":{service},"scheduler":"wrr","scheduler_flags":["flag-2"],"slow_start_seconds":0,"persistence":{{"timeout_seconds":60,"netmask":"255.255.255.0","engine":"sip"}},"one_packet":false,"timeouts":{{"udp":0}},"fwmark":0}}"#)),
@@ -24,9 +24,11 @@ fn requests() -> Vec<String> {
         ("add-member", r#"{"group":"web","member":{"protocol":"sctp","address":"192.0.2.10","port":0}}"#.to_owned()),
         ("del-member", r#"{"group":"web","member":{"protocol":"tcp","address":"192.0.2.10","port":80}}"#.to_owned()),
         ("add-rs", format!(r#"{{"service":{service},"real_server":{{"address":"10.0.0.11"}}}}"#)),
-        ("set-rs", format!(r#"{{"service":{service},"address":"10.0.0.11","weight":3,"mac":"arp","drain":false}}"#)),
+        ("set-rs", format!(r#"{{"service":{service},"real_server":"10.0.0.11","weight":3,"mac":"arp","drain":false}}"#)),
         ("del-rs", one_rs.clone()),
-        ("drain-rs", r#"{"service":{"group":"web"},"address":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}"#.to_owned()),
+        ("drain-rs", r#"{"service":{"group":"web"},"real_server":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}"#.to_owned()),
+        ("add-lip", r#"{"address":"2001:db8::200"}"#.to_owned()),
+        ("del-lip", r#"{"address":"10.0.0.200"}"#.to_owned()),
         ("clear", "{}".to_owned()),
         ("batch", format!(r#"{{"commands":[{{"verb":"clear"}},{{"verb":"add-vip","arguments":{{"group":"web","members":[{{"protocol":"tcp","address":"192.0.2.10","port":0}}],"fwmark":7}}}},{{"verb":"del-rs","arguments":{one_rs}}}]}}"#)),
         ("set-options", r#"{"timeouts":{"tcp_established":60},"sloppy_tcp":true,"conn_reuse_mode":3}"#.to_owned()),
@@ -58,6 +60,43 @@ fn every_verb_is_read_and_reads_back_as_it_is_written() {
         assert_eq!(parse_request(&line).as_ref(), Ok(&command));
         // serde's derive, for whoever reads the protocol with it, has the same verbs.
         assert_eq!(serde_json::from_slice::<Command>(&line).ok().as_ref(), Some(&command));
+    }
+}
+
+#[test]
+fn a_real_server_is_named_with_the_services_own_port_or_without() {
+    let service = r#"{"protocol":"tcp","address":"2001:db8::10","port":80}"#;
+    let del = |name: &str| {
+        let line = format!(
+            r#"{{"version":1,"verb":"del-rs","arguments":{{"service":{service},"real_server":"{name}"}}}}"#
+        );
+        parse_request(line.as_bytes()).map_err(|error| error.message)
+    };
+    for (name, id) in [
+        ("10.0.0.11", "10.0.0.11"),
+        ("10.0.0.11:80", "10.0.0.11"),
+        ("10.0.0.11:8080", "10.0.0.11:8080"),
+        ("2001:DB8::11", "2001:db8::11"),
+        ("[2001:db8::11]:80", "2001:db8::11"),
+        ("[2001:db8::11]:8080", "[2001:db8::11]:8080"),
+    ] {
+        let Command::DelRs(del) = del(name).unwrap() else { panic!("{name}") };
+        assert_eq!(del.real_server.to_string(), id, "{name}");
+    }
+    for name in [
+        "",
+        "10.0.0",
+        "10.0.0.11:",
+        "10.0.0.11:0",
+        "10.0.0.11:65536",
+        "[2001:db8::11]",
+        "fe80::1%1",
+        "[fe80::1%1]:80",
+    ] {
+        let message = format!(
+            "arguments.real_server: `{name}` is no real server such as 10.0.0.11, 10.0.0.11:8080 or [2001:db8::11]:8080"
+        );
+        assert_eq!(del(name), Err(message));
     }
 }
 
@@ -96,6 +135,8 @@ fn only_what_changes_something_is_a_change() {
                 | "set-rs"
                 | "del-rs"
                 | "drain-rs"
+                | "add-lip"
+                | "del-lip"
                 | "clear"
                 | "batch"
                 | "set-options"
@@ -103,7 +144,7 @@ fn only_what_changes_something_is_a_change() {
         );
         assert_eq!(command.is_change(), is_change, "{request}");
     }
-    assert!(Command::Apply(Apply { config: Config::default(), dry_run: false }).is_change());
+    assert!(Command::Apply(Apply { config: Box::default(), dry_run: false }).is_change());
 }
 
 #[test]
@@ -189,7 +230,7 @@ fn a_wrong_argument_is_told_with_its_path() {
             "\"wieght\":2",
             "arguments.real_server.wieght: unknown key `wieght`",
             Some(
-                "did you mean `weight`? Known are address, weight, mac, upper_threshold, lower_threshold, drain",
+                "did you mean `weight`? Known are address, port, weight, mac, forwarding, client_address, upper_threshold, lower_threshold, tunnel, drain",
             ),
         ),
         (
@@ -201,13 +242,13 @@ fn a_wrong_argument_is_told_with_its_path() {
         (
             "\"10.0.0.11\"",
             "\"10.0.0\"",
-            "arguments.real_server.address: `10.0.0` is no IPv4 address such as 192.0.2.10",
+            "arguments.real_server.address: `10.0.0` is no IP address such as 192.0.2.10 or 2001:db8::10",
             None,
         ),
         (
             "\"10.0.0.11\"",
             "[1,2]",
-            "arguments.real_server.address: IPv4 address is wanted here, not a list",
+            "arguments.real_server.address: IP address is wanted here, not a list",
             None,
         ),
         (
@@ -307,7 +348,7 @@ fn persistence_is_off_or_a_table_and_wrong_ones_keep_their_place() {
             "{}",
             PersistenceChange::On(Persistence {
                 timeout_seconds: 360,
-                netmask: Persistence::NETMASK,
+                netmask: crate::config::Netmask::Host,
                 engine: None,
             }),
         ),
@@ -462,7 +503,11 @@ fn an_object_given_as_a_list_is_refused() {
 fn a_timeout_past_its_type_is_told_the_range_of_timeouts() {
     let service = r#""service":{"group":"web"}"#;
     for (verb, arguments, place) in [
-        ("drain-rs", r#""address":"10.0.0.11","timeout_seconds":1099511627776"#, "arguments.timeout_seconds"),
+        (
+            "drain-rs",
+            r#""real_server":"10.0.0.11","timeout_seconds":1099511627776"#,
+            "arguments.timeout_seconds",
+        ),
         ("set-vip", r#""timeouts":{"udp":1099511627776}"#, "arguments.timeouts.udp"),
         (
             "set-vip",
@@ -583,7 +628,14 @@ proptest! {
 
     #[test]
     fn any_configuration_is_applied_as_it_was_sent(config in crate::config_file::tests::any_config()) {
-        let command = Command::Apply(Apply { config, dry_run: false });
+        let command = Command::Apply(Apply { config: Box::new(config), dry_run: false });
         prop_assert_eq!(parse_request(&encode_request(&command)), Ok(command));
     }
+}
+
+/// Half a million of them are held at once.
+#[test]
+fn a_command_of_a_batch_takes_no_more_memory_than_is_said() {
+    let bytes = std::mem::size_of::<Command>() * BATCH_COMMANDS_MAX;
+    assert!(bytes <= 170_000_000, "{bytes}");
 }

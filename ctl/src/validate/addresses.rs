@@ -1,18 +1,21 @@
-//! What an IPv4 address is, and which networks the ports connect.
+//! What an address is, which networks the interfaces connect, and where routes lead.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::config::PortConfig;
-
-/// Lengths of a connected network's prefix.
-pub(super) const PREFIX_LENGTH: RangeInclusive<u8> = 1..=32;
+use crate::config::{InterfaceConfig, PortConfig, RouteConfig};
 
 /// Why an address is no unicast host address, or None where it is one.
-pub(super) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+pub(super) fn not_unicast(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(address) => not_unicast_v4(address),
+        IpAddr::V6(address) => not_unicast_v6(address),
+    }
+}
+
+fn not_unicast_v4(address: Ipv4Addr) -> Option<&'static str> {
     match address.octets() {
         [0, ..] => Some("of \"this network\" (0.0.0.0/8)"),
         [127, ..] => Some("a loopback address (127.0.0.0/8)"),
@@ -23,13 +26,34 @@ pub(super) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-/// What an address is in a network that holds it, beside a host's. RFC 3021: a /31 has two hosts and nothing else.
-pub(super) fn role_in_network(address: Ipv4Addr, network: Ipv4Net) -> Option<&'static str> {
-    if network.prefix_len() >= 31 {
+fn not_unicast_v6(address: Ipv6Addr) -> Option<&'static str> {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("the unspecified address"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("the loopback address"),
+        [0, 0, 0, 0, 0, 0xffff, ..] => Some("an IPv4-mapped address (::ffff:0:0/96)"),
+        [0xff00..=0xffff, ..] => Some("a multicast address (ff00::/8)"),
+        _ => None,
+    }
+}
+
+/// [`not_unicast`], or an address that names a host on one link only: no VIP, RIP or LIP is one.
+pub(super) fn not_routable(address: IpAddr) -> Option<&'static str> {
+    not_unicast(address).or_else(|| is_link_local(address).then_some("a link-local address (fe80::/10)"))
+}
+
+/// IPv6's: the same on every link. IPv4's is an address like others.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// What an address is in a network that holds it, beside a host's. RFC 3021 and RFC 6164: a network of two addresses has
+/// two hosts and nothing else.
+pub(super) fn role_in_network(address: IpAddr, network: IpNet) -> Option<&'static str> {
+    if network.prefix_len() + 1 >= network.max_prefix_len() {
         None
     } else if address == network.network() {
-        Some("the network address")
-    } else if address == network.broadcast() {
+        Some(if address.is_ipv4() { "the network address" } else { "the subnet-router anycast address" })
+    } else if address.is_ipv4() && address == network.broadcast() {
         Some("the broadcast address")
     } else {
         None
@@ -37,62 +61,87 @@ pub(super) fn role_in_network(address: Ipv4Addr, network: Ipv4Net) -> Option<&'s
 }
 
 /// The network itself and every one that holds it, longest prefix first.
-pub(super) fn supernets(network: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
+pub(super) fn supernets(network: IpNet) -> impl Iterator<Item = IpNet> {
     (0..=network.prefix_len())
         .rev()
-        .filter_map(move |length| Ipv4Net::new(network.addr(), length).ok())
+        .filter_map(move |length| IpNet::new(network.addr(), length).ok())
         .map(|network| network.trunc())
 }
 
-/// The directly connected networks and the director's own addresses (DIPs) in them.
-pub(super) struct Connected<'a> {
-    ports: &'a [PortConfig],
-    port_of_network: HashMap<Ipv4Net, &'a str>,
-    port_of_dip: HashMap<Ipv4Addr, &'a str>,
+/// An interface for people: `port lan0`, `VLAN lan0.100`.
+pub(super) fn described(interface: &InterfaceConfig<'_>) -> String {
+    let kind = if interface.vlan.is_some() { "VLAN" } else { "port" };
+    format!("{kind} {}", interface.name())
 }
 
-impl<'a> Connected<'a> {
-    pub(super) fn new(ports: &'a [PortConfig]) -> Connected<'a> {
-        let addresses = || {
-            ports.iter().flat_map(|port| port.addresses.iter().map(|network| (*network, port.name.as_str())))
+/// The directly connected networks, the director's own addresses (DIPs) in them, and the routes.
+pub(super) struct Connected {
+    /// Each for people, with its networks.
+    interfaces: Vec<(String, Vec<IpNet>)>,
+    interface_of_network: HashMap<IpNet, usize>,
+    interface_of_dip: HashMap<IpAddr, usize>,
+    gateways: HashMap<IpNet, IpAddr>,
+}
+
+impl Connected {
+    pub(super) fn new(ports: &[PortConfig], routes: &[RouteConfig]) -> Connected {
+        let mut connected = Connected {
+            interfaces: Vec::new(),
+            interface_of_network: HashMap::new(),
+            interface_of_dip: HashMap::new(),
+            gateways: routes.iter().map(|route| (route.network.trunc(), route.gateway)).collect(),
         };
-        Connected {
-            ports,
-            port_of_network: addresses().map(|(network, port)| (network.trunc(), port)).collect(),
-            port_of_dip: addresses().map(|(network, port)| (network.addr(), port)).collect(),
+        for interface in ports.iter().flat_map(PortConfig::interfaces) {
+            let index = connected.interfaces.len();
+            // A link-local network is the same on every link: it tells no way.
+            let networks = interface.addresses.iter().filter(|network| !is_link_local(network.addr()));
+            for network in networks.clone() {
+                connected.interface_of_network.insert(network.trunc(), index);
+                connected.interface_of_dip.insert(network.addr(), index);
+            }
+            let networks = networks.map(IpNet::trunc).collect();
+            connected.interfaces.push((described(&interface), networks));
         }
+        connected
     }
 
     /// Whether nothing is known of the networks.
     pub(super) fn is_unknown(&self) -> bool {
-        self.ports.is_empty()
+        self.interfaces.is_empty()
     }
 
-    /// The network that an address is in, and its port's name.
-    pub(super) fn network_of(&self, address: Ipv4Addr) -> Option<(Ipv4Net, &'a str)> {
-        supernets(Ipv4Net::from(address))
-            .find_map(|network| self.port_of_network.get(&network).map(|port| (network, *port)))
+    /// The network that an address is in, and its interface.
+    pub(super) fn network_of(&self, address: IpAddr) -> Option<(IpNet, &str)> {
+        supernets(IpNet::from(address)).find_map(|network| {
+            let index = self.interface_of_network.get(&network)?;
+            Some((network, self.interfaces[*index].0.as_str()))
+        })
     }
 
-    /// Name of the port that has this address as its own.
-    pub(super) fn port_of_dip(&self, address: Ipv4Addr) -> Option<&'a str> {
-        self.port_of_dip.get(&address).copied()
+    /// The gateway on the way to an address that is in no connected network.
+    pub(super) fn gateway_to(&self, address: IpAddr) -> Option<IpAddr> {
+        supernets(IpNet::from(address)).find_map(|network| self.gateways.get(&network).copied())
     }
 
-    /// The networks for people, in the order of the ports: `10.0.0.0/24 on port lan0, ...`.
+    /// The interface that has this address as its own.
+    pub(super) fn interface_of_dip(&self, address: IpAddr) -> Option<&str> {
+        self.interface_of_dip.get(&address).map(|index| self.interfaces[*index].0.as_str())
+    }
+
+    /// The networks for people, in the order of the interfaces: `10.0.0.0/24 on port lan0, ...`.
     pub(super) fn describe(&self) -> String {
         const SHOWN_MAX: usize = 8;
         let mut seen = HashSet::new();
-        let mut networks = Vec::new();
-        for port in self.ports {
-            for network in port.addresses.iter().map(Ipv4Net::trunc).filter(|network| seen.insert(*network)) {
-                if networks.len() < SHOWN_MAX {
-                    networks.push(format!("{network} on port {}", port.name));
+        let mut shown = Vec::new();
+        for (interface, networks) in &self.interfaces {
+            for network in networks.iter().filter(|network| seen.insert(**network)) {
+                if shown.len() < SHOWN_MAX {
+                    shown.push(format!("{network} on {interface}"));
                 }
             }
         }
-        let hidden = seen.len() - networks.len();
+        let hidden = seen.len() - shown.len();
         let more = if hidden > 0 { format!(" and {hidden} more") } else { String::new() };
-        format!("{}{more}", networks.join(", "))
+        if shown.is_empty() { "there is none".to_owned() } else { format!("{}{more}", shown.join(", ")) }
     }
 }

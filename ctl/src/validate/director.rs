@@ -25,6 +25,12 @@ pub const TEMPLATE_CAPACITY: RangeInclusive<u32> = 1..=1 << 24;
 pub const SERVICE_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
 /// Real servers.
 pub const REAL_SERVER_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
+/// Packets of a port for the host in a second: to what a kernel takes.
+pub const HOST_PACKETS_PER_SECOND: RangeInclusive<u32> = 0..=10_000_000;
+/// ICMP errors of a worker in a second.
+pub const ICMP_PACKETS_PER_SECOND: RangeInclusive<u32> = 0..=1_000_000;
+/// Fragmented packets that a worker knows at once.
+pub const FRAGMENT_CAPACITY: RangeInclusive<u32> = 1..=1 << 20;
 /// Longest path of a Unix socket: `sun_path` is 108 bytes with its NUL (unix(7)).
 pub const CONTROL_SOCKET_BYTES_MAX: usize = 107;
 
@@ -47,6 +53,9 @@ pub(super) fn check(director: &DirectorConfig) -> Vec<Problem> {
         ("director.template_capacity", director.template_capacity, TEMPLATE_CAPACITY),
         ("director.service_capacity", director.service_capacity, SERVICE_CAPACITY),
         ("director.real_server_capacity", director.real_server_capacity, REAL_SERVER_CAPACITY),
+        ("director.host_packets_per_second", director.host_packets_per_second, HOST_PACKETS_PER_SECOND),
+        ("director.icmp_packets_per_second", director.icmp_packets_per_second, ICMP_PACKETS_PER_SECOND),
+        ("director.fragment_capacity_per_worker", director.fragment_capacity_per_worker, FRAGMENT_CAPACITY),
     ];
     problems.extend(
         capacities.into_iter().filter_map(|(place, value, range)| range_problem(place, value, &range)),

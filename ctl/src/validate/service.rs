@@ -6,14 +6,16 @@ use std::ops::RangeInclusive;
 use super::connections::{TIMEOUT_SECONDS, check_timeouts};
 use super::{PORT_HELP, Problem, range_problem};
 use crate::config::{
-    Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
-    VirtualAddress,
+    Family, Netmask, Persistence, PersistenceEngine, Protocol, RealServerConfig, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
 };
 
 /// Seconds of a slow start: up to a day.
 pub const SLOW_START_SECONDS: RangeInclusive<u32> = 0..=86_400;
 /// Numbers for `ipvsadm -f`.
 pub const FWMARK: RangeInclusive<u32> = 1..=u32::MAX;
+/// Prefix lengths of persistent IPv6 clients: what IPVS takes.
+pub const PREFIX_LENGTH: RangeInclusive<u8> = 1..=128;
 /// Thresholds of a real server: what IPVS takes, `INT_MAX`.
 pub const THRESHOLD: RangeInclusive<u32> = 0..=i32::MAX as u32;
 /// When a drain may end, in seconds since 1970 UTC: to the end of the year 9999.
@@ -55,7 +57,9 @@ pub(super) fn check(prefix: &str, service: &ServiceConfig) -> Vec<Problem> {
         problems.push(problem.help("leave it out: a connection is scheduled once"));
     }
     if let Some(persistence) = &service.persistence {
-        problems.extend(check_persistence(&format!("{prefix}persistence."), persistence, other));
+        let prefix = format!("{prefix}persistence.");
+        problems.extend(check_persistence(&prefix, persistence, other));
+        problems.extend(check_netmask(&prefix, persistence.netmask, service));
     }
     problems.extend(check_timeouts(prefix, &service.timeouts));
     if let Some(own) = own {
@@ -104,7 +108,27 @@ fn check_persistence(prefix: &str, persistence: &Persistence, other: Option<Prot
     problems
 }
 
-/// All of a real server but its addresses.
+/// How much of a client's address counts is said as its family has it.
+fn check_netmask(prefix: &str, netmask: Netmask, service: &ServiceConfig) -> Option<Problem> {
+    match (netmask, service.family()) {
+        (Netmask::Host, _) | (Netmask::V4(_), Family::V4) => None,
+        (Netmask::V6(length), Family::V6) => {
+            range_problem(format!("{prefix}prefix_length"), length, &PREFIX_LENGTH)
+        }
+        (Netmask::V4(mask), Family::V6) => {
+            let message = format!("{mask} is a mask of IPv4, and {} is IPv6", service.id());
+            let help = "give prefix_length instead, 1 to 128";
+            Some(Problem::invalid(format!("{prefix}netmask"), message).help(help))
+        }
+        (Netmask::V6(length), Family::V4) => {
+            let message = format!("{length} is a prefix length of IPv6, and {} is IPv4", service.id());
+            let help = "give netmask instead, such as 255.255.255.0";
+            Some(Problem::invalid(format!("{prefix}prefix_length"), message).help(help))
+        }
+    }
+}
+
+/// All of a real server but its addresses and how packets reach it.
 pub(super) fn check_real_server(prefix: &str, real_server: &RealServerConfig) -> Vec<Problem> {
     let RealServerConfig { upper_threshold: upper, lower_threshold: lower, drain, .. } = real_server;
     let place = |key: &str| format!("{prefix}{key}");

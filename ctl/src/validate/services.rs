@@ -1,13 +1,12 @@
 //! Checks of `services`: each service for itself, against the others, the connected networks and the capacities.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::Problem;
-use super::addresses::{Connected, not_unicast, role_in_network};
-use super::service;
+use super::addresses::{Connected, not_routable, role_in_network};
+use super::{Problem, Surroundings, forwarding, service};
 use crate::config::{
-    DirectorConfig, GroupName, PortConfig, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+    DirectorConfig, Family, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
     VirtualAddress,
 };
 use crate::mac::MacAddress;
@@ -16,17 +15,10 @@ use crate::protocol::{ErrorCode, OneMember};
 /// Sets of timeouts that services have of their own: every packet's service or real server names one by a small number.
 pub const TIMEOUT_SETS_MAX: usize = 4096;
 
-pub(super) fn check_all(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
-    services: &[ServiceConfig],
-) -> Vec<Problem> {
-    let connected = Connected::new(ports);
-    let networks = connected.describe();
-    let mut problems = check_capacities(director, services);
+pub(super) fn check_all(surroundings: &Surroundings<'_>, services: &[ServiceConfig]) -> Vec<Problem> {
+    let mut problems = check_capacities(surroundings.director, services);
     let vips = vips(services);
-    let rules =
-        Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
+    let rules = Rules::new(surroundings, |address| vips.get(&address).copied());
 
     let mut taken = Taken::default();
     let mut macs = HashMap::new();
@@ -50,7 +42,7 @@ pub(super) fn check_all(
 struct Taken {
     addresses: HashMap<VirtualAddress, String>,
     groups: HashMap<GroupName, String>,
-    fwmarks: HashMap<u32, String>,
+    fwmarks: HashMap<(u32, Family), String>,
 }
 
 impl Taken {
@@ -67,7 +59,7 @@ impl Taken {
         }
         if let Some(fwmark) = service.fwmark {
             let place = format!("{place}.fwmark");
-            let first = self.fwmarks.entry(fwmark).or_insert_with(|| place.clone());
+            let first = self.fwmarks.entry((fwmark, service.family())).or_insert_with(|| place.clone());
             already(&place, fwmark.to_string(), first, "give every group a number of its own, or none");
         }
         for (prefix, address) in service::addresses(&format!("{place}."), service) {
@@ -86,8 +78,7 @@ fn another_mac(place: String, real_server: &RealServerConfig, first: MacAddress)
 }
 
 pub(super) fn check_new_service(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     new: &ServiceConfig,
 ) -> Vec<Problem> {
@@ -99,12 +90,9 @@ pub(super) fn check_new_service(
         let problem = Problem::new(ErrorCode::Exists, key, format!("{} exists already", new.id()));
         return vec![problem.help("change it with set-vip, add-rs, set-rs and del-rs")];
     }
-    let connected = Connected::new(ports);
-    let networks = connected.describe();
-    let mut problems = check_capacities(director, running.iter().chain([new]));
+    let mut problems = check_capacities(surroundings.director, running.iter().chain([new]));
     let vips = vips([new].into_iter().chain(running));
-    let rules =
-        Rules { connected: &connected, networks: &networks, vip: |address| vips.get(&address).copied() };
+    let rules = Rules::new(surroundings, |address| vips.get(&address).copied());
     rules.check_service("", new, &mut problems);
     let mut first_at = HashMap::new();
     for (prefix, address) in service::addresses("", new) {
@@ -145,7 +133,9 @@ fn check_address_is_free(
 
 fn check_fwmark_is_free(running: &[ServiceConfig], new: &ServiceConfig) -> Option<Problem> {
     let fwmark = new.fwmark?;
-    let is_owner = |service: &&ServiceConfig| service.fwmark == new.fwmark && service.id() != new.id();
+    let is_owner = |service: &&ServiceConfig| {
+        service.fwmark == new.fwmark && service.family() == new.family() && service.id() != new.id()
+    };
     let owner = running.iter().find(is_owner)?;
     let problem = Problem::new(
         ErrorCode::Exists,
@@ -156,7 +146,7 @@ fn check_fwmark_is_free(running: &[ServiceConfig], new: &ServiceConfig) -> Optio
 }
 
 pub(super) fn check_changed_service(
-    director: &DirectorConfig,
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     changed: &ServiceConfig,
 ) -> Vec<Problem> {
@@ -167,13 +157,20 @@ pub(super) fn check_changed_service(
     }
     problems.extend(check_fwmark_is_free(running, changed));
     let others = running.iter().filter(|service| service.id() != changed.id());
-    problems.extend(check_capacities(director, others.chain([changed])));
+    for (number, real_server) in changed.real_servers.iter().enumerate() {
+        problems.extend(forwarding::check(
+            &format!("real_servers[{number}]."),
+            surroundings,
+            changed,
+            real_server,
+        ));
+    }
+    problems.extend(check_capacities(surroundings.director, others.chain([changed])));
     problems
 }
 
 pub(super) fn check_new_member(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     new: &OneMember,
 ) -> Vec<Problem> {
@@ -182,21 +179,20 @@ pub(super) fn check_new_member(
         let problem = Problem::new(ErrorCode::NotFound, "group", format!("{id} does not exist"));
         return vec![problem.help("add it with add-group, or see with show what exists")];
     };
-    let connected = Connected::new(ports);
-    let networks = connected.describe();
     let mut problems: Vec<Problem> = check_address_is_free("member.", new.member, running).collect();
-    let rules = Rules { connected: &connected, networks: &networks, vip: |address| vip_of(running, address) };
+    let rules = Rules::new(surroundings, |address| vip_of(running, address));
     problems.extend(rules.check_vip("member.address".to_owned(), new.member.address));
+    problems.extend(check_member_family("member.address".to_owned(), group, new.member));
     let mut changed = group.clone();
     changed.members.push(new.member);
+    problems.extend(rules.check_handed_on(&changed));
     let others = running.iter().filter(|service| service.id() != id);
-    problems.extend(check_capacities(director, others.chain([&changed])));
+    problems.extend(check_capacities(surroundings.director, others.chain([&changed])));
     problems
 }
 
 pub(super) fn check_new_real_server(
-    director: &DirectorConfig,
-    ports: &[PortConfig],
+    surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
     id: ServiceId,
     new: &RealServerConfig,
@@ -209,18 +205,16 @@ pub(super) fn check_new_real_server(
         };
         return vec![problem.help(format!("add it with {add}, or see with show what exists"))];
     };
+    const REAL_SERVER: &str = "real_server.";
     let place = "real_server.address";
-    if service.real_servers.iter().any(|rs| rs.address == new.address) {
-        let message = format!("{} is a real server of {id} already", new.address);
+    if service.real_server(new.id()).is_some() {
+        let message = format!("{} is a real server of {id} already", new.id());
         let problem = Problem::new(ErrorCode::Exists, place, message);
         return vec![problem.help("change it with set-rs")];
     }
-    let connected = Connected::new(ports);
-    let networks = connected.describe();
-    let mut problems = check_real_server_capacity(director, count_real_servers(running) + 1);
-    let rules = Rules { connected: &connected, networks: &networks, vip: |address| vip_of(running, address) };
-    problems.extend(rules.check_real_server_address(place, new.address));
-    problems.extend(service::check_real_server("real_server.", new));
+    let mut problems = check_real_server_capacity(surroundings.director, count_real_servers(running) + 1);
+    let rules = Rules::new(surroundings, |address| vip_of(running, address));
+    problems.extend(rules.check_real_server(REAL_SERVER, service, new));
     let others =
         running.iter().flat_map(|service| &service.real_servers).filter(|rs| rs.address == new.address);
     if let (Some(mac), Some(first)) = (new.mac, others.filter_map(|rs| rs.mac).next())
@@ -231,8 +225,30 @@ pub(super) fn check_new_real_server(
     problems
 }
 
+pub(super) fn check_changed_real_server(
+    surroundings: &Surroundings<'_>,
+    service: &ServiceConfig,
+    changed: &RealServerConfig,
+) -> Vec<Problem> {
+    let rules = Rules::new(surroundings, |_| None);
+    let mut problems = Vec::from_iter(rules.check_mac("", changed));
+    problems.extend(service::check_real_server("", changed));
+    problems.extend(forwarding::check("", surroundings, service, changed));
+    problems
+}
+
+/// A group's members are of its family.
+fn check_member_family(place: String, group: &ServiceConfig, member: VirtualAddress) -> Option<Problem> {
+    let (own, wanted) = (Family::of(member.address), group.family());
+    (own != wanted).then(|| {
+        let message = format!("{} is {own}, and {} is {wanted}", member.address, group.id());
+        let help = "make one group for each family: an empty group is IPv4 unless made with family = \"ipv6\" (--family ipv6)";
+        Problem::invalid(place, message).help(help)
+    })
+}
+
 /// The first service that has each VIP: for more than a few questions.
-fn vips<'a>(services: impl IntoIterator<Item = &'a ServiceConfig>) -> HashMap<Ipv4Addr, ServiceId> {
+fn vips<'a>(services: impl IntoIterator<Item = &'a ServiceConfig>) -> HashMap<IpAddr, ServiceId> {
     let mut vips = HashMap::new();
     for service in services {
         for vip in service.addresses() {
@@ -243,7 +259,7 @@ fn vips<'a>(services: impl IntoIterator<Item = &'a ServiceConfig>) -> HashMap<Ip
 }
 
 /// The first service that has this VIP.
-fn vip_of(services: &[ServiceConfig], address: Ipv4Addr) -> Option<ServiceId> {
+fn vip_of(services: &[ServiceConfig], address: IpAddr) -> Option<ServiceId> {
     let serves = |service: &&ServiceConfig| service.addresses().any(|vip| vip.address == address);
     services.iter().find(serves).map(ServiceConfig::id)
 }
@@ -292,69 +308,132 @@ fn over_capacity(count: usize, capacity: u32, what: &str, key: &str) -> Vec<Prob
 
 /// What a service is checked against.
 struct Rules<'a, V> {
-    connected: &'a Connected<'a>,
+    surroundings: &'a Surroundings<'a>,
+    connected: Connected,
     /// `connected` for people.
-    networks: &'a str,
+    networks: String,
+    local_addresses: HashSet<IpAddr>,
     /// The service that has an address as its VIP.
     vip: V,
 }
 
-impl<V: Fn(Ipv4Addr) -> Option<ServiceId>> Rules<'_, V> {
+impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
+    fn new(surroundings: &'a Surroundings<'a>, vip: V) -> Rules<'a, V> {
+        let connected = Connected::new(surroundings.ports, surroundings.routes);
+        let networks = connected.describe();
+        let local_addresses =
+            surroundings.nat.iter().flat_map(|nat| nat.local_addresses.iter().copied()).collect();
+        Rules { surroundings, connected, networks, local_addresses, vip }
+    }
+
     fn check_service(&self, prefix: &str, service: &ServiceConfig, problems: &mut Vec<Problem>) {
         for (place, vip) in service::addresses(prefix, service) {
-            problems.extend(self.check_vip(format!("{place}address"), vip.address));
+            let place = format!("{place}address");
+            problems.extend(self.check_vip(place.clone(), vip.address));
+            problems.extend(check_member_family(place, service, vip));
         }
         problems.extend(service::check(prefix, service));
         let mut first_at = HashMap::with_capacity(service.real_servers.len());
         for (index, real_server) in service.real_servers.iter().enumerate() {
-            let place = format!("{prefix}real_servers[{index}].address");
-            let first = *first_at.entry(real_server.address).or_insert(index);
+            let place = format!("{prefix}real_servers[{index}].");
+            let id = real_server.id().within(service.id());
+            let first = *first_at.entry(id).or_insert(index);
             if first == index {
-                problems.extend(self.check_real_server_address(&place, real_server.address));
+                problems.extend(self.check_real_server(&place, service, real_server));
             } else {
-                let message = format!("{} is at {prefix}real_servers[{first}] already", real_server.address);
-                problems.push(Problem::invalid(place, message).help("list every real server once a service"));
+                let message = format!("{id} is at {prefix}real_servers[{first}] already");
+                let problem = Problem::invalid(format!("{place}address"), message);
+                problems.push(problem.help("list every real server once a service"));
             }
-            problems
-                .extend(service::check_real_server(&format!("{prefix}real_servers[{index}]."), real_server));
         }
     }
 
-    fn check_vip(&self, place: String, address: Ipv4Addr) -> Option<Problem> {
+    fn check_vip(&self, place: String, address: IpAddr) -> Option<Problem> {
         let help = "a VIP is a unicast host address that belongs to no host but the real servers' lo";
-        if let Some(kind) = not_unicast(address) {
-            return Some(Problem::invalid(place, format!("{address} is {kind}, which is no VIP")).help(help));
+        let problem = |message: String| Some(Problem::invalid(&place, message).help(help));
+        if let Some(kind) = not_routable(address) {
+            return problem(format!("{address} is {kind}, which is no VIP"));
         }
-        if let Some(port) = self.connected.port_of_dip(address) {
-            let message = format!("{address} is the director's own address (DIP) on port {port}");
+        if address.is_ipv6() && self.surroundings.director.ipv6 == Ipv6::Off {
+            let message = format!("{address} is IPv6, for which the connection tables have no room");
+            let help = "give director.ipv6 = \"on\" in the configuration file, and restart dr-director";
             return Some(Problem::invalid(place, message).help(help));
         }
-        let (network, port) = self.connected.network_of(address)?;
+        if self.local_addresses.contains(&address) {
+            return problem(format!("{address} is a local address of full NAT"));
+        }
+        if let Some(interface) = self.connected.interface_of_dip(address) {
+            return problem(format!("{address} is the director's own address (DIP) on {interface}"));
+        }
+        let (network, interface) = self.connected.network_of(address)?;
         let role = role_in_network(address, network)?;
-        let message = format!("{address} is {role} of {network} on port {port}");
-        Some(Problem::invalid(place, message).help(help))
+        problem(format!("{address} is {role} of {network} on {interface}"))
     }
 
-    fn check_real_server_address(&self, place: &str, address: Ipv4Addr) -> Option<Problem> {
-        let help = "give the RS's own address (RIP), in a network of one of the director's ports";
+    /// All of a real server but that it is there once.
+    fn check_real_server(
+        &self,
+        prefix: &str,
+        service: &ServiceConfig,
+        real_server: &RealServerConfig,
+    ) -> Vec<Problem> {
+        let address = self.check_real_server_address(&format!("{prefix}address"), real_server.address);
+        let mut problems = Vec::from_iter(address);
+        problems.extend(self.check_mac(prefix, real_server));
+        problems.extend(service::check_real_server(prefix, real_server));
+        problems.extend(forwarding::check(prefix, self.surroundings, service, real_server));
+        problems
+    }
+
+    fn check_real_server_address(&self, place: &str, address: IpAddr) -> Option<Problem> {
+        let help =
+            "give the RS's own address (RIP), in a network of one of the director's ports or behind a route";
         let problem = |message: String| Some(Problem::invalid(place, message).help(help));
-        if let Some(kind) = not_unicast(address) {
+        if let Some(kind) = not_routable(address) {
             return problem(format!("{address} is {kind}, which is no real server"));
         }
         if let Some(id) = (self.vip)(address) {
             return problem(format!("{address} is the VIP of {id}"));
         }
+        if self.local_addresses.contains(&address) {
+            return problem(format!("{address} is a local address of full NAT"));
+        }
         if self.connected.is_unknown() {
             return None;
         }
-        if let Some(port) = self.connected.port_of_dip(address) {
-            return problem(format!("{address} is the director's own address (DIP) on port {port}"));
+        if let Some(interface) = self.connected.interface_of_dip(address) {
+            return problem(format!("{address} is the director's own address (DIP) on {interface}"));
         }
-        let Some((network, port)) = self.connected.network_of(address) else {
-            return problem(format!("{address} is in no directly connected network ({})", self.networks));
+        let Some((network, interface)) = self.connected.network_of(address) else {
+            if self.connected.gateway_to(address).is_some() {
+                return None;
+            }
+            let is_alone = self.surroundings.routes.is_empty();
+            let and = if is_alone { "" } else { ", and no route leads there" };
+            return problem(format!(
+                "{address} is in no directly connected network ({}){and}",
+                self.networks
+            ));
         };
         let role = role_in_network(address, network)?;
-        problem(format!("{address} is {role} of {network} on port {port}"))
+        problem(format!("{address} is {role} of {network} on {interface}"))
+    }
+
+    /// Frames to what is behind a gateway go to the gateway's MAC address.
+    fn check_mac(&self, prefix: &str, real_server: &RealServerConfig) -> Option<Problem> {
+        let address = real_server.address;
+        if real_server.mac.is_none() || self.connected.network_of(address).is_some() {
+            return None;
+        }
+        let gateway = self.connected.gateway_to(address)?;
+        let message = format!("{address} is behind the gateway {gateway}, whose MAC address is asked for");
+        Some(Problem::invalid(format!("{prefix}mac"), message).help("leave it out"))
+    }
+
+    /// A group that gets another member: what its real servers are told of clients is told by TCP.
+    fn check_handed_on(&self, group: &ServiceConfig) -> Vec<Problem> {
+        let check = |real_server| forwarding::check_client_address("member.", group, real_server);
+        Vec::from_iter(group.real_servers.iter().find_map(check))
     }
 }
 

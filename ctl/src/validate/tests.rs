@@ -367,7 +367,7 @@ fn a_port_without_address_or_with_too_many_is_refused() {
             config.ports[1].addresses.clear();
             config.services.clear();
         },
-        "ports[1].addresses: port lan1 has no address",
+        "ports[1].addresses: port lan1 has no address and no VLAN",
     );
     let many: Vec<String> = (1..=65).map(|host| format!("10.0.1.{host}/24")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -442,7 +442,10 @@ fn a_list_of_many_networks_is_told_in_part() {
         .collect();
     let mut services = good().services;
     services[0].real_servers.truncate(1);
-    let problems = validate_services(&DirectorConfig::default(), &ports, &services[..1]);
+    let problems = validate_services(
+        &Surroundings { ports: &ports, ..Surroundings::of(&Config::default()) },
+        &services[..1],
+    );
     assert!(problems[0].message.ends_with("10.1.7.0/24 on port lan7 and 12 more)"), "{}", problems[0]);
 }
 
@@ -465,9 +468,11 @@ fn every_problem_of_a_configuration_is_told_and_has_help() {
 
 #[test]
 fn a_new_service_is_judged_with_places_of_its_own() {
-    let Config { director, ports, services, .. } = good();
+    let config = good();
+    let Config { director, services, .. } = config.clone();
     let judge = |new: &ServiceConfig, director: &DirectorConfig| {
-        let problems = validate_new_service(director, &ports, &services, new);
+        let surroundings = Surroundings { director, ..Surroundings::of(&config) };
+        let problems = validate_new_service(&surroundings, &services, new);
         problems.into_iter().map(|problem| (problem.code, problem.to_string())).collect::<Vec<_>>()
     };
     let mut new = services[0].clone();
@@ -508,16 +513,18 @@ fn a_new_service_is_judged_with_places_of_its_own() {
 
 #[test]
 fn a_new_real_server_is_judged_with_places_of_its_own() {
-    let Config { director, ports, services, .. } = good();
+    let config = good();
+    let Config { director, services, .. } = config.clone();
     let judge = |id: ServiceId, address: &str, director: &DirectorConfig| {
+        let surroundings = Surroundings { director, ..Surroundings::of(&config) };
         let mut new = services[0].real_servers[0].clone();
         new.address = address.parse().unwrap();
-        let problems = validate_new_real_server(director, &ports, &services, id, &new);
+        let problems = validate_new_real_server(&surroundings, &services, id, &new);
         problems.into_iter().map(|problem| (problem.code, problem.to_string())).collect::<Vec<_>>()
     };
     let id = services[0].id();
     assert_eq!(judge(id, "10.0.0.13", &director), []);
-    let missing = ServiceId::new(Protocol::Tcp, "192.0.2.10".parse().unwrap(), 81);
+    let missing = ServiceId::new(Protocol::Tcp, [192, 0, 2, 10], 81);
     assert_eq!(
         judge(missing, "10.0.0.13", &director),
         [(ErrorCode::NotFound, "service: tcp 192.0.2.10:81 does not exist".to_owned())]
@@ -553,7 +560,8 @@ fn tens_of_thousands_of_real_servers_are_judged_at_once() {
     config.services.truncate(1);
     let template = config.services[0].real_servers[0].clone();
     let real_server = |number: u32| {
-        let address = (u32::from(std::net::Ipv4Addr::new(10, 128, 1, 0)) + number).into();
+        let address =
+            std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 128, 1, 0)) + number).into();
         crate::config::RealServerConfig { address, ..template.clone() }
     };
     config.services[0].real_servers = (0..60_000).map(real_server).collect();

@@ -29,7 +29,7 @@ fn draining(active: u32, seconds_left: Option<u64>) -> Value {
 }
 
 fn drained_as(drain: &Value, active: u32, seconds_left: Option<u64>) -> Value {
-    json!({ "address": "10.0.0.11", "weight": 1, "state": "draining", "mac": null, "port": "lan0",
+    json!({ "address": "10.0.0.11", "weight": 1, "state": "draining", "mac": null, "forwarding": "dr", "interface": "lan0",
             "active_connections": active, "inactive_connections": 0, "persistent_connections": 2,
             "upper_threshold": 0, "lower_threshold": 0, "drain": drain, "drain_seconds_left": seconds_left })
 }

@@ -305,7 +305,7 @@ fn garbage_and_another_version_exit_with_9() {
 fn an_output_that_nobody_reads_is_no_error() {
     let real_server = |last: u32| {
         json!({ "address": std::net::Ipv4Addr::from(0x0a00_0000 + last), "weight": 1, "state": "up", "mac": null,
-                "port": "lan0", "active_connections": 0, "inactive_connections": 0, "persistent_connections": 0,
+                "forwarding": "dr", "interface": "lan0", "active_connections": 0, "inactive_connections": 0, "persistent_connections": 0,
                 "upper_threshold": 0, "lower_threshold": 0, "drain_seconds_left": null })
     };
     let real_servers: Vec<Value> = (1..20_000).map(real_server).collect();
@@ -366,7 +366,7 @@ fn check_refuses_a_bad_file_with_place_line_and_help() {
             "\"10.9.0.1\"",
             ":13:11: services[0].real_servers[0].address: 10.9.0.1 is in no directly connected network (10.0.0.0/24 on \
              port lan0)\n   |\n13 | address = \"10.9.0.1\"\n   |           ^^^^^^^^^^\n\
-             help: give the RS's own address (RIP), in a network of one of the director's ports\n",
+             help: give the RS's own address (RIP), in a network of one of the director's ports or behind a route\n",
         ),
         (
             "scheduler = \"wrr\"",
@@ -406,7 +406,7 @@ fn check_as_json_lists_every_problem_with_its_line() {
               "help": ctl::validate::PORT_HELP },
             { "code": "invalid", "place": "services[0].real_servers[0].address", "line": 13, "column": 11,
               "message": "192.0.2.10 is the VIP of tcp 192.0.2.10:0",
-              "help": "give the RS's own address (RIP), in a network of one of the director's ports" },
+              "help": "give the RS's own address (RIP), in a network of one of the director's ports or behind a route" },
         ],
     } });
     assert_eq!(error, expected);
@@ -551,7 +551,7 @@ fn completions_and_man_pages_are_made_for_every_verb() {
         .map(|line| line.split_whitespace().next().unwrap())
         .filter(|verb| *verb != "help")
         .collect();
-    assert_eq!(verbs.len(), 25);
+    assert_eq!(verbs.len(), 27);
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let run = dr_ctl(&["completions", shell]);
         assert_eq!(run.code, 0);

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use ctl::config::{
-    Config, ConnectionsConfig, Persistence, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
-    VirtualAddress,
+    ClientAddress, Config, ConnectionsConfig, Family, Forwarding, NatConfig, Netmask, Persistence, Protocol,
+    RealServerConfig, RealServerId, ServiceConfig, ServiceId, Timeouts, TunnelChecksum, TunnelConfig,
+    TunnelType, VirtualAddress,
 };
 use ctl::ipvsadm::director::Daemon;
 use ctl::protocol::{
@@ -16,7 +17,7 @@ use scheduler::Algorithm;
 use crate::memory::{Memory, Printed, ipvsadm, run};
 
 fn web() -> ServiceId {
-    ServiceId::new(Protocol::Tcp, [192, 0, 2, 10].into(), 80)
+    ServiceId::new(Protocol::Tcp, [192, 0, 2, 10], 80)
 }
 
 fn group(name: &str) -> ServiceId {
@@ -24,14 +25,7 @@ fn group(name: &str) -> ServiceId {
 }
 
 fn real_server(last: u8) -> RealServerConfig {
-    RealServerConfig {
-        address: [10, 0, 0, last].into(),
-        weight: 1,
-        mac: None,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        drain: None,
-    }
+    RealServerConfig::new([10, 0, 0, last])
 }
 
 /// A web service and a mark 7 of the group `shop`, with a real server each.
@@ -59,13 +53,19 @@ fn each_command_line_is_one_change() {
     };
     let off = Some(PersistenceChange::Off);
     let on = |timeout_seconds, netmask: [u8; 4]| {
-        Some(PersistenceChange::On(Persistence { timeout_seconds, netmask: netmask.into(), engine: None }))
+        Some(PersistenceChange::On(Persistence {
+            timeout_seconds,
+            netmask: Netmask::ipv4(netmask.into()),
+            engine: None,
+        }))
     };
     let edited_server = |id, set: SetRs| {
         Command::SetRs(SetRs {
             lower_threshold: Some(set.lower_threshold.unwrap_or(0)),
             upper_threshold: Some(set.upper_threshold.unwrap_or(0)),
             weight: Some(set.weight.unwrap_or(1)),
+            forwarding: Some(set.forwarding.unwrap_or_default()),
+            tunnel: set.tunnel,
             ..SetRs::new(id, [10, 0, 0, 11].into())
         })
     };
@@ -104,7 +104,7 @@ fn each_command_line_is_one_change() {
         ),
         (
             "-d -t 192.0.2.10:80 -r 10.0.0.11",
-            Command::DelRs(OneRealServer { service: web(), address: [10, 0, 0, 11].into() }),
+            Command::DelRs(OneRealServer { service: web(), real_server: [10, 0, 0, 11].into() }),
         ),
         ("-C", Command::Clear),
         ("-Z", Command::Zero(Filter::default())),
@@ -127,7 +127,7 @@ fn a_mark_becomes_a_group_without_members() {
     let mut director = director();
     assert_eq!(ipvsadm(&mut director, "-A -f 9 -s rr -p 60 -o"), silent());
     let added = director.config.services.last().unwrap();
-    let persistence = Persistence { timeout_seconds: 60, netmask: Persistence::NETMASK, engine: None };
+    let persistence = Persistence { timeout_seconds: 60, netmask: Netmask::Host, engine: None };
     let expected = ServiceConfig {
         fwmark: Some(9),
         scheduler: Algorithm::Rr,
@@ -140,6 +140,133 @@ fn a_mark_becomes_a_group_without_members() {
     assert_eq!(director.config.services.last().unwrap().real_servers, [real_server(12)]);
 }
 
+/// What each line adds a real server as.
+#[test]
+fn every_forwarding_method_and_family_is_the_directors_own() {
+    let tunnel = |kind, port, checksum| {
+        let tunnel = TunnelConfig { kind, port, checksum };
+        RealServerConfig { forwarding: Forwarding::Tunnel, tunnel: Some(tunnel), ..real_server(12) }
+    };
+    let nat = RealServerConfig { forwarding: Forwarding::Nat, ..real_server(12) };
+    let v6 = |address: &str| RealServerConfig::new(address.parse::<std::net::IpAddr>().unwrap());
+    for (line, added) in [
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -m", nat.clone()),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12:80 -m", nat.clone()),
+        ("-a -t 192.0.2.10:80 -r 10.0.0.12:8080 -m", RealServerConfig { port: Some(8080), ..nat.clone() }),
+        ("-a -f 7 -r 10.0.0.12 -m", nat.clone()),
+        ("-a -f 7 -r 10.0.0.12:8080 -m", RealServerConfig { port: Some(8080), ..nat }),
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.12 -i",
+            RealServerConfig { forwarding: Forwarding::Tunnel, ..real_server(12) },
+        ),
+        // What a tunnel or a direct route has for a port is the service's, whatever is said.
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.12:8080 -i --tun-type ipip",
+            RealServerConfig { forwarding: Forwarding::Tunnel, ..real_server(12) },
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.12 -i --tun-type gre --tun-csum",
+            tunnel(TunnelType::Gre, None, TunnelChecksum::Csum),
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.12 -i --tun-type gre --tun-nocsum",
+            tunnel(TunnelType::Gre, None, TunnelChecksum::None),
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 10.0.0.12 -i --tun-type gue --tun-port 6080 --tun-remcsum",
+            tunnel(TunnelType::Gue, Some(6080), TunnelChecksum::Remcsum),
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r [2001:db8::12]:80 -i",
+            RealServerConfig { forwarding: Forwarding::Tunnel, ..v6("2001:db8::12") },
+        ),
+        ("-a -t [2001:db8::10]:80 -r [2001:db8::12]:80 -g", v6("2001:db8::12")),
+        ("-a -t [2001:db8::10]:80 -r 2001:db8::12 -g", v6("2001:db8::12")),
+        (
+            "-a -t [2001:db8::10]:80 -r [2001:db8::12]:8080 -m",
+            RealServerConfig { port: Some(8080), forwarding: Forwarding::Nat, ..v6("2001:db8::12") },
+        ),
+        (
+            "-a -t [2001:db8::10]:80 -r 10.0.0.12 -i",
+            RealServerConfig { forwarding: Forwarding::Tunnel, ..real_server(12) },
+        ),
+    ] {
+        let mut director = director();
+        assert_eq!(ipvsadm(&mut director, "-A -t [2001:db8::10]:80"), silent());
+        assert_eq!(ipvsadm(&mut director, line), silent(), "{line}");
+        let mut all = director.config.services.iter().flat_map(|service| &service.real_servers);
+        assert!(all.any(|real_server| *real_server == added), "{line}: {:?}", director.config.services);
+    }
+}
+
+#[test]
+fn an_edit_gives_the_forwarding_method_anew_but_full_nat_stays() {
+    let mut director = director();
+    let of = |director: &Memory| {
+        let real_server = &director.config.services[0].real_servers[0];
+        (real_server.forwarding, real_server.tunnel)
+    };
+    let gue = TunnelConfig { kind: TunnelType::Gue, port: Some(6080), checksum: TunnelChecksum::None };
+    for (options, now) in [
+        ("-i --tun-type gue --tun-port 6080", (Forwarding::Tunnel, Some(gue))),
+        ("-i", (Forwarding::Tunnel, None)),
+        ("-m", (Forwarding::Nat, None)),
+        ("", (Forwarding::Dr, None)),
+    ] {
+        assert_eq!(
+            ipvsadm(&mut director, &format!("-e -t 192.0.2.10:80 -r 10.0.0.11:80 {options}")),
+            silent()
+        );
+        assert_eq!(of(&director), now, "{options}");
+    }
+    director.config.services[0].real_servers[0].forwarding = Forwarding::FullNat;
+    assert_eq!(ipvsadm(&mut director, "-e -t 192.0.2.10:80 -r 10.0.0.11:80 -m -w 5"), silent());
+    assert_eq!(of(&director), (Forwarding::FullNat, None));
+}
+
+#[test]
+fn a_real_server_is_edited_and_removed_by_address_and_port() {
+    let mut director = director();
+    for port in [8080, 8081] {
+        let line = format!("-a -t 192.0.2.10:80 -r 10.0.0.11:{port} -m");
+        assert_eq!(ipvsadm(&mut director, &line), silent());
+        assert_eq!(ipvsadm(&mut director, &line), fails(255, "Destination already exists"));
+    }
+    assert_eq!(ipvsadm(&mut director, "-e -t 192.0.2.10:80 -r 10.0.0.11:8081 -m -w 7"), silent());
+    assert_eq!(ipvsadm(&mut director, "-d -t 192.0.2.10:80 -r 10.0.0.11:8080"), silent());
+    let left = director.config.services[0].real_servers.iter().map(|rs| (rs.id(), rs.weight));
+    let nat = RealServerId { port: Some(8081), ..[10, 0, 0, 11].into() };
+    assert_eq!(left.collect::<Vec<_>>(), [([10, 0, 0, 11].into(), 1), (nat, 7)]);
+    let listed = "TCP  192.0.2.10:80 wlc\n  \
+                  -> 10.0.0.11:80                 Route   1      3          12        \n  \
+                  -> 10.0.0.11:8081               Masq    7      3          12        \n";
+    let printed = ipvsadm(&mut director, "-Ln -t 192.0.2.10:80");
+    assert!(printed.stdout.ends_with(listed), "{}", printed.stdout);
+}
+
+/// One mark of each family is two services, as in the kernel.
+#[test]
+fn a_mark_of_ipv6_is_another_than_that_of_ipv4() {
+    let mut director = director();
+    assert_eq!(ipvsadm(&mut director, "-A -f 7 -6 -p 60 -M 64"), silent());
+    assert_eq!(ipvsadm(&mut director, "-A -f 7 -6"), fails(255, "Service already exists"));
+    assert_eq!(ipvsadm(&mut director, "-a -f 7 -6 -r 2001:db8::12"), silent());
+    let added = director.config.services.last().unwrap();
+    assert_eq!((added.id, added.family(), added.fwmark), (group("fwmark-7-ipv6"), Family::V6, Some(7)));
+    assert_eq!(added.persistence.map(|persistence| persistence.netmask), Some(Netmask::ipv6(64)));
+    let printed = ipvsadm(&mut director, "-Ln -f 7 -6");
+    let listed = "FWM  7 IPv6 wlc persistent 60 mask 64\n  \
+                  -> [2001:db8::12]:0             Route   1      3          12        \n";
+    assert!(printed.stdout.ends_with(listed), "{}", printed.stdout);
+    let saved = ipvsadm(&mut director, "-Sn").stdout;
+    assert!(
+        saved.contains("-A -f 7 -6 -s wlc -p 60 -M 64\n-a -f 7 -6 -r [2001:db8::12]:0 -g -w 1\n"),
+        "{saved}"
+    );
+    assert_eq!(ipvsadm(&mut director, "-D -f 7 -6"), silent());
+    assert_eq!(director.config.services.len(), 2);
+}
+
 #[test]
 fn set_of_three_zeros_changes_nothing() {
     let mut director = director();
@@ -149,20 +276,15 @@ fn set_of_three_zeros_changes_nothing() {
 
 #[test]
 fn what_the_director_cannot_do_is_refused_and_changes_nothing() {
-    let only_direct = |option: &str| {
-        format!("dr-director: it forwards by direct routing (-g) only; {option} is not supported yet")
-    };
-    let port = "dr-director: a real server of a firewall mark receives on the port that the client asked for; \
-                leave :8080 out";
+    let port = "dr-director: a real server of a firewall mark receives, but under NAT (-m), on the port that the client \
+                asked for; leave :8080 out";
+    let no_host = "Invalid operation.  Possibly wrong module version, address not unicast, ...";
     for (line, exit_code, text) in [
-        ("-A -t [2001:db8::1]:80", 255, "Operation not supported with IPv6".to_owned()),
-        ("-A -f 9 -6", 255, "Operation not supported with IPv6".to_owned()),
         ("-D -f 7 -6", 255, "No such service".to_owned()),
-        ("-a -t [2001:db8::1]:80 -r [2001:db8::2]:80", 255, "Service not defined".to_owned()),
-        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -m", 255, only_direct("-m")),
-        ("-a -t 192.0.2.10:80 -r 10.0.0.12 -i", 255, only_direct("-i")),
-        ("-e -t 192.0.2.10:80 -r 10.0.0.11 -m", 255, only_direct("-m")),
-        ("-a -t 192.0.2.10:80 -r [2001:db8::2]:80 -i", 255, only_direct("-i")),
+        ("-a -t 192.0.2.10:80 -r [fe80::1]:80 -i", 255, no_host.to_owned()),
+        ("-a -t 192.0.2.10:80 -r [ff02::1]:80 -i", 255, no_host.to_owned()),
+        ("-a -t 192.0.2.10:80 -r [::]:80 -i", 255, no_host.to_owned()),
+        ("-a -f 7 -r 10.0.0.12:8080 -i", 255, port.to_owned()),
         ("-a -f 7 -r 10.0.0.12:8080", 255, port.to_owned()),
         ("-a -t 192.0.2.10:80 -r 10.0.0.12 -w 65536", 2, "illegal weight specified".to_owned()),
         ("-A -t 192.0.2.11:80 -s none", 255, "Scheduler or persistence engine not found".to_owned()),
@@ -186,13 +308,15 @@ fn what_does_not_exist_is_said_before_what_is_not_supported() {
         ("-a -t 192.0.2.10:80 -r 10.0.0.11 -m", "Destination already exists"),
         ("-e -t 192.0.2.10:80 -r 10.0.0.12 -m", "No such destination"),
         ("-a -t 192.0.2.10:80 -r 10.0.0.11 -m -y 5", "Numerical result out of range"),
-        // Only real servers on the service's port exist here.
+        // Its port is the service's own.
         ("-d -t 192.0.2.10:80 -r 10.0.0.11:8080", "No such destination"),
         ("-d -r 10.0.0.11 -t 192.0.2.10:80", "No such destination"),
         ("-d -t 192.0.2.11:80 -r 10.0.0.11:8080", "Service not defined"),
         ("-d -f 7 -r 10.0.0.11:8080", "No such destination"),
         ("-d -f 7 -r 10.0.0.12", "No such destination"),
         ("-d -f 8 -r 10.0.0.11", "Service not defined"),
+        ("-a -t [2001:db8::1]:80 -r [2001:db8::2]:80", "Service not defined"),
+        ("-a -t [2001:db8::1]:80 -r [fe80::2]:80", "Service not defined"),
     ] {
         let mut director = director();
         let before = director.config.clone();
@@ -284,6 +408,9 @@ fn connections_of_a_mark_have_it_as_their_address() {
         virtual_address: [0; 4].into(),
         virtual_port: if group.is_some() { 0 } else { 80 },
         real_server: [10, 0, 0, 11].into(),
+        real_server_port: if group.is_some() { 0 } else { 80 },
+        forwarding: Forwarding::Dr,
+        local: None,
         worker: None,
     };
     let connections = vec![view(None), view(Some("shop")), view(Some("unknown")), view(Some("fwmark-9"))];
@@ -314,6 +441,9 @@ fn more_connections_than_a_page_are_all_listed() {
         virtual_address: [192, 0, 2, 10].into(),
         virtual_port: 53,
         real_server: [10, 0, 0, 11].into(),
+        real_server_port: 53,
+        forwarding: Forwarding::Dr,
+        local: None,
         worker: Some(0),
     };
     let mut director = Memory { connections: vec![view; 100_001], ..Memory::default() };
@@ -478,6 +608,35 @@ fn what_ipvsadm_cannot_save_is_saved() {
     let printed = ipvsadm(&mut director, "-Sn");
     assert_eq!(printed.stdout, saved);
     assert_eq!(run(&mut director, &["ipvsadm-save", "-n", "word"], "").stdout, saved);
+}
+
+/// ipvsadm knows full NAT as NAT, and the local addresses not at all.
+#[test]
+fn full_nat_is_saved_as_nat_with_what_makes_it_whole() {
+    let mut director = director();
+    let local_addresses = vec![[10, 0, 0, 200].into(), "2001:db8::200".parse().unwrap()];
+    director.config.nat = Some(NatConfig { local_addresses });
+    director.config.services.truncate(1);
+    let real_server = &mut director.config.services[0].real_servers[0];
+    real_server.forwarding = Forwarding::FullNat;
+    real_server.client_address = ClientAddress::ProxyV2;
+    real_server.port = Some(8080);
+    let saved = r#"# dr-director: begin
+# dr-director: {"nat":{"local_addresses":["10.0.0.200","2001:db8::200"]}}
+-A -t 192.0.2.10:80 -s wlc
+# dr-director: {"real_server":{"is_full_nat":true,"client_address":"proxy-v2"}}
+-a -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 1
+# dr-director: end
+"#;
+    assert_eq!(ipvsadm(&mut director, "-Sn").stdout, saved);
+    // A local address that is there already stays.
+    let nat = Some(NatConfig { local_addresses: vec![[10, 0, 0, 200].into()] });
+    let mut loader = Memory { config: Config { nat, ..Config::default() }, ..Memory::default() };
+    assert_eq!(run(&mut loader, &["ipvsadm-restore"], saved), silent());
+    assert_eq!(loader.config, director.config);
+    let wrong = saved.replace(" -m ", " -g ");
+    let printed = run(&mut Memory::default(), &["ipvsadm-restore"], &wrong);
+    assert_eq!(printed, fails(2, "line 5: dr-director: only a real server behind NAT (-m) has full NAT"));
 }
 
 #[test]

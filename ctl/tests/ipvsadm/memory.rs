@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ctl::client::ClientError;
-use ctl::config::{Config, ConnectionsConfig, Protocol, ServiceConfig, ServiceId, Timeouts};
+use ctl::config::{
+    Config, ConnectionsConfig, Protocol, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
+};
 use ctl::ipvsadm::director::Director;
 use ctl::ipvsadm::resolve::Names;
 use ctl::protocol::{
@@ -22,6 +24,8 @@ pub(crate) struct Memory {
     pub(crate) connections: Vec<ConnectionView>,
     /// What every change is refused with.
     pub(crate) refusal: Option<ErrorReply>,
+    /// There was no traffic: every count is 0.
+    pub(crate) is_idle: bool,
 }
 
 impl Director for Memory {
@@ -30,11 +34,11 @@ impl Director for Memory {
         let command: Command = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
         match &command {
             Command::Show(filter) => {
-                let services = self.matching(filter.service)?.map(view).collect();
+                let services = self.matching(filter.service)?.map(|service| self.view(service)).collect();
                 value(&Show { services })
             }
             Command::Stats(filter) => {
-                let services = self.matching(filter.service)?.map(stats).collect();
+                let services = self.matching(filter.service)?.map(|service| self.stats(service)).collect();
                 value(&Stats { services, totals: Default::default(), workers: vec![], ports: vec![] })
             }
             Command::Connections(query) => {
@@ -91,6 +95,69 @@ impl Memory {
             memory: String::new(),
             warnings: vec![],
             ports: vec![],
+            nat: self.config.nat.clone().unwrap_or_default(),
+            has_ipv6: true,
+            routes: vec![],
+        }
+    }
+}
+
+impl Memory {
+    fn view(&self, service: &ServiceConfig) -> ServiceView {
+        let count = |count| if self.is_idle { 0 } else { count };
+        let servers = service.real_servers.iter().map(|server| RealServerView {
+            address: server.address,
+            port: server.port,
+            forwarding: server.forwarding,
+            tunnel: server.tunnel(),
+            client_address: server.client_address,
+            weight: server.weight,
+            state: RealServerState::Up,
+            mac: None,
+            interface: "lan".to_owned(),
+            gateway: None,
+            active_connections: count(3),
+            inactive_connections: count(12),
+            persistent_connections: count(5),
+            upper_threshold: server.upper_threshold,
+            lower_threshold: server.lower_threshold,
+            drain: server.drain,
+            drain_seconds_left: None,
+        });
+        let real_servers = servers.collect();
+        ServiceView { service: ServiceConfig { real_servers: vec![], ..service.clone() }, real_servers }
+    }
+
+    /// Replies come from what is behind NAT alone.
+    fn stats(&self, service: &ServiceConfig) -> ServiceStats {
+        let count = |count| if self.is_idle { 0 } else { count };
+        let counters = |connections, reply| TrafficCounters {
+            connections: count(connections),
+            packets: count(connections * 80),
+            bytes: count(connections * 100_000),
+            reply_packets: count(connections * 70 * reply),
+            reply_bytes: count(connections * 900_000 * reply),
+        };
+        let rates = |reply| TrafficRates {
+            connections_per_second: count(12),
+            packets_per_second: count(340),
+            bytes_per_second: count(45_678),
+            reply_packets_per_second: count(330 * reply),
+            reply_bytes_per_second: count(456_780 * reply),
+        };
+        let reply_of = |server: &RealServerConfig| u64::from(server.forwarding.is_nat());
+        let of_server = |server: &RealServerConfig| RealServerStats {
+            address: server.address,
+            port: server.port,
+            counters: counters(1000, reply_of(server)),
+            rates: rates(reply_of(server)),
+        };
+        let reply = service.real_servers.iter().map(reply_of).max().unwrap_or_default();
+        ServiceStats {
+            service: service.id,
+            totals: counters(1234, reply),
+            rates: rates(reply),
+            real_servers: service.real_servers.iter().map(of_server).collect(),
         }
     }
 }
@@ -107,7 +174,8 @@ fn apply(config: &mut Config, command: &Command) -> Result<(), ErrorReply> {
     match command {
         Command::AddVip(service) => {
             let is_taken = |other: &ServiceConfig| {
-                other.id == service.id || other.fwmark.is_some() && other.fwmark == service.fwmark
+                let is_same = other.fwmark == service.fwmark && other.family() == service.family();
+                other.id == service.id || other.fwmark.is_some() && is_same
             };
             if config.services.iter().any(is_taken) {
                 return Err(exists());
@@ -131,15 +199,16 @@ fn apply(config: &mut Config, command: &Command) -> Result<(), ErrorReply> {
         }
         Command::AddRs(add) => {
             let servers = &mut find(config, add.service)?.real_servers;
-            if servers.iter().any(|server| server.address == add.real_server.address) {
+            if servers.iter().any(|server| server.id() == add.real_server.id()) {
                 return Err(exists());
             }
             servers.push(add.real_server.clone());
         }
         Command::SetRs(set) => {
             let servers = &mut find(config, set.service)?.real_servers;
-            let server = servers.iter_mut().find(|server| server.address == set.address);
+            let server = servers.iter_mut().find(|server| server.id() == set.real_server);
             let server = server.ok_or_else(not_found)?;
+            server.set_forwarding(set.forwarding, set.tunnel, set.client_address);
             server.weight = set.weight.unwrap_or(server.weight);
             server.upper_threshold = set.upper_threshold.unwrap_or(server.upper_threshold);
             server.lower_threshold = set.lower_threshold.unwrap_or(server.lower_threshold);
@@ -147,10 +216,17 @@ fn apply(config: &mut Config, command: &Command) -> Result<(), ErrorReply> {
         Command::DelRs(one) => {
             let servers = &mut find(config, one.service)?.real_servers;
             let count = servers.len();
-            servers.retain(|server| server.address != one.address);
+            servers.retain(|server| server.id() != one.real_server);
             if servers.len() == count {
                 return Err(not_found());
             }
+        }
+        Command::AddLip(one) => {
+            let nat = config.nat.get_or_insert_default();
+            if nat.local_addresses.contains(&one.address) {
+                return Err(exists());
+            }
+            nat.local_addresses.push(one.address);
         }
         Command::Clear => config.services.clear(),
         Command::Zero(filter) => {
@@ -161,7 +237,8 @@ fn apply(config: &mut Config, command: &Command) -> Result<(), ErrorReply> {
         Command::SetOptions(set) => {
             let mut options = config.connections.take().unwrap_or_default();
             options.timeouts = set.timeouts.or(&options.timeouts);
-            let ConnectionsConfig { sloppy_tcp, creation_rate_per_worker, .. } = &mut options;
+            let ConnectionsConfig { sloppy_tcp, creation_rate_per_worker, pmtu_disc, .. } = &mut options;
+            *pmtu_disc = set.pmtu_disc.unwrap_or(*pmtu_disc);
             *sloppy_tcp = set.sloppy_tcp.unwrap_or(*sloppy_tcp);
             *creation_rate_per_worker = set.creation_rate_per_worker.unwrap_or(*creation_rate_per_worker);
             config.connections = Some(options);
@@ -174,38 +251,6 @@ fn apply(config: &mut Config, command: &Command) -> Result<(), ErrorReply> {
         other => panic!("{} is no command of ipvsadm's", other.verb()),
     }
     Ok(())
-}
-
-fn view(service: &ServiceConfig) -> ServiceView {
-    let servers = service.real_servers.iter().map(|server| RealServerView {
-        address: server.address,
-        weight: server.weight,
-        state: RealServerState::Up,
-        mac: None,
-        port: "lan".to_owned(),
-        active_connections: 3,
-        inactive_connections: 12,
-        persistent_connections: 5,
-        upper_threshold: server.upper_threshold,
-        lower_threshold: server.lower_threshold,
-        drain: server.drain,
-        drain_seconds_left: None,
-    });
-    let real_servers = servers.collect();
-    ServiceView { service: ServiceConfig { real_servers: vec![], ..service.clone() }, real_servers }
-}
-
-fn stats(service: &ServiceConfig) -> ServiceStats {
-    let totals = TrafficCounters { connections: 1234, packets: 98_765, bytes: 123_456_789 };
-    let rates =
-        TrafficRates { connections_per_second: 12, packets_per_second: 340, bytes_per_second: 45_678 };
-    let of_server = |address| RealServerStats {
-        address,
-        counters: TrafficCounters { connections: 1000, packets: 80_000, bytes: 100_000_000 },
-        rates,
-    };
-    let servers = service.real_servers.iter().map(|server| of_server(server.address));
-    ServiceStats { service: service.id, totals, rates, real_servers: servers.collect() }
 }
 
 /// The names that the captures have.

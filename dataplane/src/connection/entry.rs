@@ -131,6 +131,19 @@ pub struct Connection {
     pub link: Option<u32>,
 }
 
+/// What a packet that changes nothing needs of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub state: ConnectionState,
+    /// What else is known of it.
+    pub flags: ConnectionFlags,
+    /// When it is gone unless a packet comes.
+    pub expires: Ticks,
+    /// Destination slot of its real server.
+    pub destination: u32,
+}
+
 /// An entry, used or free. All zeros is a free one.
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
@@ -183,6 +196,14 @@ impl Entry {
     #[inline(always)]
     pub(super) fn connection(&self) -> Connection {
         self.connection_of(self.key())
+    }
+
+    /// The little that every packet needs of it.
+    #[inline(always)]
+    pub(super) fn standing(&self) -> Standing {
+        let life = self.life.load(Relaxed);
+        let destination = self.slot();
+        Standing { state: state(life), flags: flags(life), expires: expires(life), destination }
     }
 
     /// The same where the key is known: the compiler does not leave out a relaxed load that nobody needs.

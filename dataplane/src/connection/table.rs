@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
-use super::entry::{Connection, Entry};
+use super::entry::{Connection, Entry, Standing};
 use super::key::{FlowKey, FlowSeed, Ipv6Pair};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
@@ -442,6 +442,12 @@ impl Hit<'_> {
     #[inline(always)]
     pub fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// What a packet needs of it.
+    #[inline(always)]
+    pub fn standing(&self) -> Standing {
+        self.entry.standing()
     }
 
     /// The connection as it is now, but for the addresses of IPv6.

@@ -25,6 +25,13 @@ impl Errno {
     }
 }
 
+impl From<std::io::Error> for Errno {
+    /// Of a system call; 0 for an error that is none of the system's.
+    fn from(error: std::io::Error) -> Self {
+        Errno(error.raw_os_error().unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SAFETY: rte_strerror takes any number and returns a NUL-terminated text that stays valid on this thread

@@ -9,10 +9,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::device::{self, ANY_SOCKET};
+use super::driver;
 use super::eal::{Eal, Runtime};
 use super::error::Errno;
 use super::mbuf::Mbuf;
-use super::port::{self, PortConfig};
+use super::port::PortConfig;
 use crate::host::{OUTGOING_QUEUE_CAPACITY, PUNT_QUEUE_CAPACITY};
 use crate::packet::ethernet::FRAME_BYTES_MIN;
 use crate::port::{BURST, FramePool};
@@ -56,7 +58,10 @@ impl PoolConfig {
         let host = (PUNT_QUEUE_CAPACITY + OUTGOING_QUEUE_CAPACITY) as u64;
         // A ring, and so a pool, holds a power of two less one.
         let mbufs = (queues + caches + host + 1).next_power_of_two() - 1;
-        let frame = ports.iter().filter_map(|port| port.mtu).map(port::buffer_bytes).max().unwrap_or(0);
+        let by_mtu = ports.iter().filter_map(|port| port.mtu).map(device::buffer_bytes);
+        let by_driver =
+            ports.iter().map(|port| driver::least_buffer(&port.device) + dpdk_sys::RTE_PKTMBUF_HEADROOM);
+        let frame = by_mtu.chain(by_driver).max().unwrap_or(0);
         PoolConfig {
             mbufs: u32::try_from(mbufs).unwrap_or(u32::MAX),
             data_room: u16::try_from(frame.max(dpdk_sys::RTE_MBUF_DEFAULT_BUF_SIZE)).unwrap_or(u16::MAX),
@@ -138,7 +143,7 @@ impl MbufPool {
         }
         let name =
             CString::new(format!("dr_mbufs_{}", NUMBER.fetch_add(1, Ordering::Relaxed))).unwrap_or_default();
-        let socket = config.near.as_deref().map_or(port::ANY_SOCKET, port::socket_of);
+        let socket = config.near.as_deref().map_or(ANY_SOCKET, device::socket_of);
         let runtime = eal.runtime();
         // SAFETY: EAL runs, since `eal` is borrowed; the name is NUL-terminated and copied; DPDK checks the numbers.
         let pool = unsafe {
@@ -173,6 +178,18 @@ impl MbufPool {
         self.data_room
     }
 
+    /// A frame of these segments, each in an mbuf of its own; nothing where the pool has too few mbufs, one is too small,
+    /// or there is no segment.
+    pub fn frame_of_segments<'a>(&self, segments: impl IntoIterator<Item = &'a [u8]>) -> Option<Mbuf> {
+        let segment = |bytes: &[u8]| {
+            let mut segment = Mbuf::allocate(self)?;
+            segment.fill(bytes, bytes.len()).then_some(segment)
+        };
+        let mut segments = segments.into_iter();
+        let mut frame = segment(segments.next()?)?;
+        segments.all(|bytes| segment(bytes).is_some_and(|next| frame.chain(next))).then_some(frame)
+    }
+
     pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
         self.pool.as_ptr()
     }
@@ -183,8 +200,12 @@ impl FramePool for MbufPool {
 
     /// Pads with zeros to the shortest Ethernet frame: what another packet left in the buffer must not go out.
     fn frame(&self, bytes: &[u8]) -> Option<Mbuf> {
-        let mut mbuf = Mbuf::allocate(self)?;
-        mbuf.fill(bytes, bytes.len().max(FRAME_BYTES_MIN)).then_some(mbuf)
+        let room = usize::from(self.data_room) - dpdk_sys::RTE_PKTMBUF_HEADROOM as usize;
+        if bytes.len() <= room {
+            let mut mbuf = Mbuf::allocate(self)?;
+            return mbuf.fill(bytes, bytes.len().max(FRAME_BYTES_MIN)).then_some(mbuf);
+        }
+        self.frame_of_segments(bytes.chunks(room))
     }
 }
 
@@ -206,7 +227,10 @@ mod tests {
     fn data_room_grows_with_the_mtu() {
         let mut port = PortConfig::new("net_null0", 1);
         port.mtu = Some(9000);
-        assert_eq!(PoolConfig::for_ports(&[port]).data_room, 9000 + 22 + 128);
+        assert_eq!(PoolConfig::for_ports(&[port.clone()]).data_room, 9000 + 22 + 128);
+        // af_packet wants room for a frame of its ring, however large the MTU.
+        port.device = "net_af_packet0,iface=eth1,framesz=16384,blocksz=16384".to_owned();
+        assert_eq!(PoolConfig::for_ports(&[port]).data_room, 16384 - 32 + 128);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! - [`mempool`]: the mbuf pool, one for all ports
 //! - [`mbuf`]: one received or made frame
 //! - [`port`]: one started device
+//! - `device`, `driver`, `interface`: how it is started, what drivers do beside what they report, the kernel interface
+//!   beneath
 //! - [`queue`]: a worker's RX and TX queue of a port
 //! - [`error`]: errno, translated once
 //!
@@ -21,9 +23,15 @@
 #![allow(unsafe_code)]
 
 #[cfg(feature = "dpdk")]
+mod device;
+#[cfg(feature = "dpdk")]
+mod driver;
+#[cfg(feature = "dpdk")]
 pub mod eal;
 #[cfg(feature = "dpdk")]
 pub mod error;
+#[cfg(feature = "dpdk")]
+mod interface;
 pub mod lanes;
 #[cfg(feature = "dpdk")]
 pub mod mbuf;

@@ -3,23 +3,18 @@
 //! The control thread starts it, reads its counters and link, and stops it; the workers have its queues. It is
 //! stopped and closed when the last of [`Port`] and its queue pairs is dropped, never earlier.
 
-use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
 
-use super::eal::{Eal, Runtime, device_name, is_pci_address};
+use super::device::{Device, Multicast, Outcome};
+use super::driver::more_queues;
+use super::eal::{Eal, Runtime};
 use super::error::Errno;
 use super::mempool::MbufPool;
-use super::queue::PortQueuePair;
-use crate::port::{PortStatistics, PortStatus};
-
-/// No NUMA node in particular (DPDK's SOCKET_ID_ANY).
-pub(super) const ANY_SOCKET: c_int = -1;
+use super::queue::{PortQueuePair, Sending};
+use crate::port::{PortCapabilities, PortStatistics, PortStatus};
 
 /// Descriptors of a queue where the configuration names none: 1024 frames are 0.1 ms at 10 Mpps.
 const DEFAULT_DESCRIPTORS: u16 = 1024;
-
-/// Ethernet header and two VLAN tags.
-const LONGEST_LINK_HEADER: u32 = 14 + 2 * 4;
 
 /// How to start a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +89,7 @@ pub enum PortError {
         device: String,
     },
     /// The driver cannot do this MTU.
-    #[error("port {device} (driver {driver}): mtu {mtu} is not within {smallest} and {largest}")]
+    #[error("port {device} (driver {driver}): mtu {mtu} is not within {smallest} and {largest}{hint}")]
     MtuOutOfRange {
         /// The device.
         device: String,
@@ -106,11 +101,13 @@ pub enum PortError {
         smallest: u16,
         /// The most.
         largest: u16,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// A frame of that MTU does not fit into an mbuf.
     #[error(
-        "port {device}: mtu {mtu} needs mbufs of {needed} bytes, the pool's have {data_room}: raise the mbuf data \
-         room or lower the mtu"
+        "port {device}: mtu {mtu} needs mbufs of {needed} bytes, the pool's have {data_room}, and the driver does not \
+         take several for a frame: raise the mbuf data room or lower the mtu"
     )]
     MbufsTooSmall {
         /// The device.
@@ -159,6 +156,8 @@ pub(super) struct StartedPort {
     mac: [u8; 6],
     mtu: u16,
     uses_rss: bool,
+    multicast: Multicast,
+    capabilities: PortCapabilities,
     pool: MbufPool,
     runtime: Arc<Runtime>,
 }
@@ -177,29 +176,32 @@ impl Port {
         if !runtime.claim_port(device.id) {
             return Err(PortError::AlreadyStarted { device: device.name });
         }
-        let mtu = match device.configure_and_start(config, &plan, pool) {
-            Ok(mtu) => mtu,
+        let Outcome { mtu, multicast } = match device.configure_and_start(config, &plan, pool) {
+            Ok(outcome) => outcome,
             Err(error) => {
                 runtime.release_port(device.id);
                 return Err(error);
             }
         };
-        let fast_free =
-            (plan.tx_offloads & dpdk_sys::dr_tx_offload_mbuf_fast_free != 0).then(|| pool.clone());
+        let sending = match (plan.frees_fast(), plan.sends_chains) {
+            (true, _) => Sending::FastFree,
+            (false, true) => Sending::Chains,
+            (false, false) => Sending::SingleSegments,
+        };
         let started = Arc::new(StartedPort {
             id: device.id,
             mac: device.mac(),
+            capabilities: device.capabilities(&plan),
             name: device.name,
             driver: device.driver,
             mtu,
             uses_rss: plan.rss != 0,
+            multicast,
             pool: pool.clone(),
             runtime: runtime.clone(),
         });
         let pairs = (0..config.workers)
-            .map(|queue| {
-                PortQueuePair::new(started.id, queue, pool.clone(), fast_free.clone(), started.clone())
-            })
+            .map(|queue| PortQueuePair::new(started.id, queue, pool.clone(), sending, started.clone()))
             .collect();
         Ok((Port { started }, pairs))
     }
@@ -217,6 +219,12 @@ impl Port {
     /// The NIC spreads flows over the queues by RSS. Without it, several queues are the driver's own affair.
     pub fn uses_rss(&self) -> bool {
         self.started.uses_rss
+    }
+
+    /// Frames to every multicast address reach the director, which IPv6 neighbour discovery needs. Where not, the driver
+    /// has no such mode, and what its device filters it filters.
+    pub fn accepts_all_multicast(&self) -> bool {
+        !matches!(self.started.multicast, Multicast::Filtered)
     }
 
     /// The pool that its frames come from.
@@ -245,6 +253,10 @@ impl PortStatus for Port {
 
     fn mtu(&self) -> u16 {
         self.started.mtu
+    }
+
+    fn capabilities(&self) -> PortCapabilities {
+        self.started.capabilities
     }
 
     /// All zeros where the driver counts nothing.
@@ -285,265 +297,8 @@ impl Drop for StartedPort {
     }
 }
 
-/// A device that DPDK has probed.
-struct Device {
-    id: u16,
-    name: String,
-    driver: String,
-    info: dpdk_sys::rte_eth_dev_info,
-}
-
-/// What is going to be configured.
-struct Plan {
-    rss: u64,
-    rx_offloads: u64,
-    tx_offloads: u64,
-}
-
-impl Device {
-    fn find(device: &str) -> Result<Device, PortError> {
-        let name = device_name(device);
-        let Some(id) = port_id(name) else {
-            let hint = if is_pci_address(device) {
-                "; bind the device to vfio-pci (dpdk-devbind.py --bind=vfio-pci) and see DPDK's message on stderr"
-            } else {
-                "; DPDK's message on stderr says why it made none of that name (arguments, driver package librte-net-*)"
-            };
-            return Err(PortError::NotFound { device: name.to_owned(), found: port_names(), hint });
-        };
-        // SAFETY: rte_eth_dev_info is numbers and pointers; zeros are valid.
-        let mut info: dpdk_sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
-        // SAFETY: the id is one that DPDK gave, info is writable.
-        let result = unsafe { dpdk_sys::rte_eth_dev_info_get(id, &raw mut info) };
-        let mut found = Device { id, name: name.to_owned(), driver: String::new(), info };
-        found.done("reading what the device can", result)?;
-        if !info.driver_name.is_null() {
-            // SAFETY: not null, and then a static NUL-terminated text of the driver's.
-            found.driver = unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned();
-        }
-        Ok(found)
-    }
-
-    /// Checks the configuration against what the device can.
-    fn plan(&self, config: &PortConfig, pool: &MbufPool) -> Result<Plan, PortError> {
-        let info = &self.info;
-        let device = || self.name.clone();
-        if config.workers == 0 {
-            return Err(PortError::NoWorkers { device: device() });
-        }
-        if info.max_rx_queues.min(info.max_tx_queues) < config.workers {
-            return Err(PortError::TooFewQueues {
-                device: device(),
-                driver: self.driver.clone(),
-                workers: config.workers,
-                rx_queues: info.max_rx_queues,
-                tx_queues: info.max_tx_queues,
-            });
-        }
-        let largest = largest_mtu(info.max_mtu, info.max_rx_pktlen);
-        if let Some(mtu) = config.mtu.filter(|mtu| !(info.min_mtu..=largest).contains(mtu)) {
-            return Err(PortError::MtuOutOfRange {
-                device: device(),
-                driver: self.driver.clone(),
-                mtu,
-                smallest: info.min_mtu,
-                largest,
-            });
-        }
-        if let Some(mtu) = config.mtu {
-            self.check_mbufs(mtu, pool)?;
-        }
-        let flows = dpdk_sys::dr_rss_ip | dpdk_sys::dr_rss_tcp | dpdk_sys::dr_rss_udp;
-        Ok(Plan {
-            rss: if config.workers > 1 { flows & info.flow_type_rss_offloads } else { 0 },
-            rx_offloads: dpdk_sys::dr_rx_offload_ipv4_cksum & info.rx_offload_capa,
-            tx_offloads: dpdk_sys::dr_tx_offload_mbuf_fast_free & info.tx_offload_capa,
-        })
-    }
-
-    /// Returns the MTU in force.
-    fn configure_and_start(
-        &self,
-        config: &PortConfig,
-        plan: &Plan,
-        pool: &MbufPool,
-    ) -> Result<u16, PortError> {
-        // SAFETY: rte_eth_conf is numbers, unions of numbers and pointers; zeros are its documented default.
-        let mut conf: dpdk_sys::rte_eth_conf = unsafe { std::mem::zeroed() };
-        if plan.rss != 0 {
-            // No key of ours: the driver's own.
-            conf.rxmode.mq_mode = dpdk_sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf.rss_hf = plan.rss;
-        }
-        conf.rxmode.mtu = config.mtu.map_or(0, u32::from);
-        conf.rxmode.offloads = plan.rx_offloads;
-        conf.txmode.offloads = plan.tx_offloads;
-        let queues = config.workers;
-        // SAFETY: the id is DPDK's and claimed by the caller, so that the port is not running and nobody else
-        // configures it; conf lives through the call, which copies it.
-        let result = unsafe { dpdk_sys::rte_eth_dev_configure(self.id, queues, queues, &raw const conf) };
-        self.done("configuring it", result)?;
-        let mtu = self.set_mtu(config.mtu)?;
-        self.check_mbufs(mtu, pool)?;
-        self.set_up_queues(config, pool)?;
-        // SAFETY: as above. Not every driver knows these modes; those that do not are in neither.
-        unsafe {
-            dpdk_sys::rte_eth_promiscuous_disable(self.id);
-            dpdk_sys::rte_eth_allmulticast_disable(self.id);
-        }
-        // SAFETY: as above, configured and with all its queues set up.
-        self.done("starting it", unsafe { dpdk_sys::rte_eth_dev_start(self.id) })?;
-        Ok(mtu)
-    }
-
-    /// The MTU was part of the configuration; drivers of kernel interfaces set the interface's only when told so.
-    fn set_mtu(&self, mtu: Option<u16>) -> Result<u16, PortError> {
-        if let Some(mtu) = mtu {
-            // SAFETY: the port is configured and not started.
-            let result = unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, mtu) };
-            if result != -libc::ENOTSUP {
-                self.done("setting the mtu", result)?;
-            }
-        }
-        let mut in_force = 0;
-        // SAFETY: the id is DPDK's, `in_force` is writable.
-        let result = unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut in_force) };
-        self.done("reading the mtu", result)?;
-        Ok(in_force)
-    }
-
-    fn set_up_queues(&self, config: &PortConfig, pool: &MbufPool) -> Result<(), PortError> {
-        let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
-        // SAFETY: the port is configured; both numbers are writable.
-        let result = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx, &raw mut tx) };
-        self.done("fitting the numbers of descriptors", result)?;
-        let socket = self.socket();
-        for queue in 0..config.workers {
-            // SAFETY: the port is configured for that many queues and not started; no queue configuration means the
-            // driver's default with the port's offloads; the pool's memory lives as long as EAL.
-            let (rx_result, tx_result) = unsafe {
-                let none = std::ptr::null();
-                (
-                    dpdk_sys::rte_eth_rx_queue_setup(
-                        self.id,
-                        queue,
-                        rx,
-                        socket,
-                        std::ptr::null(),
-                        pool.as_ptr(),
-                    ),
-                    dpdk_sys::rte_eth_tx_queue_setup(self.id, queue, tx, socket, none),
-                )
-            };
-            self.done("setting up an RX queue", rx_result)?;
-            self.done("setting up a TX queue", tx_result)?;
-        }
-        Ok(())
-    }
-
-    fn check_mbufs(&self, mtu: u16, pool: &MbufPool) -> Result<(), PortError> {
-        let needed = buffer_bytes(mtu);
-        if needed <= u32::from(pool.data_room()) {
-            return Ok(());
-        }
-        Err(PortError::MbufsTooSmall { device: self.name.clone(), mtu, needed, data_room: pool.data_room() })
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: [0; 6] };
-        // SAFETY: the id is DPDK's, `mac` is writable. On failure it stays zero.
-        unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &raw mut mac) };
-        mac.addr_bytes
-    }
-
-    /// The NUMA node, as the queue set-up wants it: u32::MAX for none.
-    fn socket(&self) -> u32 {
-        // SAFETY: the id is DPDK's.
-        unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }.cast_unsigned()
-    }
-
-    fn done(&self, step: &'static str, result: c_int) -> Result<(), PortError> {
-        Errno::check(result).map(drop).map_err(|source| PortError::Refused {
-            device: self.name.clone(),
-            driver: self.driver.clone(),
-            step,
-            source,
-        })
-    }
-}
-
-/// The NUMA node of a device, or [`ANY_SOCKET`].
-pub(super) fn socket_of(device: &str) -> c_int {
-    // SAFETY: the id is one that DPDK gave.
-    port_id(device_name(device)).map_or(ANY_SOCKET, |id| unsafe { dpdk_sys::rte_eth_dev_socket_id(id) })
-}
-
-/// Bytes of an mbuf that holds any frame of this MTU, with the headroom.
-pub(super) fn buffer_bytes(mtu: u16) -> u32 {
-    u32::from(mtu) + LONGEST_LINK_HEADER + dpdk_sys::RTE_PKTMBUF_HEADROOM
-}
-
-/// What the driver's two limits allow, as rte_eth_dev_configure counts: a driver without a limit of its own on the MTU
-/// (u16::MAX) is taken to need an Ethernet header and checksum of its longest frame.
-fn largest_mtu(max_mtu: u16, max_rx_pktlen: u32) -> u16 {
-    const HEADER_AND_CHECKSUM: u32 = 14 + 4;
-
-    match max_rx_pktlen.checked_sub(u32::from(max_mtu)) {
-        Some(_) if max_mtu != u16::MAX => max_mtu,
-        _ => {
-            u16::try_from(max_rx_pktlen.saturating_sub(HEADER_AND_CHECKSUM)).unwrap_or(u16::MAX).min(max_mtu)
-        }
-    }
-}
-
-/// By name; a PCI address may lack its domain.
-fn port_id(name: &str) -> Option<u16> {
-    let mut names = vec![name.to_owned()];
-    if is_pci_address(name) {
-        names.push(format!("0000:{name}"));
-        names.push(name.to_ascii_lowercase());
-    }
-    names.into_iter().find_map(|name| {
-        let name = CString::new(name).ok()?;
-        let mut id = 0;
-        // SAFETY: a NUL-terminated text and a writable number.
-        let result = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) };
-        (result == 0).then_some(id)
-    })
-}
-
-fn port_names() -> Vec<String> {
-    let mut names = Vec::new();
-    let mut next = 0;
-    loop {
-        // SAFETY: any number is allowed; returns the next id in use, or RTE_MAX_ETHPORTS or more where there is none.
-        let id = unsafe { dpdk_sys::rte_eth_find_next(next) };
-        if u32::from(id) >= dpdk_sys::RTE_MAX_ETHPORTS {
-            return names;
-        }
-        let mut name = [0; dpdk_sys::RTE_ETH_NAME_MAX_LEN as usize];
-        // SAFETY: the buffer has the length that the function is documented to need.
-        if unsafe { dpdk_sys::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) } == 0 {
-            // SAFETY: on success the buffer holds a NUL-terminated text.
-            names.push(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned());
-        }
-        next = id + 1;
-    }
-}
-
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// How a device of this driver gets more queues.
-fn more_queues(driver: &str, workers: u16) -> String {
-    match driver {
-        "net_af_packet" => format!("add `qpairs={workers}` to the device"),
-        "net_af_xdp" => format!("add `queue_count={workers}` to the device"),
-        "net_virtio_user" => format!("add `queues={workers}` to the device"),
-        "net_pcap" => format!("give the device {workers} `rx_pcap=` and {workers} `tx_pcap=` files"),
-        _ => "use a device with more queues".to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -564,18 +319,5 @@ mod tests {
             "port net_af_packet0 (driver net_af_packet): 4 workers need 4 RX and 4 TX queues, the port has 1 RX \
              and 2 TX: start at most 1 workers, or add `qpairs=4` to the device"
         );
-    }
-
-    #[test]
-    fn largest_mtu_is_the_stricter_of_the_drivers_two_limits() {
-        assert_eq!(largest_mtu(u16::MAX, 1518), 1500, "net_af_packet");
-        assert_eq!(largest_mtu(u16::MAX, u32::MAX), u16::MAX, "net_pcap");
-        assert_eq!(largest_mtu(9706, 9728), 9706, "net_i40e");
-        assert_eq!(largest_mtu(9000, 1518), 1500);
-    }
-
-    #[test]
-    fn buffer_holds_the_mtu_two_tags_and_the_headroom() {
-        assert_eq!(buffer_bytes(1500), 1500 + 22 + 128);
     }
 }

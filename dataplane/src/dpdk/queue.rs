@@ -9,9 +9,21 @@ use std::sync::Arc;
 use super::mbuf::Mbuf;
 use super::mempool::MbufPool;
 use super::port::StartedPort;
-use crate::port::{BURST, Burst, Frame, FramePool, QueuePair};
+use crate::packet::ethernet::FRAME_BYTES_MIN;
+use crate::port::{BURST, Burst, QueuePair};
 
 const _: () = assert!(BURST <= u16::MAX as usize);
+
+/// What the driver demands of the mbufs that it is given to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// All of the port's pool, direct, of one segment and nobody else's: it frees them in bulk (MBUF_FAST_FREE).
+    FastFree,
+    /// Nothing: it sends a chain whole.
+    Chains,
+    /// One segment: of a chain it would send the first part, or read beyond it.
+    SingleSegments,
+}
 
 /// RX queue n and TX queue n of a port. The port runs as long as one of these is left.
 #[derive(Debug)]
@@ -19,8 +31,7 @@ pub struct PortQueuePair {
     port: u16,
     queue: u16,
     pool: MbufPool,
-    /// The pool to keep MBUF_FAST_FREE's contract with; none where the port does not use it.
-    fast_free: Option<MbufPool>,
+    sending: Sending,
     _started: Arc<StartedPort>,
 }
 
@@ -30,10 +41,10 @@ impl PortQueuePair {
         port: u16,
         queue: u16,
         pool: MbufPool,
-        fast_free: Option<MbufPool>,
+        sending: Sending,
         started: Arc<StartedPort>,
     ) -> Self {
-        PortQueuePair { port, queue, pool, fast_free, _started: started }
+        PortQueuePair { port, queue, pool, sending, _started: started }
     }
 
     /// The queue's number.
@@ -62,17 +73,12 @@ impl QueuePair for PortQueuePair {
 
     #[inline]
     fn transmit(&mut self, burst: &mut Burst<Mbuf>) -> usize {
-        let offered = match &self.fast_free {
-            Some(pool) if !burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(pool)) => {
-                copy_foreign(burst, pool)
-            }
-            _ => burst.len(),
-        };
+        let offered = self.prepare(burst);
         if offered == 0 {
             return 0;
         }
-        // SAFETY: as for RX in `receive`. The first `offered` pointers are mbufs that `burst` owns; MBUF_FAST_FREE's
-        // contract holds for them where it is in use (checked above). The driver owns the first `sent` afterwards, so
+        // SAFETY: as for RX in `receive`. The first `offered` pointers are mbufs that `burst` owns, and they are what the
+        // driver demands (`prepare`): MBUF_FAST_FREE's contract, or one segment each. The driver owns the first `sent` afterwards, so
         // they leave the burst without being dropped, and the others move to the front.
         unsafe {
             let mbufs = burst.as_mut_ptr();
@@ -92,20 +98,45 @@ impl QueuePair for PortQueuePair {
     }
 }
 
-/// Replaces mbufs that the driver must not free in bulk by copies from `pool`, and returns how many from the front
-/// may be sent: all, unless the pool is empty or a frame is in several segments.
-#[cold]
-fn copy_foreign(burst: &mut Burst<Mbuf>, pool: &MbufPool) -> usize {
-    for (place, mbuf) in burst.iter_mut().enumerate() {
-        if mbuf.may_be_fast_freed_into(pool) {
-            continue;
+impl PortQueuePair {
+    /// Makes of the burst what the driver demands, and returns how many frames from the front may be sent.
+    #[inline(always)]
+    fn prepare(&self, burst: &mut Burst<Mbuf>) -> usize {
+        let (mut have_requests, mut are_fit) = (false, true);
+        for mbuf in burst.iter() {
+            have_requests |= mbuf.has_requests();
+            are_fit &= self.is_fit(mbuf);
         }
-        match pool.frame(mbuf.bytes()) {
-            Some(copy) if mbuf.is_single_segment() => *mbuf = copy,
-            _ => return place,
+        if have_requests {
+            burst.iter_mut().for_each(Mbuf::clear_requests);
+        }
+        if are_fit { burst.len() } else { self.copy_unfit(burst) }
+    }
+
+    #[inline(always)]
+    fn is_fit(&self, mbuf: &Mbuf) -> bool {
+        match self.sending {
+            Sending::FastFree => mbuf.may_be_fast_freed_into(&self.pool),
+            Sending::Chains => true,
+            Sending::SingleSegments => mbuf.is_single_segment(),
         }
     }
-    burst.len()
+
+    /// Replaces mbufs that the driver must not be given by copies, as far as the pool reaches. The port's pool holds any
+    /// frame of its MTU in one mbuf, or the driver takes chains.
+    #[cold]
+    fn copy_unfit(&self, burst: &mut Burst<Mbuf>) -> usize {
+        for (place, mbuf) in burst.iter_mut().enumerate() {
+            if self.is_fit(mbuf) {
+                continue;
+            }
+            match mbuf.copy_into(&self.pool, FRAME_BYTES_MIN) {
+                Some(copy) => *mbuf = copy,
+                None => return place,
+            }
+        }
+        burst.len()
+    }
 }
 
 #[cfg(test)]
@@ -114,12 +145,11 @@ mod tests {
     use crate::dpdk::eal::{Eal, EalConfig, HugepageUse};
     use crate::dpdk::mempool::PoolConfig;
     use crate::dpdk::port::{Port, PortConfig};
-    use crate::port::PortStatus;
+    use crate::port::{ChecksumStatus, Frame, FramePool, PortStatus};
 
-    /// No driver without hardware offers MBUF_FAST_FREE, hence a port that is told to keep its contract. The only unit
-    /// test that starts EAL: it starts once in a process.
+    /// EAL starts once in a process, so these are one test.
     #[test]
-    fn foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches() {
+    fn what_a_driver_may_not_be_given_is_copied_and_flags_end_at_the_port() {
         let config = EalConfig {
             hugepages: HugepageUse::Off,
             memory_mib: 32,
@@ -132,14 +162,30 @@ mod tests {
         let (own, other) = (pool(3), pool(63));
         let (port, mut pairs) = Port::start(&eal, &PortConfig::new("net_ring0", 1), &own).unwrap();
         let pair = &mut pairs[0];
-        pair.fast_free = Some(own.clone());
+        foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches(
+            pair, &own, &other,
+        );
+        assert_eq!(port.statistics().tx_packets, 3);
+        shared_and_chained_mbufs_are_copied_for_a_driver_that_frees_in_bulk(pair, &own, &other);
+        chain_is_copied_for_a_driver_that_sends_single_segments(pair, &own, &other);
+        flags_of_a_received_frame_end_where_it_is_sent(pair, &other);
+        shared_mbuf_is_read_and_not_changed(&other);
+        assert_eq!((own.available(), other.available()), (3, 63));
+    }
 
+    /// No driver without hardware offers MBUF_FAST_FREE, hence a port that is told to keep its contract.
+    fn foreign_mbufs_are_copied_for_a_driver_that_frees_in_bulk_as_far_as_its_pool_reaches(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::FastFree;
         let mut burst = Burst::new();
         burst.push(own.frame(b"0").unwrap());
         for number in [b"1", b"2", b"3"] {
             burst.push(other.frame(number).unwrap());
         }
-        assert!(burst[0].may_be_fast_freed_into(&own) && !burst[1].may_be_fast_freed_into(&own));
+        assert!(burst[0].may_be_fast_freed_into(own) && !burst[1].may_be_fast_freed_into(own));
         assert_eq!(pair.transmit(&mut burst), 3, "the pool has two for copies");
         assert_eq!((own.available(), other.available()), (0, 62));
         assert_eq!(pair.transmit(&mut burst), 0);
@@ -148,10 +194,89 @@ mod tests {
         burst.clear();
 
         pair.receive(&mut burst);
-        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(&own)));
+        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(own)));
         assert_eq!(burst.iter().map(|mbuf| mbuf.bytes()[0]).collect::<Vec<_>>(), *b"012");
-        assert_eq!(port.statistics().tx_packets, 3);
+    }
+
+    fn shared_and_chained_mbufs_are_copied_for_a_driver_that_frees_in_bulk(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::FastFree;
+        let frame = own.frame(&[1; 100]).unwrap();
+        let mut burst = Burst::new();
+        burst.push(frame.share(other).unwrap());
+        burst.push(other.frame_of_segments([&[2; 50][..], &[3; 70]]).unwrap());
+        assert_eq!(pair.transmit(&mut burst), 2);
+        pair.receive(&mut burst);
+        assert!(burst.iter().all(|mbuf| mbuf.may_be_fast_freed_into(own)));
+        assert_eq!(burst[0].bytes(), [1; 100]);
+        assert_eq!((&burst[1].bytes()[..50], &burst[1].bytes()[50..]), (&[2; 50][..], &[3; 70][..]));
+    }
+
+    fn chain_is_copied_for_a_driver_that_sends_single_segments(
+        pair: &mut PortQueuePair,
+        own: &MbufPool,
+        other: &MbufPool,
+    ) {
+        pair.sending = Sending::SingleSegments;
+        let mut burst = Burst::new();
+        burst.push(other.frame(b"as it is").unwrap());
+        burst.push(other.frame_of_segments([&[2; 20][..], &[3; 10]]).unwrap());
+        assert_eq!(pair.transmit(&mut burst), 2);
+        assert_eq!((own.available(), other.available()), (2, 62));
+        pair.receive(&mut burst);
+        assert!(burst[1].is_contiguous());
+        assert_eq!(burst[1].bytes()[..30], [[2; 10], [2; 10], [3; 10]].concat());
+        assert_eq!(burst[1].bytes()[30..], [0; 30], "padded to the shortest frame");
         burst.clear();
-        assert_eq!((own.available(), other.available()), (3, 63));
+
+        // Longer than an mbuf: not to be sent at all, and nothing behind it.
+        burst.push(other.frame(&[1; 3000]).unwrap());
+        burst.push(other.frame(b"behind").unwrap());
+        assert_eq!(pair.transmit(&mut burst), 0);
+        assert_eq!((burst.len(), own.available()), (2, 3));
+    }
+
+    fn flags_of_a_received_frame_end_where_it_is_sent(pair: &mut PortQueuePair, other: &MbufPool) {
+        pair.sending = Sending::Chains;
+        let mut frame = other.frame_of_segments([&[0; 20][..], &[1; 10]]).unwrap();
+        frame.set_received_flags(0xa064);
+        assert_eq!((frame.vlan_tci(), frame.ip_checksum()), (Some(0xa064), ChecksumStatus::Good));
+        assert!(frame.remove_front(20));
+        assert_eq!(
+            (frame.vlan_tci(), frame.ip_checksum()),
+            (Some(0xa064), ChecksumStatus::Good),
+            "the frame's, not the mbuf's"
+        );
+        let mut burst = Burst::new();
+        burst.push(frame);
+        assert_eq!(pair.transmit(&mut burst), 1);
+        pair.receive(&mut burst);
+        assert_eq!((burst[0].vlan_tci(), burst[0].ip_checksum()), (None, ChecksumStatus::Good));
+        assert!(!burst[0].asks_for_a_tag());
+
+        let mut frame = other.frame(&[0; 60]).unwrap();
+        frame.set_received_flags(0xa064);
+        frame.clear_vlan_tci();
+        assert_eq!((frame.vlan_tci(), frame.ip_checksum()), (None, ChecksumStatus::Good));
+    }
+
+    fn shared_mbuf_is_read_and_not_changed(pool: &MbufPool) {
+        let mut frame = pool.frame_of_segments([&[1; 60][..], &[2; 60]]).unwrap();
+        let mut shared = frame.share(pool).unwrap();
+        for mbuf in [&mut frame, &mut shared] {
+            assert!(!mbuf.is_exclusive() && !mbuf.is_contiguous());
+            assert!(mbuf.bytes_mut().is_empty());
+            assert!(!mbuf.prepend(1) && !mbuf.remove_front(1) && !mbuf.append(1) && !mbuf.truncate(1));
+            assert_eq!((mbuf.length(), mbuf.bytes()), (120, &[1; 60][..]));
+        }
+        drop(shared);
+        assert!(frame.is_exclusive() && frame.prepend(1));
+        // The second segment alone is somebody else's too.
+        let second = frame.next().as_ref().and_then(|next| next.share(pool));
+        assert!(second.is_some() && !frame.is_exclusive());
+        assert!(!frame.bytes_mut().is_empty() && !frame.truncate(10));
     }
 }

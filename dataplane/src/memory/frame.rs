@@ -14,6 +14,7 @@ use crate::port::{ChecksumStatus, Frame, FramePool};
 #[derive(Clone, Debug)]
 pub struct MemoryPool {
     free: Arc<Buffers>,
+    frame_size: usize,
     headroom: usize,
 }
 
@@ -26,7 +27,7 @@ impl MemoryPool {
             // As many as fit, so none is refused.
             drop(free.push(vec![0; headroom + frame_size].into_boxed_slice()));
         }
-        MemoryPool { free: Arc::new(free), headroom }
+        MemoryPool { free: Arc::new(free), frame_size, headroom }
     }
 
     /// Buffers in all.
@@ -39,15 +40,14 @@ impl MemoryPool {
         self.free.len()
     }
 
-    /// A frame of several segments: `bytes` cut at these offsets (ascending, within the frame). Nothing where the pool has
-    /// too few buffers or a segment is larger than one.
-    pub fn frame_of_segments(&self, bytes: &[u8], cuts: &[usize]) -> Option<MemoryFrame> {
-        let first = cuts.first().copied().unwrap_or(bytes.len());
-        let mut frame = self.take(&bytes[..first], first)?;
-        let ends = cuts.iter().copied().skip(1).chain(iter::once(bytes.len()));
-        for (&start, end) in cuts.iter().zip(ends) {
-            let segment = Segment::take(&self.free, self.headroom, &bytes[start..end], end - start)?;
-            frame.rest.push(segment);
+    /// A frame of these segments, each in a buffer of its own; nothing where the pool has too few buffers, one is too
+    /// small, or there is no segment.
+    pub fn frame_of_segments<'a>(&self, segments: impl IntoIterator<Item = &'a [u8]>) -> Option<MemoryFrame> {
+        let mut segments = segments.into_iter();
+        let first = segments.next()?;
+        let mut frame = self.take(first, first.len())?;
+        for bytes in segments {
+            frame.rest.push(Segment::take(&self.free, self.headroom, bytes, bytes.len())?);
         }
         Some(frame)
     }
@@ -79,7 +79,10 @@ impl FramePool for MemoryPool {
 
     /// Padded with zeros to the shortest Ethernet frame, as a real port's.
     fn frame(&self, bytes: &[u8]) -> Option<MemoryFrame> {
-        self.take(bytes, bytes.len().max(FRAME_BYTES_MIN))
+        if bytes.len() <= self.frame_size {
+            return self.take(bytes, bytes.len().max(FRAME_BYTES_MIN));
+        }
+        self.frame_of_segments(bytes.chunks(self.frame_size.max(1)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! worker holds a [`MemoryQueuePair`]. Rings are bounded and frames come from a pool allocated at the start, so a
 //! worker over this port allocates nothing, as over a real one.
 
+mod flow_hash;
 mod frame;
 
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 pub use self::frame::{MemoryFrame, MemoryPool};
-use crate::port::{Burst, Frame, PortStatistics, PortStatus, QueuePair};
+use crate::port::{Burst, Frame, PortCapabilities, PortStatistics, PortStatus, QueuePair};
 
 /// Bytes before a frame's first, as in an mbuf.
 pub const HEADROOM: usize = 128;
@@ -134,7 +135,10 @@ impl MemoryPort {
 
     /// The same for a frame that arrives in several segments, cut at these offsets (ascending).
     pub fn inject_segments(&self, queue: usize, bytes: &[u8], cuts: &[usize]) -> bool {
-        self.inject_made(queue, self.shared.pool.frame_of_segments(bytes, cuts))
+        let starts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain(std::iter::once(bytes.len()));
+        let segments = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
+        self.inject_made(queue, self.shared.pool.frame_of_segments(segments))
     }
 
     /// The same for a tagged frame whose outermost VLAN tag the port takes out, as af_packet and some NICs do.
@@ -164,9 +168,9 @@ impl MemoryPort {
     }
 
     /// The queue of a frame's flow, as RSS has it: by addresses, protocol and ports, both directions on the same; a
-    /// fragment's by its addresses; 0 for what is not IPv4.
+    /// fragment's by its addresses; 0 for what is neither IPv4 nor IPv6.
     pub fn queue_for(&self, bytes: &[u8]) -> usize {
-        let hash = flow_hash(bytes).unwrap_or(0);
+        let hash = flow_hash::of(bytes).unwrap_or(0);
         // The high bits are the well-mixed ones of a multiplicative hash.
         usize::try_from(hash >> 32).unwrap_or(0) % self.shared.queues.len().max(1)
     }
@@ -234,6 +238,10 @@ impl PortStatus for MemoryPort {
 
     fn mtu(&self) -> u16 {
         self.shared.mtu
+    }
+
+    fn capabilities(&self) -> PortCapabilities {
+        PortCapabilities { segments: true, ..PortCapabilities::default() }
     }
 
     fn statistics(&self) -> PortStatistics {
@@ -353,34 +361,6 @@ impl fmt::Debug for MemoryQueuePair {
     }
 }
 
-/// A symmetric hash of an untagged IPv4 frame's flow; none for what is no such frame.
-fn flow_hash(bytes: &[u8]) -> Option<u64> {
-    const ETHERNET: usize = 14;
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
-
-    let word = |offset: usize| -> Option<u64> {
-        let bytes = bytes.get(offset..offset + 4)?;
-        Some(bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)))
-    };
-    if bytes.get(12..ETHERNET)? != [0x08, 0x00] {
-        return None;
-    }
-    let header_bytes = usize::from(bytes.get(ETHERNET)? & 0x0f) * 4;
-    let protocol = *bytes.get(ETHERNET + 9)?;
-    let addresses = word(ETHERNET + 12)? ^ word(ETHERNET + 16)?;
-    // More fragments, or an offset: no ports in all but the first.
-    let is_fragment = word(ETHERNET + 4)? & 0x3fff != 0;
-    let ports = match protocol {
-        TCP | UDP if !is_fragment => word(ETHERNET + header_bytes)?,
-        _ => 0,
-    };
-    let ports = (ports >> 16) ^ (ports & 0xffff);
-    // Fibonacci hashing twice: 2^64 divided by the golden ratio.
-    let mix = |value: u64| (value ^ value >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Some(mix(mix(addresses << 32 | ports << 8 | u64::from(protocol))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,18 +369,6 @@ mod tests {
     fn port(config: MemoryPortConfig) -> (MemoryPort, MemoryQueuePair) {
         let (port, mut pairs) = MemoryPort::new(config);
         (port, pairs.remove(0))
-    }
-
-    fn tcp(source: u32, source_port: u16, destination: u32, destination_port: u16) -> Vec<u8> {
-        let mut frame = vec![0; 54];
-        frame[12] = 0x08;
-        frame[14] = 0x45;
-        frame[23] = 6;
-        frame[26..30].copy_from_slice(&source.to_be_bytes());
-        frame[30..34].copy_from_slice(&destination.to_be_bytes());
-        frame[34..36].copy_from_slice(&source_port.to_be_bytes());
-        frame[36..38].copy_from_slice(&destination_port.to_be_bytes());
-        frame
     }
 
     #[test]
@@ -498,39 +466,6 @@ mod tests {
         let fresh = port.pool().frame(b"fresh").unwrap();
         assert!(fresh.is_contiguous());
         assert_eq!(fresh.ip_checksum(), ChecksumStatus::Unknown);
-    }
-
-    #[test]
-    fn both_directions_of_a_flow_come_to_the_same_queue() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 3, ..MemoryPortConfig::default() });
-        for number in 0..100 {
-            let there = tcp(0x0a00_0001, 1024 + number, 0xc000_020a, 80);
-            let back = tcp(0xc000_020a, 80, 0x0a00_0001, 1024 + number);
-            assert_eq!(port.queue_for(&there), port.queue_for(&back));
-        }
-    }
-
-    #[test]
-    fn flows_spread_over_all_queues_about_evenly() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 4, ..MemoryPortConfig::default() });
-        let mut flows = [0; 4];
-        for number in 0..4000 {
-            flows
-                [port.queue_for(&tcp(0x0a00_0001 + number / 1000, 1024 + number as u16, 0xc000_020a, 80))] +=
-                1;
-        }
-        assert!(flows.iter().all(|count| (800..1200).contains(count)), "{flows:?}");
-    }
-
-    #[test]
-    fn frames_that_are_no_ipv4_or_cut_short_come_to_queue_0() {
-        let (port, _pairs) = MemoryPort::new(MemoryPortConfig { queues: 4, ..MemoryPortConfig::default() });
-        let whole = tcp(0x0a00_0001, 1024, 0xc000_020a, 80);
-        for length in 0..38 {
-            assert_eq!(port.queue_for(&whole[..length]), 0, "{length} bytes");
-        }
-        assert!(port.inject_spread(&whole[..20]));
-        assert_eq!(port.waiting(0), 1);
     }
 
     #[test]

@@ -34,15 +34,17 @@ pub(super) fn find_candidates(packets: &mut [Packet], connections: &ConnectionTa
 #[inline(always)]
 pub(super) fn resolve<Q: QueuePair>(packets: &mut [Packet], mut round: Round<Q>) {
     for (index, packet) in packets.iter_mut().enumerate() {
-        packet.step = Step::Done(match packet.step {
-            Step::Flow => match pass(packet, index, &mut round) {
-                Ok(slot) => Verdict::Forward(slot),
-                Err(verdict) => verdict,
-            },
-            Step::Done(verdict) => verdict,
-            Step::Fragment => fragment::judge(packet, index, &mut round),
-            Step::Other => other::judge(packet, index, &mut round),
-        });
+        if packet.step == Step::Flow {
+            match pass(packet, index, &mut round) {
+                Ok(slot) => (packet.step, packet.slot) = (Step::Forward, slot),
+                Err(verdict) => packet.settle(verdict),
+            }
+        } else if matches!(packet.step, Step::Fragment | Step::Other) {
+            packet.settle(match packet.step {
+                Step::Fragment => fragment::judge(packet, index, &mut round),
+                _ => other::judge(packet, index, &mut round),
+            });
+        }
     }
 }
 
@@ -53,7 +55,7 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
     let parts = &mut *round.parts;
     let hit = parts.connections.hit(&packet.key, &packet.pair, packet.hash, packet.candidate);
     let Some(mut hit) = hit else { return miss(packet, index, round) };
-    let connection = hit.connection();
+    let connection = hit.standing();
     if connection.flags.intersects(ConnectionFlags::TRANSLATED.with(ConnectionFlags::COMPANION)) {
         let id = hit.id();
         return Err(nat::pass(packet, index, id, round));
@@ -77,6 +79,17 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
             reuse::judge(packet, index, id, round)
         }
     }
+}
+
+/// The same for a packet by itself, out of the turn of the passes.
+#[cold]
+#[inline(never)]
+pub(super) fn pass_alone<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    round: &mut Round<Q>,
+) -> Result<u32, Verdict> {
+    pass(packet, index, round)
 }
 
 /// The packet is of no connection: it opens one, or is a reply or for the host.

@@ -14,9 +14,9 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + to host + dropped` holds exactly. What the worker makes itself is counted
-//! apart and leaves behind the burst ([`outlet`]): errors about what is dropped ([`icmp_errors`]), and the pieces of what is too big
-//! ([`oversize`], [`fragmentation`]), which is itself counted as forwarded.
+//! Between two rounds `received = forwarded + punted + to host + dropped + fragments held` holds exactly. What the worker makes itself
+//! is counted apart and leaves behind the burst ([`outlet`]): errors about what is dropped ([`icmp_errors`]), and the pieces of
+//! what is too big ([`oversize`], [`fragmentation`]), which is itself counted as forwarded.
 //!
 //! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
 //! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
@@ -25,6 +25,7 @@ mod admission;
 mod allowance;
 mod fragment;
 mod fragmentation;
+mod icmp;
 mod icmp_errors;
 mod lookup;
 mod nat;
@@ -45,6 +46,7 @@ use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
+use crate::fragments::FragmentLimits;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
 use crate::packet::ipv6::ExtensionError;
@@ -52,10 +54,11 @@ use crate::path_mtus::PathMtus;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
+use fragment::Fragments;
 use icmp_errors::Reporter;
 use outlet::{Originated, Outlet};
 use parse::Ingress;
@@ -85,6 +88,8 @@ pub struct WorkerParts<Q: QueuePair> {
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
+    /// How many fragmented packets it may know, and how many of their frames hold.
+    pub fragments: FragmentLimits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -101,6 +106,7 @@ pub struct Worker<Q: QueuePair> {
     /// By [`PortId`].
     tx: Vec<TxLane<Q::Frame>>,
     originated: Originated<Q::Frame>,
+    fragments: Fragments<Q::Frame>,
     /// ICMP errors that may be sent still.
     icmp_allowance: Allowance,
     /// Of outer packets.
@@ -115,6 +121,12 @@ pub struct Worker<Q: QueuePair> {
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     step: Step,
+    /// Where it is ready: the port that it leaves by.
+    exit: PortId,
+    /// Where it is ready: it comes from the real server, not from the client.
+    is_reply: bool,
+    /// Where it is forwarded or ready: the real server's destination slot.
+    slot: u32,
     key: FlowKey,
     /// Of IPv6 only; else anything.
     pair: Ipv6Pair,
@@ -136,7 +148,7 @@ struct Packet {
     extension_error: Option<ExtensionError>,
 }
 
-/// How far a packet has come.
+/// How far a packet has come: what is to be judged still, or its [`Verdict`], in two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A packet of a flow, to be looked up.
@@ -145,8 +157,24 @@ enum Step {
     Fragment,
     /// IP, but neither TCP, UDP nor SCTP.
     Other,
-    /// Decided.
-    Done(Verdict),
+    /// [`Verdict::Forward`].
+    Forward,
+    /// [`Verdict::ForwardInPieces`].
+    ForwardInPieces,
+    /// [`Verdict::Ready`].
+    Ready,
+    /// [`Verdict::InPieces`].
+    InPieces,
+    /// [`Verdict::Hold`].
+    Hold,
+    /// [`Verdict::Punt`].
+    Punt(PuntQueue),
+    /// [`Verdict::Host`].
+    Host,
+    /// [`Verdict::Drop`].
+    Drop(DropReason),
+    /// [`Verdict::TooBig`]; what size would do stands in the place of the slot.
+    TooBig,
 }
 
 /// What pass 4 works with.
@@ -155,6 +183,7 @@ struct Round<'a, Q: QueuePair> {
     admission: &'a mut Admission,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
+    fragments: &'a mut Fragments<Q::Frame>,
     icmp_allowance: &'a mut Allowance,
     now: Ticks,
     now_seconds: u32,
@@ -182,7 +211,10 @@ impl<Q: QueuePair> Round<'_, Q> {
 
 impl Packet {
     const EMPTY: Packet = Packet {
-        step: Step::Done(Verdict::Drop(DropReason::Truncated)),
+        step: Step::Drop(DropReason::Truncated),
+        exit: PortId(0),
+        is_reply: false,
+        slot: 0,
         key: FlowKey::EMPTY,
         pair: Ipv6Pair::NONE,
         hash: 0,
@@ -196,6 +228,45 @@ impl Packet {
         interface: InterfaceId(0),
         extension_error: None,
     };
+
+    /// The verdict of one that is dropped.
+    fn lost(&self) -> Option<Verdict> {
+        match self.step {
+            Step::Drop(reason) => Some(Verdict::Drop(reason)),
+            Step::TooBig => Some(Verdict::TooBig(self.slot as u16)),
+            _ => None,
+        }
+    }
+
+    /// It ends in this verdict.
+    fn settle(&mut self, verdict: Verdict) {
+        self.step = match verdict {
+            Verdict::Forward(slot) => {
+                self.slot = slot;
+                Step::Forward
+            }
+            Verdict::ForwardInPieces(slot) => {
+                self.slot = slot;
+                Step::ForwardInPieces
+            }
+            Verdict::Ready(Ready { slot, port, is_reply }) => {
+                (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
+                Step::Ready
+            }
+            Verdict::InPieces(Ready { slot, port, is_reply }) => {
+                (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
+                Step::InPieces
+            }
+            Verdict::TooBig(mtu) => {
+                self.slot = mtu.into();
+                Step::TooBig
+            }
+            Verdict::Hold => Step::Hold,
+            Verdict::Punt(queue) => Step::Punt(queue),
+            Verdict::Host => Step::Host,
+            Verdict::Drop(reason) => Step::Drop(reason),
+        };
+    }
 }
 
 impl<Q: QueuePair> Worker<Q> {
@@ -208,6 +279,7 @@ impl<Q: QueuePair> Worker<Q> {
             identifications: Identifications::new(parts.index, parts.workers, admission.random()),
             admission,
             originated: Originated::default(),
+            fragments: Fragments::new(parts.fragments),
             icmp_allowance: Allowance::new(now),
             host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
@@ -243,6 +315,7 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
+        self.fragments.expire(now, &self.parts.counters);
         if self.parts.index == 0 {
             self.send_for_others();
         }
@@ -253,7 +326,14 @@ impl<Q: QueuePair> Worker<Q> {
         let snapshot = self.parts.mailbox.current();
         // The control thread gives every snapshot all ports.
         let Some(facts) = snapshot.ports.get(port.index()) else { return self.drop_all() };
-        let ingress = Ingress { port: facts, snapshot, seed: self.parts.connections.seed() };
+        let ingress = Ingress {
+            mac: facts.mac,
+            untagged: facts.untagged,
+            is_secure: snapshot.options.secure_tcp,
+            port: facts,
+            snapshot,
+            seed: self.parts.connections.seed(),
+        };
         parse::parse(&self.rx, &ingress, &mut self.packets);
         let packets = &mut self.packets[..self.rx.len()];
         lookup::hash(packets, &self.parts.connections);
@@ -263,6 +343,7 @@ impl<Q: QueuePair> Worker<Q> {
             admission: &mut self.admission,
             frames: &mut self.rx,
             originated: &mut self.originated,
+            fragments: &mut self.fragments,
             icmp_allowance: &mut self.icmp_allowance,
             now,
             now_seconds,
@@ -270,6 +351,7 @@ impl<Q: QueuePair> Worker<Q> {
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
         self.dispose(now, now_seconds);
+        self.forward_released(now, now_seconds);
         self.send_originated();
     }
 

@@ -110,6 +110,50 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
     })
 }
 
+/// The destination slot that a packet of the client midway in the connection `tuple` would go to, which is not known here:
+/// nothing is opened, counted or remembered. For an error about a connection, which is no packet of it; without `schedule_icmp`
+/// only where the connection may be one that is forwarded without state.
+#[cold]
+pub(super) fn without_trace<Q: QueuePair>(
+    packet: &Packet,
+    tuple: &Tuple,
+    round: &mut Round<Q>,
+) -> Result<u32, DropReason> {
+    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
+    let snapshot = mailbox.current();
+    let key = tuple.service;
+    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
+    let timeouts = lookup::timeouts_of(snapshot, service.timeouts);
+    let silence_seconds = stateless::silence_seconds(timeouts, key.protocol);
+    let is_adopted = service.stateless.was_any_within(silence_seconds, round.now_seconds);
+    if !is_adopted && !snapshot.options.schedule_icmp {
+        return Err(DropReason::IcmpIgnored);
+    }
+    let (flow, pair) = tuple.key(connections.seed());
+    let packet = Packet { key: flow, pair, event: Event::UDP, ..*packet };
+    let mut opening = Opening {
+        packet: &packet,
+        tuple: *tuple,
+        service,
+        snapshot,
+        templates,
+        now: round.now,
+        now_seconds: round.now_seconds,
+        ring_client: masked(tuple.client, service),
+        connections,
+        counts,
+        counters,
+        admission: round.admission,
+        is_adopted,
+        frame: &[],
+        refused_for: Cell::new(0),
+    };
+    if let Some(slot) = opening.templated() {
+        return Ok(slot);
+    }
+    opening.pick()
+}
+
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
 /// else that of every port. FTP's wants them only where it is persistent: nothing else leads them to the right real server.
 fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<&Service> {

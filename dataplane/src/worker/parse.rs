@@ -10,13 +10,14 @@ use crate::connection::{Event, FlowKey, FlowSeed, Ipv6Pair};
 use crate::packet::arp::{self, ArpPacket};
 use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
 use crate::packet::ipv4::{self, Ipv4Header};
-use crate::packet::ipv6::{self, Ipv6Header};
+use crate::packet::ipv6::{self, ExtensionError, Ipv6Header};
 use crate::packet::sctp::SctpHeader;
 use crate::packet::tcp::TcpHeader;
 use crate::packet::udp::UdpHeader;
+use crate::packet::vlan;
 use crate::port::{BURST, Burst, Frame};
 use crate::snapshot::{AddressRole, InterfaceId, PortSnapshot, Snapshot};
-use crate::verdict::{DropReason, PuntQueue, Verdict};
+use crate::verdict::{DropReason, PuntQueue};
 
 /// How many frames ahead the first bytes are loaded.
 const AHEAD: usize = 4;
@@ -25,6 +26,10 @@ const VLAN_MASK: u16 = 0x0fff;
 
 /// What parsing a burst needs of its port.
 pub(super) struct Ingress<'a> {
+    // By value what each packet needs, so that no packet loads it again.
+    pub(super) mac: [u8; 6],
+    pub(super) untagged: Option<InterfaceId>,
+    pub(super) is_secure: bool,
     pub(super) port: &'a PortSnapshot,
     pub(super) snapshot: &'a Snapshot,
     pub(super) seed: &'a FlowSeed,
@@ -38,6 +43,8 @@ enum Parsed {
     Fragment,
     /// IP, but neither TCP, UDP nor SCTP.
     Other,
+    /// IPv6 whose extension headers do not lead to a transport header.
+    Unreadable(ExtensionError),
     /// A frame that the director does not look into.
     Foreign,
     Drop(DropReason),
@@ -57,9 +64,14 @@ pub(super) fn parse<F: Frame>(frames: &Burst<F>, ingress: &Ingress, packets: &mu
             Parsed::Flow => Step::Flow,
             Parsed::Fragment => portless(Step::Fragment, frame.bytes(), ingress, packet),
             Parsed::Other => portless(Step::Other, frame.bytes(), ingress, packet),
-            Parsed::Drop(reason) => Step::Done(Verdict::Drop(reason)),
-            Parsed::Arp => Step::Done(judge_arp(frame.bytes(), packet, ingress.snapshot)),
-            Parsed::Foreign => Step::Done(judge_foreign(packet, ingress.port)),
+            Parsed::Unreadable(error) => {
+                let step = portless(Step::Other, frame.bytes(), ingress, packet);
+                packet.extension_error = Some(error);
+                step
+            }
+            Parsed::Drop(reason) => Step::Drop(reason),
+            Parsed::Arp => judge_arp(frame.bytes(), packet, ingress.snapshot),
+            Parsed::Foreign => judge_foreign(packet, ingress.port),
         };
     }
 }
@@ -68,7 +80,7 @@ pub(super) fn parse<F: Frame>(frames: &Burst<F>, ingress: &Ingress, packets: &mu
 /// known of its family, and what its hash spreads, is its own.
 #[cold]
 fn portless(step: Step, frame: &[u8], ingress: &Ingress, packet: &mut Packet) -> Step {
-    packet.event = Event::UDP;
+    (packet.event, packet.extension_error) = (Event::UDP, None);
     packet.key = match frame.get(usize::from(packet.ip_offset)..).and_then(addresses) {
         Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
             FlowKey::new(source.octets(), destination.octets(), [0; 2], [0; 2], packet.protocol)
@@ -91,7 +103,7 @@ fn parse_frame<F: Frame>(frame: &F, ingress: &Ingress, packet: &mut Packet) -> P
     let mut payload = payload;
     packet.ip_offset = ethernet::HEADER_BYTES as u8;
     let is_plain = ether_type == ethernet::IPV4 || ether_type == ethernet::IPV6;
-    match ingress.port.untagged {
+    match ingress.untagged {
         Some(interface) if is_plain && frame.vlan_tci().is_none() => packet.interface = interface,
         _ => match tagged(frame, ingress.port) {
             Ok(Tagged { interface, ip_offset, ether_type: inner }) => {
@@ -101,7 +113,7 @@ fn parse_frame<F: Frame>(frame: &F, ingress: &Ingress, packet: &mut Packet) -> P
             Err(parsed) => return parsed,
         },
     }
-    let is_ours = ethernet.destination == ingress.port.mac;
+    let is_ours = ethernet.destination == ingress.mac;
     if !is_ours {
         return match not_to_us(ethernet, ether_type, payload) {
             Parsed::Other => parse_ipv6(payload, payload.len(), ingress, packet),
@@ -110,7 +122,7 @@ fn parse_frame<F: Frame>(frame: &F, ingress: &Ingress, packet: &mut Packet) -> P
     }
     let length = frame.length() - usize::from(packet.ip_offset);
     if ether_type == ethernet::IPV4 {
-        return parse_ipv4(payload, length, frame, ingress.snapshot, packet);
+        return parse_ipv4(payload, length, frame, ingress.is_secure, packet);
     }
     if ether_type == ethernet::IPV6 {
         return parse_ipv6(payload, length, ingress, packet);
@@ -123,7 +135,7 @@ fn parse_ipv4<F: Frame>(
     payload: &[u8],
     length: usize,
     frame: &F,
-    snapshot: &Snapshot,
+    is_secure: bool,
     packet: &mut Packet,
 ) -> Parsed {
     let (ip, payload) = match Ipv4Header::read_segmented(payload, length, frame.ip_checksum()) {
@@ -139,7 +151,7 @@ fn parse_ipv4<F: Frame>(
         return Parsed::Fragment;
     }
     let length = usize::from(packet.ip_length) - header_length;
-    let (client_port, virtual_port) = match ports(ip.protocol, payload, length, snapshot, packet) {
+    let (client_port, virtual_port) = match ports(ip.protocol, payload, length, is_secure, packet) {
         Ok(ports) => ports,
         Err(parsed) => return parsed,
     };
@@ -159,10 +171,7 @@ fn parse_ipv6(payload: &[u8], length: usize, ingress: &Ingress, packet: &mut Pac
     packet.pair = Ipv6Pair::new(ip.source, ip.destination);
     let upper = match ip.upper_layer(payload) {
         Ok(upper) => upper,
-        Err(error) => {
-            packet.extension_error = Some(error);
-            return Parsed::Other;
-        }
+        Err(error) => return Parsed::Unreadable(error),
     };
     packet.transport_offset = u16::from(packet.ip_offset) + upper.offset;
     packet.protocol = upper.protocol;
@@ -174,11 +183,11 @@ fn parse_ipv6(payload: &[u8], length: usize, ingress: &Ingress, packet: &mut Pac
         return Parsed::Drop(DropReason::Truncated);
     };
     let length = usize::from(ip.payload_length.get()).saturating_sub(offset);
-    let (client_port, virtual_port) = match ports(upper.protocol, transport, length, ingress.snapshot, packet)
-    {
-        Ok(ports) => ports,
-        Err(parsed) => return parsed,
-    };
+    let (client_port, virtual_port) =
+        match ports(upper.protocol, transport, length, ingress.is_secure, packet) {
+            Ok(ports) => ports,
+            Err(parsed) => return parsed,
+        };
     packet.key = ingress.seed.ipv6_key(&packet.pair, client_port, virtual_port, upper.protocol);
     Parsed::Flow
 }
@@ -190,14 +199,14 @@ fn ports(
     protocol: u8,
     transport: &[u8],
     length: usize,
-    snapshot: &Snapshot,
+    is_secure: bool,
     packet: &mut Packet,
 ) -> Result<([u8; 2], [u8; 2]), Parsed> {
     let bad = Parsed::Drop(DropReason::BadTransportHeader);
     let (source, destination) = match protocol {
         ipv4::TCP => {
             let Some(tcp) = TcpHeader::read(transport) else { return Err(bad) };
-            packet.event = Event::tcp(tcp.flags, snapshot.options.secure_tcp);
+            packet.event = Event::tcp(tcp.flags, is_secure);
             (tcp.source_port, tcp.destination_port)
         }
         ipv4::UDP => {
@@ -243,7 +252,7 @@ fn tagged<F: Frame>(frame: &F, port: &PortSnapshot) -> Result<Tagged, Parsed> {
         let inline = bytes.get(14..16).and_then(|tag| tag.first_chunk::<2>());
         tags += if ether_type == ethernet::VLAN { 1 } else { 2 };
         tci = tci.or(inline.map(|tag| u16::from_be_bytes(*tag)));
-        ip_offset += ethernet::TAG_BYTES;
+        ip_offset += vlan::TAG_BYTES;
         ether_type = ether_type_at(16).ok_or(Parsed::Drop(DropReason::Truncated))?;
     }
     if tags > 1 || is_tag(ether_type) {
@@ -259,10 +268,10 @@ fn tagged<F: Frame>(frame: &F, port: &PortSnapshot) -> Result<Tagged, Parsed> {
 
 /// A frame with two tags goes to the host of the untagged interface, as it is.
 #[cold]
-fn judge_foreign(packet: &mut Packet, port: &PortSnapshot) -> Verdict {
-    let Some(interface) = port.untagged else { return Verdict::Drop(DropReason::Qinq) };
+fn judge_foreign(packet: &mut Packet, port: &PortSnapshot) -> Step {
+    let Some(interface) = port.untagged else { return Step::Drop(DropReason::Qinq) };
     (packet.interface, packet.ip_offset) = (interface, ethernet::HEADER_BYTES as u8);
-    Verdict::Host
+    Step::Host
 }
 
 /// A frame to another MAC address: ARP to everybody and neighbour discovery to a group are listened to.
@@ -286,17 +295,17 @@ fn not_to_us(ethernet: &EthernetHeader, ether_type: U16, payload: &[u8]) -> Pars
 
 /// ARP is the control thread's where its sender or target is a VIP, DIP, local address or neighbour of this interface.
 #[cold]
-fn judge_arp(frame: &[u8], packet: &Packet, snapshot: &Snapshot) -> Verdict {
+fn judge_arp(frame: &[u8], packet: &Packet, snapshot: &Snapshot) -> Step {
     let tag = usize::from(packet.ip_offset) - ethernet::HEADER_BYTES;
     if frame.len() < arp::FRAME_BYTES + tag {
-        return Verdict::Drop(DropReason::Truncated);
+        return Step::Drop(DropReason::Truncated);
     }
     let concerns_us = |address: std::net::Ipv4Addr| concerns(address.into(), packet.interface, snapshot);
     match ArpPacket::parse_at(frame, packet.ip_offset.into()) {
         Some(arp) if concerns_us(arp.sender_address) || concerns_us(arp.target_address) => {
-            Verdict::Punt(PuntQueue::Neighbour)
+            Step::Punt(PuntQueue::Neighbour)
         }
-        _ => Verdict::Drop(DropReason::ArpIgnored),
+        _ => Step::Drop(DropReason::ArpIgnored),
     }
 }
 

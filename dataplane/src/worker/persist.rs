@@ -75,6 +75,17 @@ impl Opening<'_> {
         }
     }
 
+    /// Where the template leads that the client has with its address alone, which stays as it is. None where it may not stay
+    /// there.
+    pub(super) fn templated(&self) -> Option<u32> {
+        let persistence = self.service.persistence.as_ref()?;
+        if persistence.client != PersistentClient::Address {
+            return None;
+        }
+        let template = self.templates.find(&self.template_key(persistence), self.now)?;
+        Some(template.destination).filter(|&slot| self.may_stay_with(slot))
+    }
+
     /// A template that is followed without state has to last as long as the connection may be silent.
     fn template_ticks(&self, persistence: &Persistence, room: Result<(), StatelessReason>) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, self.service.timeouts);
@@ -140,10 +151,13 @@ fn fnv1a(text: &[u8]) -> u32 {
     text.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The Call-ID in a frame that was parsed; none in one that is not UDP.
+/// The Call-ID in a frame that was parsed; none in one that is not UDP. The frame may hold the beginning of the datagram only:
+/// a first fragment, a first segment.
 fn call_id_of<'a>(frame: &'a [u8], packet: &Packet) -> Option<&'a [u8]> {
-    let datagram = frame.get(usize::from(packet.transport_offset)..)?;
-    let udp = UdpHeader::read(datagram).filter(|_| packet.key.protocol() == Protocol::UDP)?;
-    let length = usize::from(udp.length.get());
-    sip::call_id(datagram.get(size_of::<UdpHeader>()..length)?)
+    let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+    let datagram = frame.get(..end).unwrap_or(frame).get(usize::from(packet.transport_offset)..)?;
+    let udp = UdpHeader::read_of(datagram, usize::from(u16::MAX))?;
+    let length = usize::from(udp.length.get()).min(datagram.len());
+    let message = datagram.get(size_of::<UdpHeader>()..length);
+    sip::call_id(message.filter(|_| packet.key.protocol() == Protocol::UDP)?)
 }

@@ -58,7 +58,7 @@ impl<Q: QueuePair> Worker<Q> {
         let exit = rewrite(&mut self.rx, packets, snapshot, ways);
         match exit.and_then(|exit| self.parts.queues.get_mut(exit.index())) {
             Some(queue) => {
-                let records = packets.iter().filter_map(record);
+                let records = packets.iter().map(record);
                 send(queue, &mut self.rx, records, &self.parts.counters);
             }
             None => self.sort(now),
@@ -72,7 +72,7 @@ impl<Q: QueuePair> Worker<Q> {
         let WorkerParts { queues, counters, mailbox, host, workers, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
-            if let Step::Done(verdict) = packet.step
+            if let Some(verdict) = packet.lost()
                 && icmp_errors::is_told(verdict)
             {
                 let mut reporter = Reporter {
@@ -88,19 +88,16 @@ impl<Q: QueuePair> Worker<Q> {
                 reporter.tell(verdict, packet, &frame);
             }
             let (frame, reason) = match packet.step {
-                Step::Done(verdict @ (Verdict::Forward(_) | Verdict::Ready(_))) => {
-                    let lane = exit(verdict, snapshot).and_then(|port| self.tx.get_mut(port.index()));
-                    match (lane, record(packet)) {
-                        (Some(lane), Some(record)) => {
-                            lane.frames.push(frame);
-                            lane.records.push(record);
-                            continue;
-                        }
-                        // The control thread gives no real server a port that does not exist.
-                        _ => (frame, DropReason::NoRealServer),
+                Step::Forward | Step::Ready => match self.tx.get_mut(packet.exit.index()) {
+                    Some(lane) => {
+                        lane.frames.push(frame);
+                        lane.records.push(record(packet));
+                        continue;
                     }
-                }
-                Step::Done(Verdict::Punt(queue)) => {
+                    // The control thread gives no real server a port that does not exist.
+                    None => (frame, DropReason::NoRealServer),
+                },
+                Step::Punt(queue) => {
                     untag(&mut frame, packet);
                     match host.punt(queue, packet.interface, frame) {
                         Ok(()) => {
@@ -110,7 +107,7 @@ impl<Q: QueuePair> Worker<Q> {
                         Err(frame) => (frame, DropReason::PuntQueueFull),
                     }
                 }
-                Step::Done(Verdict::Host) => {
+                Step::Host => {
                     let rate = snapshot.options.host_packets_per_second / (*workers).max(1);
                     let allowance = self.host_allowances.get_mut(packet.interface.index());
                     untag(&mut frame, packet);
@@ -125,17 +122,20 @@ impl<Q: QueuePair> Worker<Q> {
                         },
                     }
                 }
-                Step::Done(Verdict::InPieces(ready)) => {
-                    let ip_length = packet.ip_length;
+                Step::Hold => match self.fragments.hold(frame, packet, now, counters) {
+                    Ok(()) => continue,
+                    Err(frame) => (frame, DropReason::FragmentEvicted),
+                },
+                Step::InPieces => {
                     counters.forwarded.add(1);
-                    count(counters, &Record { slot: ready.slot, ip_length, is_reply: ready.is_reply });
+                    count(counters, &record(packet));
                     self.dropped.push(frame);
                     continue;
                 }
-                Step::Done(Verdict::Drop(reason)) => (frame, reason),
-                Step::Done(Verdict::TooBig(_)) => (frame, DropReason::TooBig),
+                Step::Drop(reason) => (frame, reason),
+                Step::TooBig => (frame, DropReason::TooBig),
                 // Pass 4 leaves none of the first three behind, pass 5 not the last.
-                Step::Flow | Step::Fragment | Step::Other | Step::Done(Verdict::ForwardInPieces(_)) => {
+                Step::Flow | Step::Fragment | Step::Other | Step::ForwardInPieces => {
                     (frame, DropReason::NoConnection)
                 }
             };
@@ -199,24 +199,11 @@ impl<Q: QueuePair> Worker<Q> {
 
 /// What is counted where the packet is sent.
 #[inline(always)]
-fn record(packet: &Packet) -> Option<Record> {
-    let ip_length = packet.ip_length;
-    match packet.step {
-        Step::Done(Verdict::Forward(slot)) => Some(Record { slot, ip_length, is_reply: false }),
-        Step::Done(Verdict::Ready(Ready { slot, is_reply, .. })) => {
-            Some(Record { slot, ip_length, is_reply })
-        }
-        _ => None,
-    }
-}
-
-/// The port by which a packet leaves.
-#[inline(always)]
-fn exit(verdict: Verdict, snapshot: &Snapshot) -> Option<PortId> {
-    match verdict {
-        Verdict::Forward(slot) => Some(snapshot.destinations.get(slot as usize)?.port),
-        Verdict::Ready(Ready { port, .. }) => Some(port),
-        _ => None,
+fn record(packet: &Packet) -> Record {
+    Record {
+        slot: packet.slot,
+        ip_length: packet.ip_length,
+        is_reply: packet.step != Step::Forward && packet.is_reply,
     }
 }
 
@@ -242,34 +229,27 @@ fn rewrite<Q: QueuePair>(
     let mut only = None;
     let mut all_leave_by_it = true;
     for (frame, packet) in frames.iter_mut().zip(packets) {
-        let destination = match packet.step {
-            Step::Done(Verdict::Forward(slot)) => snapshot.destinations.get(slot as usize),
-            Step::Done(Verdict::Ready(Ready { port, .. })) => {
-                all_leave_by_it &= *only.get_or_insert(port) == port;
-                continue;
+        if packet.step == Step::Forward
+            && let Some(destination) = snapshot.destinations.get(packet.slot as usize)
+        {
+            packet.exit = destination.port;
+            let is_plain = destination.method == ForwardingMethod::Direct
+                && destination.vlan == 0
+                && usize::from(packet.ip_offset) == ethernet::HEADER_BYTES;
+            if !is_plain {
+                ways.rewrite(frame, packet, destination);
+                all_leave_by_it &= packet.step == Step::Forward;
+            } else if packet.key.is_ipv6() {
+                direct_routing::rewrite_ipv6(frame.bytes_mut(), destination);
+            } else {
+                direct_routing::rewrite(frame.bytes_mut(), destination);
             }
-            _ => None,
-        };
-        match destination {
-            Some(destination) => {
-                let is_plain = destination.method == ForwardingMethod::Direct
-                    && destination.vlan == 0
-                    && usize::from(packet.ip_offset) == ethernet::HEADER_BYTES;
-                if !is_plain {
-                    ways.rewrite(frame, packet, destination);
-                } else if packet.key.is_ipv6() {
-                    direct_routing::rewrite_ipv6(frame.bytes_mut(), destination);
-                } else {
-                    direct_routing::rewrite(frame.bytes_mut(), destination);
-                }
-                all_leave_by_it &= *only.get_or_insert(destination.port) == destination.port
-                    && matches!(packet.step, Step::Done(Verdict::Forward(_)));
-            }
-            None => {
-                ways.cut_where_too_big(frame, packet);
-                all_leave_by_it = false;
-            }
+        } else if packet.step != Step::Ready {
+            ways.cut_where_too_big(frame, packet);
+            all_leave_by_it = false;
+            continue;
         }
+        all_leave_by_it &= *only.get_or_insert(packet.exit) == packet.exit;
     }
     only.filter(|_| all_leave_by_it)
 }
@@ -287,7 +267,7 @@ impl<Q: QueuePair> Ways<'_, Q> {
     /// A frame that cannot be rewritten is dropped.
     #[inline(never)]
     fn rewrite(&mut self, frame: &mut Q::Frame, packet: &mut Packet, destination: &Destination) {
-        let Step::Done(Verdict::Forward(slot) | Verdict::ForwardInPieces(slot)) = packet.step else { return };
+        let slot = packet.slot;
         let sent = match self.snapshot.ways.get(slot as usize) {
             Some(Way::Tunnel(tunnel)) => {
                 let exit = Exit {
@@ -303,15 +283,15 @@ impl<Q: QueuePair> Ways<'_, Q> {
         match sent {
             Ok(sent) if sent.length <= usize::from(sent.mtu) => {}
             Ok(sent) => self.cut(frame, packet, &sent, slot, destination.port),
-            Err(verdict) => packet.step = Step::Done(verdict),
+            Err(verdict) => packet.settle(verdict),
         }
     }
 
     /// Rewrites and cuts a packet that pass 4 found too big for its way.
     #[inline(never)]
     fn cut_where_too_big(&mut self, frame: &mut Q::Frame, packet: &mut Packet) {
-        if let Step::Done(Verdict::ForwardInPieces(slot)) = packet.step
-            && let Some(destination) = self.snapshot.destinations.get(slot as usize)
+        if packet.step == Step::ForwardInPieces
+            && let Some(destination) = self.snapshot.destinations.get(packet.slot as usize)
         {
             self.rewrite(frame, packet, destination);
         }
@@ -326,7 +306,7 @@ impl<Q: QueuePair> Ways<'_, Q> {
             identification: u32::from(self.identifications.next()) << 16 | u32::from(packet.hash as u16),
             port,
         };
-        packet.step = Step::Done(match fragmentation::cut(&whole, &mut self.outlet) {
+        packet.settle(match fragmentation::cut(&whole, &mut self.outlet) {
             Ok(()) => Verdict::InPieces(Ready { slot, port, is_reply: false }),
             Err(reason) => Verdict::Drop(reason),
         });

@@ -1,17 +1,20 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod ipv6;
 pub mod packets;
+pub mod pieces;
 pub mod tunnels;
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
 use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
@@ -86,6 +89,7 @@ pub struct Rig {
     pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    clock: Clock,
     tells: bool,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
@@ -137,6 +141,19 @@ pub fn add_service(
     members: &[(Protocol, u16)],
     change: impl FnOnce(&mut Service),
 ) {
+    add_service_at(VIP.into(), snapshot, counts, algorithm, real_servers, members, change);
+}
+
+/// The same of another VIP.
+pub fn add_service_at(
+    vip: IpAddr,
+    snapshot: &mut Snapshot,
+    counts: &SharedCounts,
+    algorithm: Algorithm,
+    real_servers: &[Rs],
+    members: &[(Protocol, u16)],
+    change: impl FnOnce(&mut Service),
+) {
     let real_servers: Vec<RealServer> = real_servers
         .iter()
         .map(|rs| RealServer {
@@ -165,11 +182,11 @@ pub fn add_service(
     change(&mut service);
     let service = Arc::new(service);
     for &(protocol, port) in members {
-        let key = ServiceKey { address: VIP.into(), port, protocol };
+        let key = ServiceKey { address: vip, port, protocol };
         snapshot.services.insert(key, service.clone());
         snapshot.has_every_port |= port == 0;
         if (protocol, port) == (Protocol::TCP, 21) {
-            snapshot.ftp_services.insert(VIP.into(), service.clone());
+            snapshot.ftp_services.insert(vip, service.clone());
         }
     }
 }
@@ -258,8 +275,9 @@ impl Rig {
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
         let path_mtus = PathMtus::new(SLOTS);
-        let tables: Vec<_> =
-            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let tables: Vec<_> = (0..workers)
+            .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
+            .collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
         let count = workers as u32;
         let workers = queues
@@ -279,6 +297,7 @@ impl Rig {
                     path_mtus: path_mtus.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
+                    fragments: FragmentLimits::default(),
                     clock: clock.clone(),
                 })
             })
@@ -294,6 +313,7 @@ impl Rig {
             path_mtus,
             host,
             hand,
+            clock,
             tells,
             stateless,
         }
@@ -401,6 +421,11 @@ impl Rig {
         self.ports[0].take_transmitted()
     }
 
+    /// Seconds on the workers' clock.
+    pub fn seconds(&self) -> u32 {
+        self.clock.seconds()
+    }
+
     /// Every buffer is back in its pool.
     pub fn assert_no_leak(&self) {
         for port in &self.ports {
@@ -408,13 +433,14 @@ impl Rig {
         }
     }
 
-    /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
+    /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
             let accounted = counters.forwarded.load()
                 + counters.punted.load()
                 + counters.to_host.load()
-                + counters.dropped_total();
+                + counters.dropped_total()
+                + counters.fragments_held.load();
             assert_eq!(counters.received.load(), accounted, "{counters:?}");
             let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
             assert_eq!(counters.forwarded.load(), to_real_servers);

@@ -1,6 +1,6 @@
 //! Changes in words, refused ones, batches.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ctl::config::{Drain, Protocol, RealServerConfig};
 use ctl::protocol::{AddRs, DrainRs, ErrorCode, MacSource, OneRealServer, OneService, SetRs, SetVip};
@@ -44,23 +44,17 @@ fn first(config: &Config) -> ServiceId {
 }
 
 fn real_server(text: &str) -> RealServerConfig {
-    RealServerConfig {
-        address: address(text),
-        weight: 1,
-        mac: None,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        drain: None,
-    }
+    RealServerConfig::new(address(text))
 }
 
-fn address(text: &str) -> Ipv4Addr {
+fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 fn settings(config: &Config) -> Settings {
     Settings {
         connections: config.connections.clone().unwrap_or_default(),
+        nat: config.nat.clone().unwrap_or_default(),
         services: config.services.clone(),
     }
 }
@@ -81,7 +75,8 @@ fn made(fixed: &Config, running: &Settings, command: &Command) -> Result<Setting
         0..=3 => Ok(()),
         _ => Err(ErrorReply::new(ErrorCode::Full, "no place")),
     };
-    let circumstances = Circumstances { fixed, unix_now: 1_763_666_640, is_acceptable: &is_acceptable };
+    let (unix_now, has_ipv6) = (1_763_666_640, fixed.has_ipv6());
+    let circumstances = Circumstances { fixed, has_ipv6, unix_now, is_acceptable: &is_acceptable };
     Ok(candidate(&circumstances, running, command)?.expect("a change"))
 }
 
@@ -99,7 +94,7 @@ fn applied(text: &str) -> Result<Vec<String>, ErrorReply> {
 fn single_changes_are_told_in_one_line() {
     let running = config(FILE);
     let service = first(&running);
-    let set = SetRs::new(service, address("10.0.0.11"));
+    let set = SetRs::new(service, address("10.0.0.11").into());
     let mac: ctl::mac::MacAddress = "02:00:00:00:00:0b".parse().unwrap();
     let new = RealServerConfig {
         weight: 9,
@@ -128,14 +123,14 @@ fn single_changes_are_told_in_one_line() {
         (
             Command::DrainRs(DrainRs {
                 service,
-                address: set.address,
+                real_server: set.real_server,
                 timeout_seconds: None,
                 keep_persistent: false,
             }),
             "draining real server 10.0.0.11 of tcp 192.0.2.10:80",
         ),
         (
-            Command::DelRs(OneRealServer { service, address: set.address }),
+            Command::DelRs(OneRealServer { service, real_server: set.real_server }),
             "removed real server 10.0.0.11 from tcp 192.0.2.10:80",
         ),
     ] {
@@ -168,8 +163,11 @@ fn what_does_not_exist_or_does_already_is_refused_by_its_code() {
         (Command::AddRs(AddRs { service: missing, real_server: new }), ErrorCode::NotFound),
         (Command::AddRs(AddRs { service, real_server }), ErrorCode::Exists),
         (Command::AddRs(AddRs { service, real_server: outside }), ErrorCode::Invalid),
-        (Command::DelRs(OneRealServer { service, address: address("10.0.0.99") }), ErrorCode::NotFound),
-        (command("drain-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.99"}}"#)), ErrorCode::NotFound),
+        (
+            Command::DelRs(OneRealServer { service, real_server: address("10.0.0.99").into() }),
+            ErrorCode::NotFound,
+        ),
+        (command("drain-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.99"}}"#)), ErrorCode::NotFound),
     ] {
         let error = changes(&command).unwrap_err();
         assert_eq!(error.code, code, "{command:?}: {}", error.message);
@@ -255,12 +253,12 @@ fn new_kinds_of_changes_are_told_in_their_lines() {
         ("set-vip", r#"{SERVICE,"persistence":"off","timeouts":{"udp":0}}"#, &[]),
         (
             "set-rs",
-            r#"{SERVICE,"address":"10.0.0.11","upper_threshold":100,"lower_threshold":80}"#,
+            r#"{SERVICE,"real_server":"10.0.0.11","upper_threshold":100,"lower_threshold":80}"#,
             &["thresholds of real server 10.0.0.11 of tcp 192.0.2.10:80: none -> 100/80"],
         ),
         (
             "drain-rs",
-            r#"{SERVICE,"address":"10.0.0.11","timeout_seconds":60,"keep_persistent":true}"#,
+            r#"{SERVICE,"real_server":"10.0.0.11","timeout_seconds":60,"keep_persistent":true}"#,
             &["draining real server 10.0.0.11 of tcp 192.0.2.10:80, removed with its last connection or at \
                2025-11-20T19:25:00Z, its persistent clients stay"],
         ),
@@ -312,10 +310,10 @@ fn batch(commands: &[(&str, &str)]) -> Command {
 #[test]
 fn batch_is_one_change_in_the_order_of_its_commands() {
     let lines = changes(&batch(&[
-        ("del-rs", r#"{SERVICE,"address":"10.0.0.11"}"#),
+        ("del-rs", r#"{SERVICE,"real_server":"10.0.0.11"}"#),
         ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11","weight":5}}"#),
-        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#),
-        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":8}"#),
+        ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":7}"#),
+        ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":8}"#),
         ("del-vip", r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":53}}"#),
         ("set-options", r#"{"sloppy_tcp":true}"#),
     ]));
@@ -333,8 +331,8 @@ fn batch_is_one_change_in_the_order_of_its_commands() {
 
 #[test]
 fn batch_names_the_first_command_that_is_wrong() {
-    let good = ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#);
-    let missing = ("set-rs", r#"{SERVICE,"address":"10.0.0.99","weight":7}"#);
+    let good = ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":7}"#);
+    let missing = ("set-rs", r#"{SERVICE,"real_server":"10.0.0.99","weight":7}"#);
     let exists = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11"}}"#);
     let outside = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.9.0.11"}}"#);
     let timeout = ("set-options", r#"{"timeouts":{"udp":4000000000}}"#);
@@ -412,8 +410,12 @@ fn batch_names_its_one_wrong_command_after_few_looks_at_the_whole() {
         looks.set(looks.get() + 1);
         Ok(())
     };
-    let circumstances =
-        Circumstances { fixed: &fixed, unix_now: 1_763_666_640, is_acceptable: &is_acceptable };
+    let circumstances = Circumstances {
+        fixed: &fixed,
+        has_ipv6: false,
+        unix_now: 1_763_666_640,
+        is_acceptable: &is_acceptable,
+    };
     let error = candidate(&circumstances, &running, &Command::Batch(Batch { commands })).unwrap_err();
     assert_eq!((error.index, error.code), (Some(2500), ErrorCode::Invalid), "{}", error.message);
     assert!(looks.get() <= 1, "what is valid was looked at {} times", looks.get());
@@ -440,8 +442,8 @@ fn batch_of_thousands_of_real_servers_is_quick() {
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
 
-fn set_mac(service: ServiceId, address: Ipv4Addr, mac: &str) -> Command {
-    Command::SetRs(SetRs { mac: Some(mac.parse().unwrap()), ..SetRs::new(service, address) })
+fn set_mac(service: ServiceId, address: IpAddr, mac: &str) -> Command {
+    Command::SetRs(SetRs { mac: Some(mac.parse().unwrap()), ..SetRs::new(service, address.into()) })
 }
 
 #[test]
@@ -455,7 +457,7 @@ fn batch_gives_a_mac_to_every_service_of_the_host_and_not_to_those_that_get_it_l
         let mac = mac.map(|mac| mac.parse().unwrap());
         Command::AddRs(AddRs { service, real_server: RealServerConfig { mac, ..real_server("10.0.0.11") } })
     };
-    let remove = |service| Command::DelRs(OneRealServer { service, address: host });
+    let remove = |service| Command::DelRs(OneRealServer { service, real_server: host.into() });
     let macs = |commands: Vec<Command>| {
         let settings = made(&config, &settings(&config), &Command::Batch(Batch { commands }))?;
         let of = |service: &ServiceConfig| {

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use ctl::config::Persistence;
-use dataplane::connection::{ConnectionFlags, ConnectionTable, FlowKey};
+use ctl::config::{Netmask, Persistence, RealServerId};
+use dataplane::connection::{Connection, ConnectionFlags, ConnectionTable, FlowKey, Ipv6Pair};
 use dataplane::dpdk::region::Pages;
 use dataplane::persistence::{TemplateKey, TemplateLimits};
 use dataplane::snapshot::Protocol as Wire;
@@ -15,7 +15,7 @@ const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 
 fn owner(host: u8) -> Owner {
     let service = ServiceId::new(Protocol::Tcp, VIP, 80);
-    Owner { service, address: Ipv4Addr::new(10, 0, 0, host) }
+    Owner { service, real_server: RealServerId::new(Ipv4Addr::new(10, 0, 0, host)) }
 }
 
 fn query() -> ConnectionsQuery {
@@ -23,7 +23,7 @@ fn query() -> ConnectionsQuery {
 }
 
 fn templates() -> Arc<TemplateTable> {
-    let limits = TemplateLimits { capacity: 64, destinations: 4, keeps_call_ids: true };
+    let limits = TemplateLimits { capacity: 64, destinations: 4, keeps_call_ids: true, has_ipv6: true };
     TemplateTable::new(&limits, Pages::Ordinary).unwrap()
 }
 
@@ -48,7 +48,7 @@ fn insert(
         flags: ConnectionFlags::NONE,
         expires: Ticks(seconds * TICKS_PER_SECOND),
         destination: slot,
-        template: None,
+        ..Connection::default()
     };
     table.insert(connection, table.hash(&key)).unwrap();
 }
@@ -66,7 +66,7 @@ fn test_marks() -> HashMap<GroupName, u32> {
 
 /// The group `marked` knows its clients by networks of 256.
 fn test_services() -> [ServiceConfig; 1] {
-    let netmask = [255, 255, 255, 0].into();
+    let netmask = Netmask::ipv4([255, 255, 255, 0].into());
     let persistence = Persistence { timeout_seconds: 60, netmask, engine: None };
     [ServiceConfig { persistence: Some(persistence), ..ServiceConfig::new(of_group("marked", 1).service) }]
 }
@@ -86,6 +86,8 @@ fn listed(
         tables: Tables::new(tables.iter().map(|table| table.reader()).collect(), templates.clone(), 0),
         clock,
         filter: Filter::new(query, &owners, &test_services()),
+        forwardings: vec![Forwarding::Dr; owners.len()],
+        ranks: ranks(&owners),
         owners,
         marks: test_marks(),
         sort: query.sort,
@@ -109,7 +111,7 @@ fn small() -> [ConnectionTable; 2] {
 }
 
 fn clients(connections: &Connections) -> Vec<u32> {
-    connections.connections.iter().map(|row| row.client_address.to_bits()).collect()
+    connections.connections.iter().map(|row| bits(row.client_address) as u32).collect()
 }
 
 #[test]
@@ -138,9 +140,9 @@ fn filters_admit_what_they_say() {
     let templates = templates();
     let client = |text: &str| Some(text.parse().unwrap());
     for (query, found) in [
-        (ConnectionsQuery { vip: Some(OTHER_VIP), ..query() }, &[2][..]),
+        (ConnectionsQuery { vip: Some(OTHER_VIP.into()), ..query() }, &[2][..]),
         (ConnectionsQuery { state: Some("established".to_owned()), ..query() }, &[3, 4]),
-        (ConnectionsQuery { real_server: Some(owner(11).address), ..query() }, &[1, 5]),
+        (ConnectionsQuery { real_server: Some(owner(11).real_server), ..query() }, &[1, 5]),
         (ConnectionsQuery { client: client("0.0.0.4/31"), ..query() }, &[4, 5]),
         (ConnectionsQuery { service: Some(owner(11).service), ..query() }, &[1, 2, 3, 4, 5]),
         (ConnectionsQuery { service: Some(ServiceId::new(Protocol::Tcp, VIP, 81)), ..query() }, &[]),
@@ -156,8 +158,11 @@ fn row_says_what_the_entry_holds() {
     let all = listed(&[&second], &templates(), &query());
     let row = &all.connections[0];
     assert_eq!((row.protocol, &*row.state, row.expires_seconds), (Some(Protocol::Udp), "UDP", 20));
-    assert_eq!((row.client_port, row.virtual_address, row.virtual_port), (5000, OTHER_VIP, 80));
-    assert_eq!((row.real_server, row.worker, row.is_template), (owner(12).address, Some(0), false));
+    assert_eq!((row.client_port, row.virtual_address, row.virtual_port), (5000, OTHER_VIP.into(), 80));
+    assert_eq!(
+        (row.real_server, row.worker, row.is_template),
+        (owner(12).real_server.address, Some(0), false)
+    );
 }
 
 #[test]
@@ -178,7 +183,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
     let rows = of_kind(EntryKind::Templates).connections;
     let [call, client, group] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((&*client.state, client.client_port, client.worker), ("ASSURED", 0, None));
-    assert_eq!((client.virtual_address, client.virtual_port), (VIP, 80));
+    assert_eq!((client.virtual_address, client.virtual_port), (VIP.into(), 80));
     assert_eq!((&*group.state, group.protocol), ("NONE", None));
     assert_eq!(group.virtual_address, Ipv4Addr::new(0, 0, 0, 5), "the mark, as IPVS has it");
     assert_eq!((call.engine_data.as_deref(), call.virtual_port), (Some("a@b"), 5060));
@@ -191,7 +196,7 @@ fn templates_are_listed_for_themselves_and_with_connections() {
 fn template_of_a_network_is_found_by_every_client_in_it() {
     let templates = templates();
     let [service] = test_services();
-    let mask = service.persistence.unwrap().netmask.to_bits();
+    let mask = service.persistence.unwrap().netmask.mask().to_bits();
     let key = TemplateKey::for_group([198, 51, 100, 7], mask, 70);
     templates.open(&key, Ticks(0), 100 * TICKS_PER_SECOND, 2, b"").unwrap();
     for (client, found) in
@@ -213,7 +218,7 @@ fn templates_of_groups_without_a_mark_have_no_vip_and_stay_apart_by_service() {
     let sort = ConnectionOrder::Service;
     let all = listed(&[], &templates, &ConnectionsQuery { kind: EntryKind::Templates, sort, ..query() });
     assert_eq!(clients(&all), [1, 3, 2, 4]);
-    let said = |row: &ConnectionView| (row.group.unwrap().to_string(), row.virtual_address.to_bits());
+    let said = |row: &ConnectionView| (row.group.unwrap().to_string(), bits(row.virtual_address));
     let said: Vec<_> = all.connections.iter().map(said).collect();
     let (marked, unmarked) = (("marked".to_owned(), 5), ("unmarked".to_owned(), 0));
     assert_eq!(said, [marked.clone(), marked, unmarked.clone(), unmarked]);
@@ -262,7 +267,7 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
                     let key =
                         FlowKey::new(client.to_be_bytes(), OTHER_VIP.octets(), [0, 1], port, Wire::TCP.0);
                     let hash = table.hash(&key);
-                    match table.hit(&key, hash, None).map(|hit| hit.id()) {
+                    match table.hit(&key, &Ipv6Pair::NONE, hash, None).map(|hit| hit.id()) {
                         Some(id) => _ = table.remove(id),
                         None => insert_fleeting(&mut table, key, hash),
                     }
@@ -273,12 +278,14 @@ fn million_connections_are_counted_exactly_while_others_come_and_go() {
         });
         let owners = vec![Some(owner(12)), Some(owner(11))];
         for offset in [0, 500, 999_000] {
-            let query = ConnectionsQuery { vip: Some(VIP), offset, limit: 1000, ..query() };
+            let query = ConnectionsQuery { vip: Some(VIP.into()), offset, limit: 1000, ..query() };
             let listing = Listing {
                 tables: Tables::new(vec![reader.clone()], templates(), 0),
                 clock: Clock::manual().0,
                 filter: Filter::new(&query, &owners, &[]),
                 owners: owners.clone(),
+                forwardings: vec![Forwarding::Dr; 2],
+                ranks: ranks(&owners),
                 marks: test_marks(),
                 sort: query.sort,
                 descending: false,

@@ -12,13 +12,15 @@ use ctl::config::{
 };
 use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, Options, Persistence, PersistenceScope, PersistentClient,
-    PortSnapshot, Service, ServiceKey, Snapshot,
+    AddressRole, Destination, DestinationState, LocalAddresses, Options, Persistence, PersistenceScope,
+    PersistentClient, Service, ServiceKey, Snapshot, Way,
 };
 use scheduler::{HashRing, RealServer, Scheduler, SchedulerConfig};
 
+use super::network;
 use super::timeouts::TimeoutTable;
-use super::{Running, RunningRealServer, Services, effective_weight, wire_protocol};
+use super::ways;
+use super::{Limits, Running, RunningRealServer, Services, client_mask, effective_weight, wire_protocol};
 use crate::neighbours::{Neighbours, Resolution};
 use crate::slots::Slots;
 use crate::topology::Topology;
@@ -30,16 +32,25 @@ const SETTLING_SECONDS: u32 = 3;
 
 /// What a service's real servers are compiled with.
 struct Surroundings<'a> {
+    topology: &'a Topology,
     neighbours: &'a Neighbours,
     slots: &'a Slots,
     now_seconds: u32,
 }
 
+impl Surroundings<'_> {
+    /// What is known of the next hop on the way to `address`.
+    fn resolution(&self, address: IpAddr) -> Resolution {
+        let route = self.topology.route(address);
+        route.map_or(Resolution::default(), |route| self.neighbours.resolution(&route))
+    }
+}
+
 impl Services {
     /// Brings what the workers read up to date with configuration and neighbours. `now_seconds` is of the workers' clock.
-    pub fn compile(&mut self, neighbours: &Neighbours, now_seconds: u32) {
+    pub fn compile(&mut self, topology: &Topology, neighbours: &Neighbours, now_seconds: u32) {
         let Services { settings, running, slots, .. } = self;
-        let surroundings = Surroundings { neighbours, slots, now_seconds };
+        let surroundings = Surroundings { topology, neighbours, slots, now_seconds };
         let mut timeouts = TimeoutTable::new(&settings.connections.timeouts);
         for service in &settings.services {
             let place = timeouts.place(&service.timeouts);
@@ -53,10 +64,13 @@ impl Services {
     /// The snapshot of what was compiled.
     pub fn snapshot(&self, topology: &Topology, neighbours: &Neighbours) -> Snapshot {
         let mut snapshot = Snapshot {
-            ports: topology.ports.iter().map(|port| PortSnapshot { mac: port.mac }).collect(),
+            ports: network::ports(topology),
+            interfaces: network::interfaces(topology),
+            routes: network::routes(topology, neighbours),
+            local_addresses: self.local_addresses(),
             destinations: vec![Destination::default(); self.slots.length()],
             timeouts: self.timeouts.clone(),
-            options: options(&self.settings.connections),
+            options: options(&self.settings.connections, self.limits),
             ..Snapshot::default()
         };
         for service in &self.settings.services {
@@ -75,15 +89,41 @@ impl Services {
         for (slot, ..) in self.slots.all_removed() {
             snapshot.destinations[slot as usize].state = DestinationState::Removed;
         }
+        self.add_addresses(topology, &mut snapshot);
+        snapshot
+    }
+
+    /// Why the director listens to what. Where validation allows an address two roles, the later one counts.
+    fn add_addresses(&self, topology: &Topology, snapshot: &mut Snapshot) {
+        for (_, route) in topology.routes() {
+            snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
+        }
         for address in self.settings.services.iter().flat_map(ServiceConfig::addresses) {
             snapshot.addresses.insert(address.address, AddressRole::Vip);
         }
-        for port in &topology.ports {
-            for dip in &port.addresses {
-                snapshot.addresses.insert(dip.addr(), AddressRole::Dip(port.id));
+        for &address in &self.settings.nat.local_addresses {
+            if let Some(route) = topology.connection(address) {
+                snapshot.addresses.insert(address, AddressRole::Local(route.interface));
             }
         }
-        snapshot
+        // The interfaces of a port share their link-local address, and the first of them has it here.
+        for interface in topology.interfaces.iter().rev() {
+            let own = interface.addresses.iter().map(|dip| dip.addr());
+            for address in own.chain([IpAddr::V6(interface.link_local())]) {
+                snapshot.addresses.insert(address, AddressRole::Dip(interface.id));
+            }
+        }
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        let mut pool = LocalAddresses::default();
+        for &address in &self.settings.nat.local_addresses {
+            match address {
+                IpAddr::V4(address) => pool.ipv4.push(address),
+                IpAddr::V6(address) => pool.ipv6.push(address),
+            }
+        }
+        pool
     }
 
     fn add_destinations(
@@ -96,16 +136,21 @@ impl Services {
     ) {
         let timeouts = running.compiled.as_ref().map_or(0, |compiled| compiled.timeouts);
         for real_server in &service.real_servers {
-            let address = real_server.address;
-            let Some(known) = running.real_servers.get(&address) else { continue };
-            snapshot.destinations[known.slot as usize] = Destination {
+            let Some(known) = running.real_servers.get(&real_server.id()) else { continue };
+            let slot = known.slot as usize;
+            snapshot.destinations[slot] = Destination {
                 timeouts,
+                method: ways::method(real_server.forwarding),
                 is_quiesced: effective_weight(real_server) == 0,
                 refuses_persistent: self.refuses_persistent(real_server),
-                ..way_to(topology, address, neighbours.resolution(address))
+                ..next_hop(topology, neighbours, real_server)
             };
-            if let Some(route) = topology.route(address) {
-                snapshot.addresses.insert(address, AddressRole::RealServer(route.port));
+            let Some(route) = topology.route(real_server.address) else { continue };
+            snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
+            let way = ways::way(real_server, route.source);
+            if way != Way::Direct {
+                snapshot.ways.resize(snapshot.ways.len().max(slot + 1), Way::Direct);
+                snapshot.ways[slot] = way;
             }
         }
     }
@@ -183,9 +228,9 @@ fn update_real_servers(
     let mut is_same = running.compiled.is_some() && old.len() == service.real_servers.len();
     let has_settled = surroundings.now_seconds.wrapping_sub(running.since_seconds) >= SETTLING_SECONDS;
     for (place, real_server) in service.real_servers.iter().rev().enumerate() {
-        let Some(known) = running.real_servers.get_mut(&real_server.address) else { continue };
+        let Some(known) = running.real_servers.get_mut(&real_server.id()) else { continue };
         let weight = effective_weight(real_server);
-        known.is_available = surroundings.neighbours.resolution(real_server.address).is_usable;
+        known.is_available = surroundings.resolution(real_server.address).is_usable;
         let is_eligible = known.is_available && weight > 0;
         if is_eligible && !known.is_eligible && has_settled && service.slow_start_seconds > 0 {
             known.joined_seconds = Some(surroundings.now_seconds);
@@ -206,16 +251,12 @@ fn update_real_servers(
 }
 
 fn scheduled(service: &ServiceConfig, running: &Running, slots: &Slots) -> Vec<RealServer> {
-    let port = match service.id {
-        ServiceId::Virtual(address) => address.port,
-        ServiceId::Group(_) => 0,
-    };
     let compiled = service.real_servers.iter().rev().filter_map(|real_server| {
-        let known: &RunningRealServer = running.real_servers.get(&real_server.address)?;
+        let known: &RunningRealServer = running.real_servers.get(&real_server.id())?;
         Some(RealServer {
             id: known.slot,
-            address: IpAddr::V4(real_server.address),
-            port,
+            address: real_server.address,
+            port: real_server.port.or(service.id.port()).unwrap_or(0),
             weight: u32::from(effective_weight(real_server)),
             last_weight: u32::from(known.last_weight),
             is_drained: is_drained(real_server),
@@ -247,7 +288,7 @@ fn persistence(service: &ServiceConfig, group: Option<u32>) -> Option<Persistenc
     };
     Some(Persistence {
         timeout_ticks: configured.timeout_seconds.saturating_mul(TICKS_PER_SECOND),
-        netmask: u32::from(configured.netmask),
+        netmask: client_mask(configured.netmask, service.family()),
         client: match configured.engine {
             None => PersistentClient::Address,
             Some(PersistenceEngine::Sip) => PersistentClient::CallId,
@@ -256,7 +297,7 @@ fn persistence(service: &ServiceConfig, group: Option<u32>) -> Option<Persistenc
     })
 }
 
-fn options(connections: &ConnectionsConfig) -> Options {
+fn options(connections: &ConnectionsConfig, limits: Limits) -> Options {
     Options {
         sloppy_tcp: connections.sloppy_tcp,
         sloppy_sctp: connections.sloppy_sctp,
@@ -264,19 +305,34 @@ fn options(connections: &ConnectionsConfig) -> Options {
         conn_reuse_mode: connections.conn_reuse_mode,
         expire_nodest_conn: connections.expire_nodest_conn,
         creation_rate_per_worker: connections.creation_rate_per_worker,
+        icmp_packets_per_second: limits.icmp_packets_per_second,
+        host_packets_per_second: limits.host_packets_per_second,
+        pmtu_disc: connections.pmtu_disc,
+        tunnel_mss_clamp: connections.tunnel_mss_clamp,
+        schedule_icmp: connections.schedule_icmp,
+        nat_icmp_send: connections.nat_icmp_send,
     }
 }
 
-fn way_to(topology: &Topology, address: std::net::Ipv4Addr, resolution: Resolution) -> Destination {
-    let port = topology.route(address).and_then(|route| topology.ports.get(route.port.index()));
-    let (Some(port), Some(mac)) = (port, resolution.mac) else {
-        return Destination { state: DestinationState::Unresolved, ..Destination::default() };
+/// Whereto frames go for a real server: to itself, or to its gateway.
+fn next_hop(topology: &Topology, neighbours: &Neighbours, real_server: &RealServerConfig) -> Destination {
+    let unresolved = Destination { state: DestinationState::Unresolved, ..Destination::default() };
+    let Some(route) = topology.route(real_server.address) else { return unresolved };
+    let interface = topology.interface(route.interface);
+    let (Some(interface), Some(mac)) = (interface, neighbours.resolution(&route).mac) else {
+        return unresolved;
     };
     let mut macs = [0; 12];
     macs[..6].copy_from_slice(&mac);
-    macs[6..].copy_from_slice(&port.mac);
-    let state = DestinationState::Forwarding;
-    Destination { macs, port: port.id, state, mtu: port.mtu, ..Destination::default() }
+    macs[6..].copy_from_slice(&interface.mac);
+    Destination {
+        macs,
+        vlan: interface.vlan,
+        port: interface.port,
+        state: DestinationState::Forwarding,
+        mtu: interface.mtu.saturating_sub(ways::overhead(real_server)),
+        ..Destination::default()
+    }
 }
 
 fn is_ftp(address: VirtualAddress) -> bool {

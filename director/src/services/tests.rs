@@ -1,6 +1,6 @@
 //! What is compiled of configurations, and what is kept over their changes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ctl::config::{Config, ConnectionsConfig, Drain, Persistence, Timeouts};
@@ -8,14 +8,14 @@ use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::connection::ConnectionState;
 use dataplane::counters::WorkerCounters;
 use dataplane::persistence::TemplateTable;
-use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, DestinationState, PersistenceScope, PersistentClient, ServiceKey, Snapshot,
+    AddressRole, DestinationState, ForwardingMethod, InterfaceId, PersistenceScope, PersistentClient,
+    ServiceKey, Snapshot, Way,
 };
 use scheduler::Request;
 
 use super::*;
-use crate::neighbours::Neighbours;
+use crate::neighbours::{Evidence, Neighbours};
 use crate::slots::{close_template, open_template, vacant_slots};
 use crate::topology::two_ports;
 
@@ -36,7 +36,7 @@ impl Rig {
     fn new(services: &str) -> Rig {
         let (slots, counters, templates) = vacant_slots(CAPACITY);
         let mut rig = Rig {
-            services: Services::new(slots),
+            services: Services::new(slots, &Default::default()),
             neighbours: Neighbours::default(),
             topology: two_ports(),
             counters,
@@ -71,12 +71,18 @@ impl Rig {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        self.services.compile(&self.neighbours, self.now_seconds);
+        self.services.compile(&self.topology, &self.neighbours, self.now_seconds);
         self.services.snapshot(&self.topology, &self.neighbours)
     }
 
     fn slot(&self, host: u8) -> u32 {
-        self.services.slot(parse("tcp 80 rr:")[0].id(), Ipv4Addr::new(10, 0, 0, host)).unwrap()
+        self.services.slot(parse("tcp 80 rr:")[0].id(), rip(host)).unwrap()
+    }
+
+    /// The real server 10.0.0.`host` says that its MAC ends in its number.
+    fn hear(&mut self, host: u8) {
+        let mac = [2, 0, 0, 0, 0, host / 10 * 16 + host % 10];
+        self.neighbours.hear(InterfaceId(0), rip(host).address, Evidence::Arp { mac }, Duration::ZERO);
     }
 
     fn counts(&self, slot: u32) -> &scheduler::ConnectionCounts {
@@ -90,6 +96,15 @@ impl Rig {
     fn total(&self) -> u64 {
         self.services.traffic(Since::Ever)[0].total.packets
     }
+}
+
+fn rip(host: u8) -> RealServerId {
+    RealServerId::new(Ipv4Addr::new(10, 0, 0, host))
+}
+
+/// The VIP of every service here.
+fn vip() -> IpAddr {
+    IpAddr::from([192, 0, 2, 10])
 }
 
 fn parse(services: &str) -> Vec<ServiceConfig> {
@@ -118,11 +133,11 @@ fn request() -> Request {
 
 /// The service of `192.0.2.10:port`.
 fn compiled(snapshot: &Snapshot, protocol: snapshot::Protocol, port: u16) -> &Arc<snapshot::Service> {
-    &snapshot.services[&ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol }]
+    &snapshot.services[&ServiceKey { address: vip(), port, protocol }]
 }
 
 fn picks(snapshot: &Snapshot, port: u16, count: usize) -> Vec<u32> {
-    let key = ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port, protocol: snapshot::Protocol::TCP };
+    let key = ServiceKey { address: vip(), port, protocol: snapshot::Protocol::TCP };
     let service = &snapshot.services[&key];
     let pick = || {
         let index = service.scheduler.schedule(&service.real_servers, &request());
@@ -140,22 +155,123 @@ fn snapshot_holds_services_destinations_and_every_address_with_its_role() {
     assert_eq!(resolved.macs, [2, 0, 0, 0, 0, 0x11, 2, 0, 0, 0, 1, 0]);
     assert_eq!((resolved.state, resolved.mtu, resolved.port.0), (DestinationState::Forwarding, 1500, 0));
     assert_eq!(snapshot.destinations[rig.slot(12) as usize].state, DestinationState::Unresolved);
-    let role = |text: &str| snapshot.addresses.get(&text.parse::<Ipv4Addr>().unwrap()).copied();
+    let role = |text: &str| snapshot.addresses.get(&text.parse::<IpAddr>().unwrap()).copied();
     assert_eq!(role("192.0.2.10"), Some(AddressRole::Vip));
-    assert_eq!(role("10.0.0.11"), Some(AddressRole::RealServer(PortId(0))));
-    assert_eq!(role("192.0.2.1"), Some(AddressRole::Dip(PortId(1))));
+    assert_eq!(role("10.0.0.11"), Some(AddressRole::Neighbour(InterfaceId(0))));
+    assert_eq!(role("192.0.2.1"), Some(AddressRole::Dip(InterfaceId(2))));
     assert_eq!(role("10.0.0.13"), None);
-    assert_eq!(snapshot.addresses.len(), 3 + 1 + 2);
+    assert_eq!(role("10.100.0.1"), Some(AddressRole::Dip(InterfaceId(1))));
+    assert_eq!(role("10.0.0.254"), Some(AddressRole::Neighbour(InterfaceId(0))), "a gateway");
+    assert_eq!(role("fe80::9"), Some(AddressRole::Neighbour(InterfaceId(1))), "another");
+    assert_eq!(role("fe80::ff:fe00:101"), Some(AddressRole::Dip(InterfaceId(2))), "of port 1");
+    assert_eq!(
+        snapshot.addresses.len(),
+        6 + 2 + 1 + 2 + 2,
+        "DIPs, link-local ones, VIP, real servers, gateways"
+    );
     let slot = rig.slot(11);
     assert_eq!(picks(&snapshot, 80, 3), [slot; 3], "12 has no MAC");
+}
+
+/// Real servers by every method, in a VLAN and behind gateways.
+const METHODS: &str = r#"
+    [[services]]
+    address = "192.0.2.10"
+    protocol = "tcp"
+    port = 80
+    real_servers = [
+        { address = "10.100.0.11", mac = "02:00:00:00:00:11" },
+        { address = "203.0.113.12", mac = "02:00:00:00:00:12", forwarding = "nat", port = 8080 },
+        { address = "2001:db8:ff::13", forwarding = "tunnel", tunnel = { type = "gue", port = 6080 } },
+    ]
+    [[services]]
+    address = "2001:db8::10"
+    protocol = "udp"
+    port = 53
+    persistence = { prefix_length = 64 }
+    real_servers = [{ address = "2001:db8:100::14", forwarding = "fullnat" }]
+"#;
+
+#[test]
+fn real_servers_of_every_method_are_reached_by_their_next_hops() {
+    let mut rig = Rig::new("");
+    let nat = ctl::config::NatConfig {
+        local_addresses: ["10.0.0.200", "2001:db8:100::200"].map(|text| text.parse().unwrap()).to_vec(),
+    };
+    let services = Config::from_toml(METHODS, "test").unwrap().services;
+    let ids = [services[0].id, services[1].id];
+    rig.adopt(Settings { services, nat, ..Settings::default() }).unwrap();
+    let gateways = [(0, "10.0.0.254", [2, 0, 0, 0, 0, 0xfe]), (1, "fe80::9", [2, 0, 0, 0, 0, 9])];
+    for (interface, gateway, mac) in gateways {
+        let heard = Evidence::Advertisement { mac: Some(mac), is_solicited: true, is_override: true };
+        rig.neighbours.hear(InterfaceId(interface), gateway.parse().unwrap(), heard, Duration::ZERO);
+        rig.neighbours.hear(
+            InterfaceId(interface),
+            gateway.parse().unwrap(),
+            Evidence::Arp { mac },
+            Duration::ZERO,
+        );
+    }
+    let snapshot = rig.snapshot();
+    let destination = |service: usize, id: &str| {
+        let slot = rig.services.slot(ids[service], id.parse().unwrap()).unwrap() as usize;
+        (snapshot.destinations[slot], snapshot.ways.get(slot).copied().unwrap_or_default())
+    };
+    let (direct, way) = destination(0, "10.100.0.11");
+    assert_eq!((direct.vlan, direct.mtu, direct.method), (100, 1400, ForwardingMethod::Direct));
+    assert_eq!((direct.macs, way), (*b"\x02\0\0\0\0\x11\x02\0\0\0\x01\0", Way::Direct));
+    let (translated, way) = destination(0, "203.0.113.12:8080");
+    assert_eq!((translated.vlan, translated.mtu, translated.method), (0, 1500, ForwardingMethod::Nat));
+    assert_eq!(translated.macs[..6], gateways[0].2, "the real server's own MAC is of no use");
+    assert!(matches!(way, Way::Translate(translation) if translation.port == 8080));
+    let (tunnelled, way) = destination(0, "2001:db8:ff::13");
+    assert_eq!((tunnelled.vlan, tunnelled.mtu), (100, 1400 - 52));
+    assert_eq!(tunnelled.macs[..6], gateways[1].2);
+    let Way::Tunnel(tunnel) = way else { panic!("{way:?}") };
+    assert_eq!(
+        tunnel.source,
+        "fe80::ff:fe00:100".parse::<IpAddr>().unwrap(),
+        "as the gateway knows the director"
+    );
+    let (unresolved, way) = destination(1, "2001:db8:100::14");
+    assert_eq!(
+        (unresolved.state, unresolved.method),
+        (DestinationState::Unresolved, ForwardingMethod::FullNat)
+    );
+    assert!(matches!(way, Way::Translate(translation) if translation.port == 0));
+    let key =
+        ServiceKey { address: "2001:db8::10".parse().unwrap(), port: 53, protocol: snapshot::Protocol::UDP };
+    assert_eq!(snapshot.services[&key].persistence.unwrap().netmask, u128::MAX << 64);
+    let role = |text: &str| snapshot.addresses.get(&text.parse::<IpAddr>().unwrap()).copied();
+    assert_eq!(role("10.0.0.200"), Some(AddressRole::Local(InterfaceId(0))));
+    assert_eq!(role("2001:db8:100::200"), Some(AddressRole::Local(InterfaceId(1))));
+    assert_eq!(role("203.0.113.12"), None, "no neighbour");
+    assert_eq!(snapshot.local_addresses.ipv4, [Ipv4Addr::new(10, 0, 0, 200)]);
+    assert_eq!(snapshot.local_addresses.ipv6.len(), 1);
+    let next_hop = |text: &str| snapshot.routes.next_hop(text.parse().unwrap()).copied();
+    assert_eq!(next_hop("203.0.113.99").unwrap().mac, Some(gateways[0].2));
+    assert_eq!(next_hop("192.0.2.99").unwrap().mac, None, "connected");
+    assert_eq!(next_hop("198.51.100.7"), None);
+}
+
+#[test]
+fn interfaces_and_ports_are_told_by_their_numbers() {
+    let snapshot = Rig::new("").snapshot();
+    let interfaces: Vec<_> = snapshot.interfaces.iter().map(|one| (one.port.0, one.vlan, one.mtu)).collect();
+    assert_eq!(interfaces, [(0, 0, 1500), (0, 100, 1400), (1, 0, 1500)]);
+    assert_eq!(
+        (snapshot.ports[0].untagged, snapshot.ports[1].untagged),
+        (Some(InterfaceId(0)), Some(InterfaceId(2)))
+    );
+    assert_eq!(snapshot.ports[0].vlans.get(&100), Some(&InterfaceId(1)));
+    assert!(snapshot.ports[1].vlans.is_empty());
 }
 
 #[test]
 fn newest_real_server_comes_first_for_the_scheduler() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12");
     let snapshot = rig.change("tcp 80 rr: 11, 12, 13").unwrap();
-    let key =
-        ServiceKey { address: Ipv4Addr::new(192, 0, 2, 10), port: 80, protocol: snapshot::Protocol::TCP };
+    let key = ServiceKey { address: vip(), port: 80, protocol: snapshot::Protocol::TCP };
     let ids: Vec<_> = snapshot.services[&key].real_servers.iter().map(|real_server| real_server.id).collect();
     assert_eq!(ids, [rig.slot(13), rig.slot(12), rig.slot(11)]);
 }
@@ -239,9 +355,8 @@ fn service_total_never_goes_back_when_real_servers_come_and_go() {
 #[test]
 fn failed_neighbour_gets_no_new_connections_and_keeps_the_old() {
     let mut rig = Rig::new("tcp 80 rr: 11, 12=");
-    let address = Ipv4Addr::new(10, 0, 0, 12);
     let mac = [2, 0, 0, 0, 0, 0x12];
-    rig.neighbours.hear(PortId(0), address, mac, Duration::ZERO);
+    rig.hear(12);
     let (slot, other) = (rig.slot(12), rig.slot(11));
     assert!(picks(&rig.snapshot(), 80, 2).contains(&slot));
     for second in 30..40 {
@@ -280,7 +395,7 @@ fn persistent_clients_leave_as_the_drain_says_and_a_quiesced_real_server_as_the_
             let drain = |keep_persistent| Drain { keep_persistent, ..Drain::default() };
             services[0].real_servers[0].drain = keep_persistent.map(drain);
             let connections = ConnectionsConfig { expire_quiescent_template, ..Default::default() };
-            let snapshot = rig.adopt(Settings { services, connections }).unwrap();
+            let snapshot = rig.adopt(Settings { services, connections, ..Settings::default() }).unwrap();
             let destination = snapshot.destinations[rig.slot(11) as usize];
             assert!(destination.is_quiesced);
             assert_eq!(
@@ -338,7 +453,7 @@ fn settings_of_a_scheduler_change_without_its_cursor() {
     let first = picks(&before, 80, 1);
     let services = parse("tcp 80 rr: 11, 12");
     let connections = ConnectionsConfig { lblc_expiration_seconds: 5, ..ConnectionsConfig::default() };
-    let after = rig.adopt(Settings { connections, services }).unwrap();
+    let after = rig.adopt(Settings { services, connections, ..Settings::default() }).unwrap();
     assert_eq!(compiled(&after, snapshot::Protocol::TCP, 80).scheduler.config().lblc_expiration_seconds, 5);
     assert_ne!(picks(&after, 80, 1), first);
 }
@@ -379,9 +494,9 @@ fn group_is_one_service_at_each_of_its_addresses() {
     let marked = compiled(&snapshot, snapshot::Protocol::TCP, 81);
     assert_eq!(marked.persistence.unwrap().scope, PersistenceScope::Group(1), "not its mark");
     for vip in ["192.0.2.10", "192.0.2.11"] {
-        assert_eq!(snapshot.addresses[&vip.parse::<Ipv4Addr>().unwrap()], AddressRole::Vip);
+        assert_eq!(snapshot.addresses[&vip.parse::<IpAddr>().unwrap()], AddressRole::Vip);
     }
-    let slot = rig.services.slot(services[0].id, Ipv4Addr::new(10, 0, 0, 11)).unwrap();
+    let slot = rig.services.slot(services[0].id, rip(11)).unwrap();
     let template = open_template(&rig.templates, 1, slot);
     rig.change("").unwrap();
     let again = rig.adopt(Settings { services: services.clone(), ..Settings::default() }).unwrap();
@@ -399,7 +514,7 @@ fn group_is_one_service_at_each_of_its_addresses() {
 #[test]
 fn mark_that_is_set_moved_or_taken_back_changes_no_groups_templates() {
     let mut rig = Rig::new("");
-    let persistence = Persistence { timeout_seconds: 60, netmask: Persistence::NETMASK, engine: None };
+    let persistence = Persistence { timeout_seconds: 60, ..Persistence::default() };
     let mut services = parse("tcp 80 rr: 11; tcp 81 rr: 12");
     for (service, name) in services.iter_mut().zip(["a", "b"]) {
         service.members = service.addresses().collect();
@@ -423,12 +538,12 @@ fn mark_that_is_set_moved_or_taken_back_changes_no_groups_templates() {
 #[test]
 fn persistence_of_ftp_and_of_every_port_is_for_the_whole_vip() {
     let mut rig = Rig::new("");
-    let persistence = Persistence { timeout_seconds: 360, netmask: Ipv4Addr::BROADCAST, engine: None };
+    let persistence = Persistence::default();
     let snapshot = rig.edit("tcp 21 rr: 11; tcp 0 rr: 11; tcp 80 rr: 11; udp 21 rr: 11", |service| {
         service.persistence = Some(persistence);
     });
     assert!(snapshot.has_every_port);
-    assert_eq!(snapshot.ftp_services.keys().collect::<Vec<_>>(), [&Ipv4Addr::new(192, 0, 2, 10)]);
+    assert_eq!(snapshot.ftp_services.keys().collect::<Vec<_>>(), [&vip()]);
     for (protocol, port, scope) in [
         (snapshot::Protocol::TCP, 21, 0),
         (snapshot::Protocol::TCP, 0, 0),
@@ -451,7 +566,7 @@ fn timeouts_of_a_service_are_those_of_its_destinations() {
         timeouts: Timeouts { tcp_established: Some(60), ..Timeouts::default() },
         ..ConnectionsConfig::default()
     };
-    let snapshot = rig.adopt(Settings { connections, services }).unwrap();
+    let snapshot = rig.adopt(Settings { services, connections, ..Settings::default() }).unwrap();
     let seconds = |slot: usize, state| {
         snapshot.timeouts[usize::from(snapshot.destinations[slot].timeouts)].ticks(state) / TICKS_PER_SECOND
     };
@@ -490,7 +605,7 @@ fn newcomers_of_a_running_service_start_slowly_and_its_first_do_not() {
     rig.now_seconds = 100;
     assert_eq!(joined(&rig.edit("tcp 80 wlc: 11, 12=", slow)), [None, None]);
     rig.now_seconds = 101;
-    rig.neighbours.hear(PortId(0), Ipv4Addr::new(10, 0, 0, 12), [2, 0, 0, 0, 0, 0x12], Duration::ZERO);
+    rig.hear(12);
     assert_eq!(joined(&rig.snapshot()), [None, None], "ARP took a second");
     rig.now_seconds = 200;
     assert_eq!(joined(&rig.edit("tcp 80 wlc: 11, 12=, 13", slow)), [None, None, Some(200)]);
@@ -537,30 +652,27 @@ fn zero_is_for_people_and_one_service_and_prometheus_goes_on() {
 #[test]
 fn change_of_one_real_server_among_sixteen_thousand_is_compiled() {
     let (slots, ..) = vacant_slots(16_000);
-    let (mut services, mut neighbours, topology) = (Services::new(slots), Neighbours::default(), two_ports());
+    let (mut services, mut neighbours, topology) =
+        (Services::new(slots, &Default::default()), Neighbours::default(), two_ports());
     let mut settings = Settings::default();
     for number in 0..160 {
-        let id = ServiceId::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 1 + number);
+        let id = ServiceId::new(Protocol::Tcp, vip(), 1 + number);
         let real_server = |host: u32| RealServerConfig {
-            address: Ipv4Addr::from(0x0a00_1000 + u32::from(number) * 100 + host),
-            weight: 1,
             mac: Some(ctl::mac::MacAddress([2, 0, 0, 0, 0, 1])),
-            upper_threshold: 0,
-            lower_threshold: 0,
-            drain: None,
+            ..RealServerConfig::new(Ipv4Addr::from(0x0a00_1000 + u32::from(number) * 100 + host))
         };
         let real_servers = (0..100).map(real_server).collect();
         settings.services.push(ServiceConfig { real_servers, ..ServiceConfig::new(id) });
     }
     services.adopt(settings.clone(), 1, 0);
     neighbours.retain_wanted(services.wanted_neighbours(&topology), Duration::ZERO);
-    services.compile(&neighbours, 0);
+    services.compile(&topology, &neighbours, 0);
     let mut best = Duration::MAX;
     for round in 0..10 {
         settings.services[7].real_servers[7].weight = 2 + round;
         services.adopt(settings.clone(), 2, 0);
         let begun = std::time::Instant::now();
-        services.compile(&neighbours, 0);
+        services.compile(&topology, &neighbours, 0);
         let snapshot = services.snapshot(&topology, &neighbours);
         best = best.min(begun.elapsed());
         assert_eq!(snapshot.destinations.len(), 16_000);

@@ -71,7 +71,7 @@ fn gratuitous_arp_of_a_real_server_moves_its_traffic() {
     Rig::new(CONFIG, 2).run(async |rig| {
         rig.network.borrow_mut().hosts.insert(address("10.0.0.11"), RS_MAC);
         until("an answer", || rig.neighbour("10.0.0.11").0 == NeighbourState::Reachable).await;
-        rig.change("del-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12"}}"#)).await;
+        rig.change("del-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.12"}}"#)).await;
         until("a snapshot with the MAC", || {
             rig.inject(1, &tcp(OUTSIDE_MAC, (address("198.51.100.7"), 1000), (VIP, 80), "S"));
             forwarded_to(rig, RS_MAC) > 0

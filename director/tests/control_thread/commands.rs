@@ -14,7 +14,7 @@ fn generation(rig: &Rig) -> u64 {
 fn change_is_answered_when_every_worker_runs_it() {
     Rig::new(CONFIG, 3).run(async |rig| {
         for weight in 2..50 {
-            let arguments = format!(r#"{{{SERVICE},"address":"10.0.0.11","weight":{weight}}}"#);
+            let arguments = format!(r#"{{{SERVICE},"real_server":"10.0.0.11","weight":{weight}}}"#);
             let executed = rig.command("set-rs", &arguments).await.unwrap();
             assert!(rig.control.borrow().oldest_running() >= executed.generation);
             assert_eq!(executed.generation, generation(rig));
@@ -27,7 +27,8 @@ fn change_without_effect_publishes_nothing() {
     Rig::new(CONFIG, 1).run(async |rig| {
         // The neighbours' first answers publish on their own; there are none here.
         let before = generation(rig);
-        let lines = rig.change("set-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.11","weight":1}}"#)).await;
+        let lines =
+            rig.change("set-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.11","weight":1}}"#)).await;
         assert!(lines.is_empty());
         assert_eq!(generation(rig), before);
     });
@@ -86,7 +87,7 @@ fn refused_commands_leave_everything_as_it_was() {
 #[test]
 fn config_that_runs_can_be_saved_and_applied_again() {
     Rig::new(CONFIG, 1).run(async |rig| {
-        rig.change("drain-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12"}}"#)).await;
+        rig.change("drain-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.12"}}"#)).await;
         let executed = rig.command("config", "").await.unwrap();
         let Answer::Config(config) = executed.answer else { panic!("{executed:?}") };
         let saved = ctl::config::Config::from_toml(&config.to_toml(), "saved").unwrap();
@@ -103,7 +104,7 @@ fn change_that_workers_do_not_take_is_answered_as_late_and_stays_queued() {
     let rig = Rig::new(CONFIG, 2);
     rig.workers.borrow_mut()[0].poll();
     rig.run_without_workers(async |rig| {
-        let arguments = format!(r#"{{{SERVICE},"address":"10.0.0.11","weight":9}}"#);
+        let arguments = format!(r#"{{{SERVICE},"real_server":"10.0.0.11","weight":9}}"#);
         let set = command("set-rs", &arguments);
         let late = execute(&rig.control, &set);
         // Queries are answered meanwhile.
@@ -141,9 +142,9 @@ fn show_tells_why_a_real_server_gets_nothing() {
             (state("10.0.0.11"), state("10.0.0.12")),
             (RealServerState::Unresolved, RealServerState::Up)
         );
-        rig.change("set-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12","weight":0}}"#)).await;
+        rig.change("set-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.12","weight":0}}"#)).await;
         assert_eq!(state("10.0.0.12"), RealServerState::Quiesced);
-        rig.change("drain-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12"}}"#)).await;
+        rig.change("drain-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.12"}}"#)).await;
         assert_eq!(state("10.0.0.12"), RealServerState::Draining);
         let warnings = rig.control.borrow().status().warnings;
         let has = |text: &str| warnings.iter().any(|warning| warning.contains(text));
@@ -158,10 +159,10 @@ fn batch_is_one_publication_and_one_with_an_error_changes_nothing() {
         let before = (generation(rig), rig.control.borrow().running_config());
         let set = |weight: u32| {
             format!(
-                r#"{{"verb":"set-rs","arguments":{{{SERVICE},"address":"10.0.0.11","weight":{weight}}}}}"#
+                r#"{{"verb":"set-rs","arguments":{{{SERVICE},"real_server":"10.0.0.11","weight":{weight}}}}}"#
             )
         };
-        let missing = format!(r#"{{"verb":"del-rs","arguments":{{{SERVICE},"address":"10.0.0.99"}}}}"#);
+        let missing = format!(r#"{{"verb":"del-rs","arguments":{{{SERVICE},"real_server":"10.0.0.99"}}}}"#);
         let broken = format!(r#"{{"commands":[{},{},{missing},{}]}}"#, set(5), r#"{"verb":"clear"}"#, set(7));
         let error = rig.command("batch", &broken).await.unwrap_err();
         assert_eq!((error.code, error.index), (ErrorCode::NotFound, Some(2)));
@@ -242,7 +243,7 @@ fn zero_starts_what_people_see_again_and_nothing_else() {
 #[test]
 fn real_server_at_its_threshold_is_shown_as_overloaded() {
     Rig::new(CONFIG, 1).run(async |rig| {
-        let set = format!(r#"{{{SERVICE},"address":"10.0.0.12","upper_threshold":2}}"#);
+        let set = format!(r#"{{{SERVICE},"real_server":"10.0.0.12","upper_threshold":2}}"#);
         rig.change("set-rs", &set).await;
         for port in 1..5 {
             let client = ("198.51.100.7".parse().unwrap(), port);

@@ -42,7 +42,7 @@ fn connections_are_listed_once_each_and_filtered() {
         let workers: BTreeSet<_> = all.connections.iter().map(|row| row.worker).collect();
         assert_eq!(workers, [Some(0), Some(1)].into());
         let row = &all.connections[0];
-        assert_eq!((row.virtual_address, row.virtual_port, &*row.state), (VIP, 80, "SYN_RECV"));
+        assert_eq!((row.virtual_address, row.virtual_port, &*row.state), (VIP.into(), 80, "SYN_RECV"));
         assert_eq!(row.real_server.to_string(), "10.0.0.12");
         assert!(list(rig, "{}").await.connections.len() == 1000, "the default limit");
         let service = format!("{{{SERVICE}}}");
@@ -57,7 +57,7 @@ fn connections_are_listed_once_each_and_filtered() {
             let filtered = list(rig, arguments).await;
             assert_eq!(filtered.matching, matching, "{arguments}");
         }
-        rig.change("del-rs", &format!(r#"{{{SERVICE},"address":"10.0.0.12"}}"#)).await;
+        rig.change("del-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.12"}}"#)).await;
         let removed = list(rig, r#"{"real_server":"10.0.0.12"}"#).await;
         assert_eq!(removed.matching, 3000, "of a removed real server as well");
     });

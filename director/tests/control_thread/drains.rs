@@ -27,7 +27,7 @@ async fn connect(rig: &Rig) {
 }
 
 async fn drain(rig: &Rig, seconds: u32) {
-    let arguments = format!(r#"{{{SERVICE},"address":"{RIP}","timeout_seconds":{seconds}}}"#);
+    let arguments = format!(r#"{{{SERVICE},"real_server":"{RIP}","timeout_seconds":{seconds}}}"#);
     assert_eq!(rig.change("drain-rs", &arguments).await.len(), 1);
 }
 
@@ -39,7 +39,7 @@ async fn a_moment() {
 #[test]
 fn empty_real_server_goes_at_once_and_one_without_a_timeout_stays() {
     Rig::new(CONFIG, 2).run(async |rig| {
-        rig.change("drain-rs", &format!(r#"{{{SERVICE},"address":"{RIP}"}}"#)).await;
+        rig.change("drain-rs", &format!(r#"{{{SERVICE},"real_server":"{RIP}"}}"#)).await;
         a_moment().await;
         assert_eq!(real_server(rig).unwrap().drain_seconds_left, None);
         drain(rig, 3600).await;
@@ -83,7 +83,7 @@ fn ended_drain_leaves_the_real_server() {
     Rig::new(CONFIG, 1).run(async |rig| {
         connect(rig).await;
         drain(rig, 3600).await;
-        rig.change("set-rs", &format!(r#"{{{SERVICE},"address":"{RIP}","drain":false}}"#)).await;
+        rig.change("set-rs", &format!(r#"{{{SERVICE},"real_server":"{RIP}","drain":false}}"#)).await;
         // A drain that went on would remove it with its last connection.
         rig.clock.advance_seconds(64);
         until("no connection", || rig.control.borrow().status().connections == 0).await;
@@ -144,7 +144,7 @@ fn persistent_clients_hold_a_drain_only_where_they_are_kept() {
     Rig::new(CONFIG, 2).run(async |rig| {
         leave_a_template(rig).await;
         let keep =
-            format!(r#"{{{SERVICE},"address":"{RIP}","timeout_seconds":3600,"keep_persistent":true}}"#);
+            format!(r#"{{{SERVICE},"real_server":"{RIP}","timeout_seconds":3600,"keep_persistent":true}}"#);
         rig.change("drain-rs", &keep).await;
         a_moment().await;
         assert!(real_server(rig).is_some());

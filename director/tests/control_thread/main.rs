@@ -7,8 +7,11 @@ mod arp;
 mod commands;
 mod connections;
 mod control_socket;
+mod discovery;
 mod drains;
+mod methods;
 mod metrics;
+mod vlans;
 mod workers;
 
 /// Two ports, a TCP service with two real servers and a UDP one with one.

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use ctl::protocol::{Changed, Command, ErrorReply, NeighbourState};
 use dataplane::clock::{Clock, ManualClock};
 use dataplane::memory::{MemoryPort, MemoryPortConfig, MemoryQueuePair};
 use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
+use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::port::PortStatus;
 use dataplane::worker::Worker;
 use director::assembly::{Assembly, StartedPorts, assemble};
 use director::commands::{Answer, Executed, execute};
 use director::control::{Platform, SharedControl};
 use director::daemon::tick_for_ever;
+use director::host_interface::HostAccess;
 use tokio::task::LocalSet;
 
 /// MAC of port 0; port N's ends in N.
@@ -45,6 +47,10 @@ pub(crate) struct Network {
     pub(crate) sent: Vec<(usize, Vec<u8>)>,
     /// ARP requests for hosts, with their destination MAC.
     pub(crate) requests: Vec<([u8; 6], ArpPacket)>,
+    /// Hosts that answer neighbour solicitations.
+    pub(crate) hosts_v6: HashMap<Ipv6Addr, [u8; 6]>,
+    /// Neighbour solicitations for hosts, with their destination MAC and VLAN (0: untagged).
+    pub(crate) solicitations: Vec<([u8; 6], u16, NeighbourMessage)>,
 }
 
 /// The parts of a director whose ports are in memory. `prepare` sees each worker's queue pairs before it gets them.
@@ -76,7 +82,8 @@ pub(crate) fn assembled(
     };
     let (clock, hand) = Clock::manual();
     let platform = Platform { dpdk: "none (in-memory ports)".to_owned(), ..Platform::default() };
-    let assembly = assemble(config.clone(), started, (0..workers).collect(), &clock, platform);
+    let assembly =
+        assemble(config.clone(), started, (0..workers).collect(), &clock, platform, HostAccess::None);
     (assembly.unwrap_or_else(|error| panic!("{error}")), ports, hand)
 }
 
@@ -129,7 +136,7 @@ impl Rig {
     /// State and MAC of a neighbour.
     pub(crate) fn neighbour(&self, address: &str) -> (NeighbourState, Option<String>) {
         let view = self.control.borrow().neighbours_view();
-        let address: Ipv4Addr = address.parse().unwrap();
+        let address: IpAddr = address.parse().unwrap();
         let found = view.neighbours.into_iter().find(|neighbour| neighbour.address == address);
         let found = found.unwrap_or_else(|| panic!("no neighbour {address}"));
         (found.state, found.mac.map(|mac| mac.to_string()))
@@ -179,27 +186,59 @@ async fn poll_for_ever(workers: Rc<RefCell<Vec<Worker<MemoryQueuePair>>>>) {
     }
 }
 
-/// The wire: hosts answer ARP requests, all else is kept for the test.
+/// The wire: hosts answer ARP requests and neighbour solicitations, all else is kept for the test.
 async fn carry_for_ever(ports: Vec<MemoryPort>, network: Rc<RefCell<Network>>) {
     loop {
         for (number, port) in ports.iter().enumerate() {
             for frame in port.take_transmitted() {
-                let question = ArpPacket::parse(&frame).filter(|packet| {
-                    packet.operation == REQUEST && packet.sender_address != packet.target_address
-                });
-                let mut network = network.borrow_mut();
-                let Some(question) = question else {
-                    network.sent.push((number, frame));
-                    continue;
-                };
-                let destination = frame[..6].try_into().unwrap();
-                network.requests.push((destination, question));
-                if let Some(&mac) = network.hosts.get(&question.target_address) {
-                    port.inject_spread(&arp_reply(mac, question.target_address, &question));
+                if let Some(answer) = network.borrow_mut().take(number, frame) {
+                    port.inject_spread(&answer);
                 }
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+impl Network {
+    /// A frame that the director sent on this port, and who answers it what.
+    fn take(&mut self, port: usize, frame: Vec<u8>) -> Option<Vec<u8>> {
+        let (vlan, untagged) = without_tag(&frame);
+        let destination = frame[..6].try_into().unwrap();
+        let question = ArpPacket::parse(&untagged);
+        let is_question = |packet: &ArpPacket| {
+            packet.operation == REQUEST && packet.sender_address != packet.target_address
+        };
+        if let Some(question) = question.filter(is_question) {
+            self.requests.push((destination, question));
+            let mac = *self.hosts.get(&question.target_address)?;
+            return Some(tagged(vlan, &arp_reply(mac, question.target_address, &question)));
+        }
+        let solicitation = NeighbourMessage::parse(&untagged);
+        if let Some(question) = solicitation.filter(|message| message.kind == NeighbourKind::Solicitation) {
+            self.solicitations.push((destination, vlan, question));
+            let mac = *self.hosts_v6.get(&question.target)?;
+            return Some(tagged(vlan, &question.answer(mac)));
+        }
+        self.sent.push((port, frame));
+        None
+    }
+}
+
+/// A frame's VLAN (0: none) and the frame without its tag.
+pub(crate) fn without_tag(frame: &[u8]) -> (u16, Vec<u8>) {
+    if frame[12..14] != [0x81, 0] {
+        return (0, frame.to_vec());
+    }
+    (u16::from_be_bytes([frame[14], frame[15]]), [&frame[..12], &frame[16..]].concat())
+}
+
+/// The frame in this VLAN; 0: as it is.
+pub(crate) fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+    let [high, low] = vlan.to_be_bytes();
+    match vlan {
+        0 => frame.to_vec(),
+        _ => [&frame[..12], &[0x81, 0, high, low], &frame[12..]].concat(),
     }
 }
 
@@ -226,6 +265,18 @@ pub(crate) fn gratuitous_arp(mac: [u8; 6], address: &str) -> [u8; 60] {
         target_address: address,
     };
     packet.to_frame([0xff; 6], mac)
+}
+
+/// The same over IPv6.
+pub(crate) fn tcp_v6(port_mac: [u8; 6], client: (Ipv6Addr, u16), service: (Ipv6Addr, u16)) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(CLIENT_MAC, port_mac)
+        .ipv6(client.0.octets(), service.0.octets(), 64)
+        .tcp(client.1, service.1, 1, 1024)
+        .syn()
+        .write(&mut frame, &[])
+        .unwrap();
+    frame
 }
 
 /// A TCP segment of a client to port `port`'s MAC.

@@ -1,18 +1,19 @@
 //! Verbs that show what runs, and the options for all connections.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ctl::config::RealServerId;
 use ctl::protocol::{
     CONNECTION_PAGE_ROWS_MAX, CONNECTION_ROWS_MAX, CONNECTION_STATES, Command, ConnectionOrder,
     ConnectionsQuery, EntryKind, Filter, SetOptions,
 };
 use ctl::validate::{CONN_REUSE_MODE, TIMEOUT_SECONDS};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::services::FilterArguments;
-use super::values::{StateTimeout, network, number, on_or_off, seconds, timeouts};
+use super::values::{StateTimeout, address, network, number, on_or_off, rip, seconds, timeouts};
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionsArguments {
@@ -20,13 +21,13 @@ pub(crate) struct ConnectionsArguments {
     service: FilterArguments,
     /// Only of this client, or of the clients in this network
     #[arg(long, value_name = "CIP[/LENGTH]", value_parser = network)]
-    client: Option<Ipv4Net>,
+    client: Option<IpNet>,
     /// Only to this VIP, on any port
-    #[arg(long, value_name = "VIP")]
-    vip: Option<Ipv4Addr>,
-    /// Only to this real server
-    #[arg(long, value_name = "RIP")]
-    real_server: Option<Ipv4Addr>,
+    #[arg(long, value_name = "VIP", value_parser = address)]
+    vip: Option<IpAddr>,
+    /// Only to this real server; without a port, on any
+    #[arg(long, value_name = "RIP[:PORT]", value_parser = rip)]
+    real_server: Option<RealServerId>,
     /// Only in this state
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(CONNECTION_STATES))]
     state: Option<String>,
@@ -114,10 +115,22 @@ pub(crate) struct SetOptionsArguments {
     /// Connections that each worker opens in a second at most, the rest is forwarded without state; 0: no limit
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = number(0..=u32::MAX))]
     creation_rate: Option<u32>,
+    /// Answer what is too big for the way to its real server and may not be fragmented with the size that fits
+    #[arg(long, value_name = "on|off", value_parser = on_or_off())]
+    pmtu_disc: Option<bool>,
+    /// Lower the maximum segment size of a client's SYN to what fits the tunnel
+    #[arg(long, value_name = "on|off", value_parser = on_or_off())]
+    tunnel_mss_clamp: Option<bool>,
+    /// Schedule an ICMP error that quotes a packet to a service, but of no connection
+    #[arg(long, value_name = "on|off", value_parser = on_or_off())]
+    schedule_icmp: Option<bool>,
+    /// Answer what a real server behind NAT sends, and is of no connection, with port unreachable
+    #[arg(long, value_name = "on|off", value_parser = on_or_off())]
+    nat_icmp_send: Option<bool>,
 }
 
 /// Of which `set-options` needs one.
-pub(super) const OPTION_CHANGES: [&str; 9] = [
+pub(super) const OPTION_CHANGES: [&str; 13] = [
     "timeout",
     "sloppy_tcp",
     "sloppy_sctp",
@@ -127,6 +140,10 @@ pub(super) const OPTION_CHANGES: [&str; 9] = [
     "expire_quiescent_template",
     "lblc_expiration",
     "creation_rate",
+    "pmtu_disc",
+    "tunnel_mss_clamp",
+    "schedule_icmp",
+    "nat_icmp_send",
 ];
 
 impl FilterArguments {
@@ -171,6 +188,10 @@ impl SetOptionsArguments {
             expire_quiescent_template: self.expire_quiescent_template,
             lblc_expiration_seconds: self.lblc_expiration,
             creation_rate_per_worker: self.creation_rate,
+            pmtu_disc: self.pmtu_disc,
+            tunnel_mss_clamp: self.tunnel_mss_clamp,
+            schedule_icmp: self.schedule_icmp,
+            nat_icmp_send: self.nat_icmp_send,
         }))
     }
 }

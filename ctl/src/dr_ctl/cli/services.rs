@@ -1,20 +1,21 @@
 //! Verbs that add and change services, groups and their members; how a service is named.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use ctl::config::{
-    GroupName, Persistence, PersistenceEngine, Protocol, ServiceConfig, ServiceId, VirtualAddress,
+    Family, GroupName, Netmask, Persistence, PersistenceEngine, Protocol, ServiceConfig, ServiceId,
+    VirtualAddress,
 };
 use ctl::protocol::{Command, OneMember, OneService, PersistenceChange, SetVip};
-use ctl::validate::{FWMARK, SLOW_START_SECONDS, TIMEOUT_SECONDS};
+use ctl::validate::{FWMARK, PREFIX_LENGTH, SLOW_START_SECONDS, TIMEOUT_SECONDS};
 use scheduler::Algorithm;
 
 use super::values::{
-    PROTOCOLS, StateTimeout, engine, flags_named, member, netmask, number, protocol, protocol_named,
+    PROTOCOLS, StateTimeout, engine, family, flags_named, member, netmask, number, protocol, protocol_named,
     scheduler, scheduler_flag, seconds, timeouts, vip_and_port,
 };
 
@@ -47,7 +48,7 @@ fn name_arguments(command: clap::Command, is_required: bool) -> clap::Command {
     let name = Arg::new("name")
         .value_name("VIP:PORT|NAME")
         .required(is_required)
-        .help(format!("{only}{name}, such as 192.0.2.10:80, or the name of the group"));
+        .help(format!("{only}{name}, such as 192.0.2.10:80 or [2001:db8::10]:80, or the name of the group"));
     // Clap wants what a positional argument requires to be defined.
     let kind = if is_required { kind } else { kind.requires("name") };
     command.arg(kind).arg(name)
@@ -57,7 +58,7 @@ fn named(matches: &ArgMatches) -> Result<Option<ServiceId>, clap::Error> {
     let text = |id: &str| matches.get_one::<String>(id).map(String::as_str);
     let Some((kind, name)) = text("protocol").zip(text("name")) else { return Ok(None) };
     let id = match protocol_named(kind) {
-        Some(protocol) => vip_and_port(name).map(|vip| ServiceId::new(protocol, *vip.ip(), vip.port())),
+        Some(protocol) => vip_and_port(name).map(|vip| ServiceId::new(protocol, vip.ip(), vip.port())),
         None => name.parse().map(ServiceId::Group),
     };
     id.map(Some)
@@ -116,9 +117,10 @@ pub(crate) struct AddVipArguments {
     /// Protocol of the service
     #[arg(value_parser = protocol())]
     protocol: Protocol,
-    /// VIP and port of the service, such as 192.0.2.10:80; port 0 is every port (with --persistent)
+    /// VIP and port of the service, such as 192.0.2.10:80 or [2001:db8::10]:80; port 0 is every port (with
+    /// --persistent)
     #[arg(value_name = "VIP:PORT", value_parser = vip_and_port)]
-    vip: SocketAddrV4,
+    vip: SocketAddr,
     #[command(flatten)]
     options: NewServiceOptions,
 }
@@ -128,12 +130,15 @@ pub(crate) struct AddGroupArguments {
     /// Name of the group: 1 to 31 letters, digits, `-`, `_` or `.`
     #[arg(value_name = "NAME")]
     group: GroupName,
-    /// A VIP and port of the group, such as tcp:192.0.2.10:80; may be given several times
+    /// A VIP and port of the group, such as tcp:192.0.2.10:80 or tcp:[2001:db8::10]:80; may be given several times
     #[arg(long = "member", value_name = "PROTOCOL:VIP:PORT", value_parser = member)]
     members: Vec<VirtualAddress>,
     /// Number by which `ipvsadm -f` knows the group, 1 to 4294967295
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = number(FWMARK))]
     fwmark: Option<u32>,
+    /// Family of the group's members; without it that of the first one, ipv4 where there is none
+    #[arg(long, value_name = "FAMILY", value_parser = family())]
+    family: Option<Family>,
     #[command(flatten)]
     options: NewServiceOptions,
 }
@@ -166,9 +171,19 @@ struct ServiceOptions {
         value_parser = seconds(TIMEOUT_SECONDS)
     )]
     persistent: Option<u32>,
-    /// Clients that are one under this mask stay together, such as 255.255.255.0
+    /// IPv4 clients that are one under this mask stay together, such as 255.255.255.0
     #[arg(long, value_name = "MASK", requires = "persistent", value_parser = netmask)]
     netmask: Option<Ipv4Addr>,
+    /// IPv6 clients whose addresses begin with the same so many bits stay together, 1 to 128
+    #[arg(
+        long,
+        value_name = "LENGTH",
+        requires = "persistent",
+        conflicts_with = "netmask",
+        allow_hyphen_values = true,
+        value_parser = number(PREFIX_LENGTH)
+    )]
+    prefix_length: Option<u8>,
     /// What a client is known by, instead of its address: sip is SIP's Call-ID, over UDP
     #[arg(long, value_name = "ENGINE", requires = "persistent", value_parser = engine())]
     persistence_engine: Option<PersistenceEngine>,
@@ -219,7 +234,7 @@ pub(crate) struct MemberArguments {
     /// Name of the group
     #[arg(value_name = "NAME")]
     group: GroupName,
-    /// The VIP and port, such as tcp:192.0.2.10:80
+    /// The VIP and port, such as tcp:192.0.2.10:80 or tcp:[2001:db8::10]:80
     #[arg(value_name = "PROTOCOL:VIP:PORT", value_parser = member)]
     member: VirtualAddress,
 }
@@ -258,7 +273,11 @@ impl ServiceOptions {
     fn persistence(&self) -> Option<Persistence> {
         self.persistent.map(|timeout_seconds| Persistence {
             timeout_seconds,
-            netmask: self.netmask.unwrap_or(Persistence::NETMASK),
+            netmask: match (self.netmask, self.prefix_length) {
+                (Some(mask), _) => Netmask::ipv4(mask),
+                (None, Some(length)) => Netmask::ipv6(length),
+                (None, None) => Netmask::Host,
+            },
             engine: self.persistence_engine,
         })
     }
@@ -266,7 +285,7 @@ impl ServiceOptions {
 
 impl AddVipArguments {
     pub(crate) fn command(&self) -> Result<Command, String> {
-        let id = ServiceId::new(self.protocol, *self.vip.ip(), self.vip.port());
+        let id = ServiceId::new(self.protocol, self.vip.ip(), self.vip.port());
         self.options.service(id).map(Command::AddVip)
     }
 }
@@ -274,7 +293,13 @@ impl AddVipArguments {
 impl AddGroupArguments {
     pub(crate) fn command(&self) -> Result<Command, String> {
         let service = self.options.service(ServiceId::Group(self.group))?;
-        Ok(Command::AddVip(ServiceConfig { members: self.members.clone(), fwmark: self.fwmark, ..service }))
+        let first = self.members.first().map(|member| Family::of(member.address));
+        Ok(Command::AddVip(ServiceConfig {
+            members: self.members.clone(),
+            group_family: self.family.or(first).unwrap_or_default(),
+            fwmark: self.fwmark,
+            ..service
+        }))
     }
 }
 

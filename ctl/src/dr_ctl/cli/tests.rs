@@ -95,17 +95,81 @@ fn arguments_become_the_commands_that_they_mean() {
         (
             "set-rs tcp 192.0.2.10:80 10.0.0.11 --weight 0 --mac arp --drain",
             "set-rs",
-            format!(r#"{{"service":{tcp},"address":"10.0.0.11","weight":0,"mac":"arp","drain":true}}"#),
+            format!(r#"{{"service":{tcp},"real_server":"10.0.0.11","weight":0,"mac":"arp","drain":true}}"#),
         ),
         (
             "set-rs tcp 192.0.2.10:80 10.0.0.11 --no-drain --upper-threshold 0",
             "set-rs",
-            format!(r#"{{"service":{tcp},"address":"10.0.0.11","drain":false,"upper_threshold":0}}"#),
+            format!(r#"{{"service":{tcp},"real_server":"10.0.0.11","drain":false,"upper_threshold":0}}"#),
         ),
         (
             "drain-rs group web 10.0.0.11 --timeout 5m --keep-persistent --wait 10m",
             "drain-rs",
-            format!(r#"{{"service":{web},"address":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}}"#),
+            format!(r#"{{"service":{web},"real_server":"10.0.0.11","timeout_seconds":300,"keep_persistent":true}}"#),
+        ),
+        (
+            "add-rs tcp 192.0.2.10:80 10.0.0.11:8080 --forwarding nat",
+            "add-rs",
+            format!(r#"{{"service":{tcp},"real_server":{{"address":"10.0.0.11","port":8080,"forwarding":"nat"}}}}"#),
+        ),
+        (
+            "add-rs tcp 192.0.2.10:80 10.0.0.11 --port 8080 --forwarding fullnat --client-address proxy-v2",
+            "add-rs",
+            format!(r#"{{"service":{tcp},"real_server":{{"address":"10.0.0.11","port":8080,"forwarding":"fullnat","client_address":"proxy-v2"}}}}"#),
+        ),
+        (
+            "add-rs tcp 192.0.2.10:80 10.0.0.11:80 --port 80",
+            "add-rs",
+            format!(r#"{{"service":{tcp},"real_server":{{"address":"10.0.0.11"}}}}"#),
+        ),
+        (
+            "add-rs tcp 192.0.2.10:80 2001:db8::11 --forwarding tunnel --tunnel-type gue --tunnel-port 6080 \
+             --tunnel-checksum remcsum",
+            "add-rs",
+            format!(r#"{{"service":{tcp},"real_server":{{"address":"2001:db8::11","forwarding":"tunnel","tunnel":{{"type":"gue","port":6080,"checksum":"remcsum"}}}}}}"#),
+        ),
+        (
+            "add-rs tcp 192.0.2.10:80 10.0.0.11 --forwarding tunnel --tunnel-type ipip",
+            "add-rs",
+            format!(r#"{{"service":{tcp},"real_server":{{"address":"10.0.0.11","forwarding":"tunnel"}}}}"#),
+        ),
+        (
+            "set-rs tcp [2001:db8::10]:80 [2001:db8::11]:8080 --forwarding tunnel --tunnel-type gre --tunnel-checksum csum",
+            "set-rs",
+            r#"{"service":{"protocol":"tcp","address":"2001:db8::10","port":80},"real_server":"[2001:db8::11]:8080","forwarding":"tunnel","tunnel":{"type":"gre","checksum":"csum"}}"#.to_owned(),
+        ),
+        (
+            "set-rs tcp 192.0.2.10:80 10.0.0.11:80 --client-address none",
+            "set-rs",
+            format!(r#"{{"service":{tcp},"real_server":"10.0.0.11","client_address":"none"}}"#),
+        ),
+        (
+            "del-rs tcp 192.0.2.10:80 10.0.0.11:8080",
+            "del-rs",
+            format!(r#"{{"service":{tcp},"real_server":"10.0.0.11:8080"}}"#),
+        ),
+        (
+            "add-vip tcp [2001:db8::10]:443 --persistent --prefix-length 64",
+            "add-vip",
+            r#"{"protocol":"tcp","address":"2001:db8::10","port":443,"persistence":{"timeout_seconds":360,"prefix_length":64}}"#.to_owned(),
+        ),
+        (
+            "add-group six --member tcp:[2001:db8::10]:80",
+            "add-vip",
+            r#"{"group":"six","members":[{"protocol":"tcp","address":"2001:db8::10","port":80}]}"#.to_owned(),
+        ),
+        ("add-group six --family ipv6", "add-vip", r#"{"group":"six","family":"ipv6"}"#.to_owned()),
+        ("add-lip 10.0.0.200", "add-lip", r#"{"address":"10.0.0.200"}"#.to_owned()),
+        ("del-lip 2001:db8::200", "del-lip", r#"{"address":"2001:db8::200"}"#.to_owned()),
+        (
+            "set-options --pmtu-disc off --tunnel-mss-clamp off --schedule-icmp on --nat-icmp-send on",
+            "set-options",
+            r#"{"pmtu_disc":false,"tunnel_mss_clamp":false,"schedule_icmp":true,"nat_icmp_send":true}"#.to_owned(),
+        ),
+        (
+            "connections --client 2001:db8:7::/48 --vip 2001:db8::10 --real-server [2001:db8::11]:8080",
+            "connections",
+            r#"{"client":"2001:db8:7::/48","vip":"2001:db8::10","real_server":"[2001:db8::11]:8080"}"#.to_owned(),
         ),
         ("clear", "clear", "{}".to_owned()),
         ("zero", "zero", "{}".to_owned()),
@@ -176,14 +240,37 @@ fn arguments_out_of_range_or_half_are_refused_with_the_reason() {
         ("add-vip tcp 192.0.2.10", "a VIP and a port are wanted"),
         ("add-vip tcp 192.0.2.10:80 --persistent --netmask /24", "write 255.255.255.0"),
         ("add-vip tcp 192.0.2.10:80 --persistent --netmask 33", "a mask is wanted"),
-        ("add-rs tcp 192.0.2.10:80 10.0.0.11:80", "leave the port out, write 10.0.0.11"),
-        ("add-rs tcp 192.0.2.10:80 rs1", "an IPv4 address is wanted"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11:", "an address is wanted, with a port"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11:0", "an address is wanted, with a port"),
+        ("add-rs tcp 192.0.2.10:80 [2001:db8::11%1]:80", "an address is wanted, with a port"),
+        ("add-rs tcp 192.0.2.10:80 rs1", "an address is wanted, with a port"),
+        (
+            "add-rs tcp 192.0.2.10:80 10.0.0.11:80 --port 81",
+            "--port: the real server is given with port 80 already",
+        ),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11 --port 0", "0 is under 1"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11 --forwarding masq", "invalid value 'masq'"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11 --tunnel-type vxlan", "invalid value 'vxlan'"),
+        ("add-rs tcp 192.0.2.10:80 10.0.0.11 --tunnel-port 65536", "65536 is over 65535"),
+        (
+            "add-vip tcp 2001:db8::10 --scheduler rr",
+            "the port is missing, or the brackets are: write [2001:db8::10]:80",
+        ),
+        ("add-vip tcp [2001:db8::10] --scheduler rr", "a VIP and a port are wanted"),
+        ("add-vip tcp [192.0.2.10]:80 --scheduler rr", "a VIP and a port are wanted"),
+        ("add-vip tcp [2001:db8::10%1]:80 --scheduler rr", "a VIP and a port are wanted"),
+        ("add-vip tcp [2001:db8::10]:80 --prefix-length 64", "--persistent"),
+        ("add-vip tcp [2001:db8::10]:80 --persistent --prefix-length 129", "129 is over 128"),
+        (
+            "add-vip tcp [2001:db8::10]:80 --persistent --prefix-length 64 --netmask 255.0.0.0",
+            "cannot be used with",
+        ),
+        ("add-lip 10.0.0.200/24", "an address is wanted, such as 10.0.0.200"),
         (
             "add-vip tcp 192.0.2.10:65536",
             "port 65536 is over 65535: give a port from 1 to 65535; a persistent",
         ),
         ("add-vip tcp 192.0.2.10:-1", "`-1` is no port"),
-        ("add-vip tcp [2001:db8::1]:80", "a VIP and a port are wanted"),
         ("add-vip tcp 192.0.2.10:80 --scheduler wrrr", "similar value exists: 'wrr'"),
         ("add-vip tcp 192.0.2.10:80 --scheduler-flags sh-prot", "sh-port"),
         (
@@ -267,7 +354,11 @@ fn an_optional_value_is_a_time_behind_an_equals_sign_or_a_blank_and_never_a_word
         let arguments = parse(&format!("dr-ctl {line}")).unwrap_or_else(|error| panic!("{line}: {error}"));
         let Verb::DrainRs(drain) = arguments.verb else { panic!("{line}") };
         let wait = drain.wait().unwrap();
-        assert_eq!((wait.seconds_max, wait.drain.address), (seconds_max, [10, 0, 0, 11].into()), "{line}");
+        assert_eq!(
+            (wait.seconds_max, wait.drain.real_server),
+            (seconds_max, [10, 0, 0, 11].into()),
+            "{line}"
+        );
     }
     for (line, seconds) in [
         ("add-vip --persistent tcp 192.0.2.10:80", 360),

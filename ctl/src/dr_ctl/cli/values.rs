@@ -1,16 +1,19 @@
 //! Values on the command line: how each is read, and what is said of one that is none.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ctl::config::{PersistenceEngine, Protocol, Timeouts, VirtualAddress};
+use ctl::config::{
+    ClientAddress, Family, Forwarding, PersistenceEngine, Protocol, RealServerId, Timeouts, TunnelChecksum,
+    TunnelType, VirtualAddress,
+};
 use ctl::nearest::nearest;
 use ctl::scheduler_flags;
 use ctl::validate::{PORT_HELP, TIMEOUT_SECONDS};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use scheduler::{Algorithm, SchedulerFlags};
 
 /// Protocols as they are written.
@@ -52,6 +55,35 @@ pub(super) fn flags_named(names: &[String], scheduler: Option<Algorithm>) -> Res
 
 pub(super) fn engine() -> impl TypedValueParser<Value = PersistenceEngine> {
     PossibleValuesParser::new(["sip"]).map(|_| PersistenceEngine::Sip)
+}
+
+/// One of these names.
+fn named<T: Copy + Send + Sync + 'static>(
+    known: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(known.iter().map(|(name, _)| *name)).try_map(|text| {
+        known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or("not known")
+    })
+}
+
+pub(super) fn forwarding() -> impl TypedValueParser<Value = Forwarding> {
+    named(&Forwarding::ALL)
+}
+
+pub(super) fn tunnel_type() -> impl TypedValueParser<Value = TunnelType> {
+    named(&TunnelType::ALL)
+}
+
+pub(super) fn tunnel_checksum() -> impl TypedValueParser<Value = TunnelChecksum> {
+    named(&TunnelChecksum::ALL)
+}
+
+pub(super) fn client_address() -> impl TypedValueParser<Value = ClientAddress> {
+    named(&ClientAddress::ALL)
+}
+
+pub(super) fn family() -> impl TypedValueParser<Value = Family> {
+    named(&[("ipv4", Family::V4), ("ipv6", Family::V6)])
 }
 
 pub(super) fn on_or_off() -> impl TypedValueParser<Value = bool> {
@@ -154,38 +186,48 @@ pub(super) fn timeouts(given: &[StateTimeout]) -> Result<Timeouts, String> {
     Ok(timeouts)
 }
 
-/// `192.0.2.10:80`
-pub(super) fn vip_and_port(text: &str) -> Result<SocketAddrV4, String> {
-    let wanted = || "a VIP and a port are wanted, such as 192.0.2.10:80".to_owned();
+/// `192.0.2.10:80`, `[2001:db8::10]:80`
+pub(super) fn vip_and_port(text: &str) -> Result<SocketAddr, String> {
+    let wanted = || "a VIP and a port are wanted, such as 192.0.2.10:80 or [2001:db8::10]:80".to_owned();
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!("the port is missing, or the brackets are: write [{text}]:80"));
+    }
     let (vip, port) = text.rsplit_once(':').ok_or_else(wanted)?;
-    let vip: Ipv4Addr = vip.parse().map_err(|_| wanted())?;
+    let vip: IpAddr = match vip.strip_prefix('[').and_then(|vip| vip.strip_suffix(']')) {
+        Some(vip) => vip.parse::<std::net::Ipv6Addr>().map_err(|_| wanted())?.into(),
+        None => vip.parse::<Ipv4Addr>().map_err(|_| wanted())?.into(),
+    };
     if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("`{port}` is no port: {PORT_HELP}"));
     }
     match port.parse() {
-        Ok(port) => Ok(SocketAddrV4::new(vip, port)),
+        Ok(port) => Ok(SocketAddr::new(vip, port)),
         Err(_) => Err(format!("port {port} is over 65535: {PORT_HELP}")),
     }
 }
 
-/// `tcp:192.0.2.10:80`
+/// `tcp:192.0.2.10:80`, `tcp:[2001:db8::10]:80`
 pub(super) fn member(text: &str) -> Result<VirtualAddress, String> {
     let parts = text.split_once(':').and_then(|(name, rest)| Some((protocol_named(name)?, rest)));
     let Some((protocol, rest)) = parts else {
         return Err("a protocol, VIP and port are wanted, such as tcp:192.0.2.10:80".to_owned());
     };
     let vip = vip_and_port(rest)?;
-    Ok(VirtualAddress { protocol, address: *vip.ip(), port: vip.port() })
+    Ok(VirtualAddress { protocol, address: vip.ip(), port: vip.port() })
 }
 
-/// `10.0.0.11`: a port is what other tools take here.
-pub(super) fn rip(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| match text.split_once(':') {
-        Some((rip, _)) if rip.parse::<Ipv4Addr>().is_ok() => {
-            format!("a real server receives on the service's own port: leave the port out, write {rip}")
-        }
-        _ => "an IPv4 address is wanted, such as 10.0.0.11".to_owned(),
+/// `10.0.0.11`, `10.0.0.11:8080`, `2001:db8::11`, `[2001:db8::11]:8080`
+pub(super) fn rip(text: &str) -> Result<RealServerId, String> {
+    text.parse().map_err(|_| {
+        "an address is wanted, with a port where it has one of its own: 10.0.0.11, 10.0.0.11:8080, 2001:db8::11 or \
+         [2001:db8::11]:8080"
+            .to_owned()
     })
+}
+
+/// `10.0.0.200`
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "an address is wanted, such as 10.0.0.200 or 2001:db8::200".to_owned())
 }
 
 /// `255.255.255.0`
@@ -194,15 +236,18 @@ pub(super) fn netmask(text: &str) -> Result<Ipv4Addr, String> {
         let length = text.strip_prefix('/').unwrap_or(text).parse::<u8>().ok();
         let mask = length.and_then(|length| Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok());
         match mask {
-            Some(network) => format!("a mask is wanted, not a prefix length: write {}", network.netmask()),
+            Some(network) => format!(
+                "a mask is wanted, not a prefix length: write {}, or for IPv6 --prefix-length",
+                network.netmask()
+            ),
             None => "a mask is wanted, such as 255.255.255.0".to_owned(),
         }
     })
 }
 
-/// `198.51.100.7` or `198.51.100.0/24`
-pub(super) fn network(text: &str) -> Result<Ipv4Net, String> {
-    let host = text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+/// `198.51.100.7`, `198.51.100.0/24`, `2001:db8:1::/48`
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let host = text.parse::<IpAddr>().map(IpNet::from);
     host.or_else(|_| text.parse())
         .map_err(|_| "an address or a network is wanted, such as 198.51.100.7 or 198.51.100.0/24".to_owned())
 }

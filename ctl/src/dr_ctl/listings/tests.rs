@@ -1,6 +1,6 @@
 //! Tests of the tables: every line as people see it.
 
-use ctl::config::Drain;
+use ctl::config::{Drain, NatConfig, RouteConfig, TunnelChecksum, TunnelConfig, TunnelType};
 use ctl::protocol::*;
 
 use super::*;
@@ -16,11 +16,16 @@ fn config(text: &str) -> ctl::config::ServiceConfig {
 #[test]
 fn show_looks_as_ipvsadm_does() {
     let real_server = |last: u8, weight, state, mac, active, inactive| RealServerView {
-        address: Ipv4Addr::new(10, 0, 0, last),
+        address: [10, 0, 0, last].into(),
+        port: None,
+        forwarding: Forwarding::Dr,
+        tunnel: None,
+        client_address: ClientAddress::None,
         weight,
         state,
         mac,
-        port: "lan0".to_owned(),
+        interface: "lan0".to_owned(),
+        gateway: None,
         active_connections: active,
         inactive_connections: inactive,
         persistent_connections: 0,
@@ -68,43 +73,114 @@ fn show_looks_as_ipvsadm_does() {
     };
     let expected = "\
 Protocol VIP:Port Scheduler Flags
-  -> RealServer:Port  Forward  Weight  State                             MAC                Port  Thresholds  PersistConn  ActiveConn  InActConn
+  -> RealServer:Port  Forward  Weight  State                             MAC                Interface  Thresholds  PersistConn  ActiveConn  InActConn
 tcp 192.0.2.10:80 wrr
-  -> 10.0.0.11:80     Route         1  up                                02:00:00:00:00:0b  lan0  -                     0          12          3
-  -> 10.0.0.112:80    Route     65535  unresolved                        -                  lan0  -                     0           0    1000000
+  -> 10.0.0.11:80     Route         1  up                                02:00:00:00:00:0b  lan0       -                     0          12          3
+  -> 10.0.0.112:80    Route     65535  unresolved                        -                  lan0       -                     0           0    1000000
 udp 192.0.2.10:53 wlc (flag-1,flag-3) persistent 360 mask 255.255.255.0 pe sip ops slow-start 1m00s timeout tcp_close=1,udp=30
 group web fwmark 7 wlc persistent 60
   member tcp 192.0.2.11:80
   member tcp 192.0.2.11:0
-  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0  1000/750              5         999          1
-  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0  10/2                  5         999          1
-  -> 10.0.0.13        Route         0  unresolved, draining, 4m03s left  -                  lan0  1000/750              5         999          1
-  -> 10.0.0.13        Route         0  unresolved, draining              -                  lan0  1000/750              5         999          1
+  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0       1000/750              5         999          1
+  -> 10.0.0.13        Route         0  draining, 4m03s left              -                  lan0       10/2                  5         999          1
+  -> 10.0.0.13        Route         0  unresolved, draining, 4m03s left  -                  lan0       1000/750              5         999          1
+  -> 10.0.0.13        Route         0  unresolved, draining              -                  lan0       1000/750              5         999          1
 ";
     assert_eq!(show(&answer), expected);
 }
 
+#[test]
+fn every_forwarding_method_and_family_is_shown() {
+    let real_server = |address: &str, forwarding| RealServerView {
+        address: address.parse().unwrap(),
+        port: None,
+        forwarding,
+        tunnel: None,
+        client_address: ClientAddress::None,
+        weight: 1,
+        state: RealServerState::Up,
+        mac: None,
+        interface: "lan0.100".to_owned(),
+        gateway: None,
+        active_connections: 0,
+        inactive_connections: 0,
+        persistent_connections: 0,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        drain: None,
+        drain_seconds_left: None,
+    };
+    let gue = TunnelConfig { kind: TunnelType::Gue, port: Some(6080), checksum: TunnelChecksum::Csum };
+    let answer = Show {
+        services: vec![ServiceView {
+            service: config(
+                "protocol='tcp'\naddress='2001:db8::10'\nport=80\npersistence={prefix_length=64}\n",
+            ),
+            real_servers: vec![
+                real_server("2001:db8:1::11", Forwarding::Dr),
+                RealServerView { port: Some(8080), ..real_server("2001:db8:1::11", Forwarding::Nat) },
+                RealServerView {
+                    client_address: ClientAddress::ProxyV2,
+                    ..real_server("2001:db8:1::12", Forwarding::FullNat)
+                },
+                RealServerView {
+                    gateway: Some([10, 1, 0, 254].into()),
+                    tunnel: Some(TunnelConfig::default()),
+                    ..real_server("10.9.0.13", Forwarding::Tunnel)
+                },
+                RealServerView { tunnel: Some(gue), ..real_server("10.1.0.14", Forwarding::Tunnel) },
+            ],
+        }],
+    };
+    let expected = "\
+Protocol VIP:Port Scheduler Flags
+  -> RealServer:Port       Forward             Weight  State  MAC  Interface                Thresholds  PersistConn  ActiveConn  InActConn
+tcp [2001:db8::10]:80 wlc persistent 360 mask 64
+  -> [2001:db8:1::11]:80    Route                    1  up     -    lan0.100                 -                     0           0          0
+  -> [2001:db8:1::11]:8080  Masq                     1  up     -    lan0.100                 -                     0           0          0
+  -> [2001:db8:1::12]:80    FullNAT proxy-v2         1  up     -    lan0.100                 -                     0           0          0
+  -> 10.9.0.13:80           Tunnel ipip              1  up     -    lan0.100 via 10.1.0.254  -                     0           0          0
+  -> 10.1.0.14:80           Tunnel gue:6080:+c       1  up     -    lan0.100                 -                     0           0          0
+";
+    let squeezed = |text: &str| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(squeezed(&show(&answer)), squeezed(expected), "{}", show(&answer));
+}
+
 fn some_stats() -> Stats {
-    let counters =
-        |connections| TrafficCounters { connections, packets: connections * 10, bytes: connections * 1000 };
+    let counters = |connections| TrafficCounters {
+        connections,
+        packets: connections * 10,
+        bytes: connections * 1000,
+        reply_packets: connections * 8,
+        reply_bytes: connections * 9000,
+    };
     let rates = |connections_per_second| TrafficRates {
         connections_per_second,
         packets_per_second: connections_per_second * 10,
         bytes_per_second: connections_per_second * 1000,
+        reply_packets_per_second: connections_per_second * 8,
+        reply_bytes_per_second: connections_per_second * 9000,
     };
     let packets = PacketTotals {
         received: 100,
         forwarded: 90,
         punted: 4,
         drops: [("no_service".to_owned(), 6), ("truncated".to_owned(), 0)].into(),
+        to_host: 3,
+        handed_over: 2,
+        taken_over: 5,
+        ..PacketTotals::default()
     };
     Stats {
         services: vec![ServiceStats {
-            service: ServiceId::new(ctl::config::Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 10), 80),
+            service: ServiceId::new(ctl::config::Protocol::Tcp, [192, 0, 2, 10], 80),
             totals: counters(9),
             rates: rates(4),
             real_servers: vec![RealServerStats {
-                address: Ipv4Addr::new(10, 0, 0, 11),
+                address: [10, 0, 0, 11].into(),
+                port: Some(8080),
                 counters: counters(7),
                 rates: rates(3),
             }],
@@ -138,24 +214,27 @@ fn some_stats() -> Stats {
 #[test]
 fn stats_show_services_workers_ports_and_the_drops_that_happened() {
     let expected = "\
-Protocol VIP:Port -> RealServer  Connections  Packets  Bytes  Conn/s  Packets/s  Bytes/s
-tcp 192.0.2.10:80                          9       90   9000       4         40     4000
-  -> 10.0.0.11                             7       70   7000       3         30     3000
+Protocol VIP:Port -> RealServer  Connections  Packets  Bytes  ReplyPackets  ReplyBytes  Conn/s  Packets/s  Bytes/s  ReplyPackets/s  ReplyBytes/s
+tcp 192.0.2.10:80                          9       90   9000            72       81000       4         40     4000              32         36000
+  -> 10.0.0.11:8080                        7       70   7000            56       63000       3         30     3000              24         27000
 
-Worker  CPU  Received  Forwarded  Stateless  Punted  Dropped  ControlSent  Connections  Capacity  Generation
-     0    3       100         90          2       4        6            5            2   1048576           7
+Worker  CPU  Received  Forwarded  Stateless  Punted  ToHost  HandedOver  Dropped  ControlSent  Connections  Capacity  Generation
+     0    3       100         90          2       4       3           2        6            5            2   1048576           7
 
 Port  Link  RxPackets  RxBytes  TxPackets  TxBytes  RxMissed  RxErrors  RxNoMbuf  TxErrors
 lan0  up          100     6400         95     6080         0         0         0         0
 
-All workers            Packets
-received                   100
-forwarded                   90
-of them without state        2
-  creation_rate              2
-punted                       4
-dropped                      6
-  no_service                 6
+All workers               Packets
+received                      100
+forwarded                      90
+of them without state           2
+  creation_rate                 2
+punted                          4
+to the host                     3
+handed to other workers         2
+taken from other workers        5
+dropped                         6
+  no_service                    6
 ";
     assert_eq!(stats(&some_stats(), false), expected);
     assert_eq!(stats(&some_stats(), true), expected.split_once("\n\n").unwrap().0.to_owned() + "\n");
@@ -169,11 +248,14 @@ fn some_connection() -> ConnectionView {
         group: None,
         state: "ESTABLISHED".to_owned(),
         expires_seconds: 899,
-        client_address: Ipv4Addr::new(198, 51, 100, 7),
+        client_address: [198, 51, 100, 7].into(),
         client_port: 40000,
-        virtual_address: Ipv4Addr::new(192, 0, 2, 10),
+        virtual_address: [192, 0, 2, 10].into(),
         virtual_port: 80,
-        real_server: Ipv4Addr::new(10, 0, 0, 11),
+        real_server: [10, 0, 0, 11].into(),
+        real_server_port: 80,
+        forwarding: Forwarding::Dr,
+        local: None,
         worker: Some(1),
     }
 }
@@ -195,6 +277,29 @@ tcp        14:59  ESTABLISHED  198.51.100.7:40000  192.0.2.10:80  10.0.0.11:80  
 }
 
 #[test]
+fn what_full_nat_and_nat_made_of_a_connection_is_shown() {
+    let local = Some("[2001:db8:1::200]:1025".parse().unwrap());
+    let full_nat = ConnectionView {
+        client_address: "2001:db8:7::7".parse().unwrap(),
+        virtual_address: "2001:db8::10".parse().unwrap(),
+        real_server: "2001:db8:1::11".parse().unwrap(),
+        real_server_port: 8080,
+        forwarding: Forwarding::FullNat,
+        local,
+        ..some_connection()
+    };
+    let nat = ConnectionView { real_server_port: 8080, forwarding: Forwarding::Nat, ..some_connection() };
+    let answer = Connections { matching: 2, connections: vec![full_nat, nat] };
+    let expected = "\
+Protocol  Expire  State        Source                 Virtual            Destination            Worker  Local
+tcp        14:59  ESTABLISHED  [2001:db8:7::7]:40000  [2001:db8::10]:80  [2001:db8:1::11]:8080       1  [2001:db8:1::200]:1025
+tcp        14:59  ESTABLISHED  198.51.100.7:40000     192.0.2.10:80      10.0.0.11:8080              1  -
+2 of 2 connections shown
+";
+    assert_eq!(connections(&answer, &ConnectionsQuery::default(), false), expected);
+}
+
+#[test]
 fn templates_have_no_worker_and_may_be_of_a_group_or_a_call() {
     let template = ConnectionView {
         is_template: true,
@@ -206,8 +311,9 @@ fn templates_have_no_worker_and_may_be_of_a_group_or_a_call() {
     let of_group = ConnectionView {
         protocol: None,
         group: Some("web".parse().unwrap()),
-        virtual_address: Ipv4Addr::new(0, 0, 0, 7),
+        virtual_address: [0, 0, 0, 7].into(),
         virtual_port: 0,
+        real_server_port: 0,
         ..template.clone()
     };
     let of_call = ConnectionView { engine_data: Some("a@b".to_owned()), ..template.clone() };
@@ -225,8 +331,8 @@ tcp        14:59  ASSURED  198.51.100.7:0  192.0.2.10:80  10.0.0.11:80       -  
 #[test]
 fn neighbours_show_when_they_last_spoke() {
     let neighbour = |last, state, mac, confirmed_seconds_ago, unanswered_requests| NeighbourView {
-        address: Ipv4Addr::new(10, 0, 0, last),
-        port: "lan0".to_owned(),
+        address: [10, 0, 0, last].into(),
+        interface: "lan0".to_owned(),
         state,
         mac,
         confirmed_seconds_ago,
@@ -239,9 +345,9 @@ fn neighbours_show_when_they_last_spoke() {
         ],
     };
     let expected = "\
-RealServer  Port  State       MAC                Confirmed  Unanswered
-10.0.0.11   lan0  reachable   02:00:00:00:00:0b  1m05s ago           0
-10.0.0.12   lan0  unresolved  -                          -          17
+Address    Interface  State       MAC                Confirmed  Unanswered
+10.0.0.11  lan0       reachable   02:00:00:00:00:0b  1m05s ago           0
+10.0.0.12  lan0       unresolved  -                          -          17
 ";
     assert_eq!(neighbours(&answer), expected);
 }
@@ -271,6 +377,20 @@ fn status_begins_with_the_verdict() {
             addresses: vec!["10.0.0.1/24".parse().unwrap()],
             mtu: 1500,
             link_is_up: false,
+            host_interface: Some("dr-lan0".to_owned()),
+            vlans: vec![VlanView {
+                id: 100,
+                addresses: vec!["10.1.0.1/24".parse().unwrap(), "2001:db8:1::1/64".parse().unwrap()],
+                mtu: 1400,
+                host_interface: None,
+            }],
+        }],
+        nat: NatConfig { local_addresses: vec![[10, 0, 0, 200].into(), [10, 0, 0, 201].into()] },
+        has_ipv6: true,
+        routes: vec![RouteConfig {
+            network: "0.0.0.0/0".parse().unwrap(),
+            gateway: [10, 0, 0, 254].into(),
+            interface: None,
         }],
     };
     let facts = "\
@@ -283,10 +403,16 @@ Connections       1234
 Templates         5 of 262144
 Options           defaults
 Timeouts          tcp_established 900, tcp_fin_wait 120, udp 300
+IPv6              on
+Local addresses   10.0.0.200,10.0.0.201
 Memory            512 MiB, no hugepages
 
-Port  Link  MAC                 MTU  Addresses    Device
-lan0  down  02:00:00:00:00:01  1500  10.0.0.1/24  net_af_packet0,iface=eth1
+Port      Link  MAC                 MTU  Addresses                     Host     Device
+lan0      down  02:00:00:00:00:01  1500  10.0.0.1/24                   dr-lan0  net_af_packet0,iface=eth1
+lan0.100  down  02:00:00:00:00:01  1400  10.1.0.1/24,2001:db8:1::1/64  -        -
+
+Route      Gateway     Interface
+0.0.0.0/0  10.0.0.254  -
 ";
     assert_eq!(status(&answer), format!("dr-director is well\n{facts}"));
     answer.warnings = vec!["port lan0 has no link".to_owned()];

@@ -27,7 +27,7 @@ fn with_group() -> Config {
 }
 
 fn persistence(timeout_seconds: u32) -> Persistence {
-    Persistence { timeout_seconds, netmask: Persistence::NETMASK, engine: None }
+    Persistence { timeout_seconds, netmask: crate::config::Netmask::Host, engine: None }
 }
 
 #[track_caller]
@@ -284,14 +284,15 @@ fn sets_of_timeouts_are_counted_once_each() {
 
 #[test]
 fn a_new_group_is_judged_against_what_runs() {
-    let Config { director, ports, services, .. } = with_group();
+    let config = with_group();
+    let (surroundings, services) = (Surroundings::of(&config), config.services.as_slice());
     let judge = |spoil: &dyn Fn(&mut ServiceConfig)| {
         let mut new = services[2].clone();
         new.id = ServiceId::Group("mail".parse().unwrap());
         new.fwmark = None;
         new.members.clear();
         spoil(&mut new);
-        texts(validate_new_service(&director, &ports, &services, &new))
+        texts(validate_new_service(&surroundings, services, &new))
     };
     assert_eq!(judge(&|_| {}), []);
     assert_eq!(
@@ -322,7 +323,7 @@ fn a_new_group_is_judged_against_what_runs() {
     );
     let own = ServiceConfig::new(ServiceId::Virtual(services[2].members[0]));
     assert_eq!(
-        texts(validate_new_service(&director, &ports, &services, &own)),
+        texts(validate_new_service(&surroundings, services, &own)),
         [(ErrorCode::Exists, "address: tcp 192.0.2.11:80 belongs to group web already".to_owned())]
     );
 }
@@ -331,18 +332,19 @@ fn a_new_group_is_judged_against_what_runs() {
 fn a_new_service_of_thousands_of_real_servers_is_judged_against_tens_of_thousands_of_services() {
     let Config { mut director, services, .. } = good();
     (director.service_capacity, director.real_server_capacity) = (100_000, 200_000);
-    let service =
-        |port| ServiceConfig::new(ServiceId::new(Protocol::Tcp, "192.0.2.20".parse().unwrap(), port));
+    let service = |port| ServiceConfig::new(ServiceId::new(Protocol::Tcp, [192, 0, 2, 20], port));
     let running: Vec<ServiceConfig> = (1..=60_000).map(service).chain(services).collect();
-    let mut new = ServiceConfig::new(ServiceId::new(Protocol::Tcp, "192.0.2.30".parse().unwrap(), 80));
+    let mut new = ServiceConfig::new(ServiceId::new(Protocol::Tcp, [192, 0, 2, 30], 80));
     let real_server = |number: u32| RealServerConfig {
-        address: Ipv4Addr::from_bits(0x0a01_0000 + number),
+        address: std::net::Ipv4Addr::from_bits(0x0a01_0000 + number).into(),
         ..running[60_000].real_servers[0].clone()
     };
     new.real_servers = (0..100_000).map(real_server).collect();
     new.real_servers[7].address = "192.0.2.30".parse().unwrap();
     new.real_servers[8].address = "192.0.2.20".parse().unwrap();
-    let problems = texts(validate_new_service(&director, &[], &running, &new));
+    let empty = Config::default();
+    let surroundings = Surroundings { director: &director, ..Surroundings::of(&empty) };
+    let problems = texts(validate_new_service(&surroundings, &running, &new));
     let expected = [
         "real_servers[7].address: 192.0.2.30 is the VIP of tcp 192.0.2.30:80",
         "real_servers[8].address: 192.0.2.20 is the VIP of tcp 192.0.2.20:1",
@@ -352,12 +354,14 @@ fn a_new_service_of_thousands_of_real_servers_is_judged_against_tens_of_thousand
 
 #[test]
 fn a_new_member_is_judged_with_places_of_its_own() {
-    let Config { director, ports, services, .. } = with_group();
+    let config = with_group();
+    let Config { director, services, .. } = config.clone();
     let judge = |group: &str, address: &str, director: &DirectorConfig| {
+        let surroundings = Surroundings { director, ..Surroundings::of(&config) };
         let address = address.parse().unwrap();
         let member = VirtualAddress { protocol: Protocol::Tcp, address, port: 80 };
         let new = OneMember { group: group.parse().unwrap(), member };
-        texts(validate_new_member(director, &ports, &services, &new))
+        texts(validate_new_member(&surroundings, &services, &new))
     };
     assert_eq!(judge("web", "192.0.2.12", &director), []);
     for (group, address, code, problem) in [
@@ -385,11 +389,12 @@ fn a_new_member_is_judged_with_places_of_its_own() {
 
 #[test]
 fn a_changed_service_is_judged_with_places_of_its_own() {
-    let Config { director, services, .. } = with_group();
+    let config = with_group();
+    let (surroundings, services) = (Surroundings::of(&config), config.services.as_slice());
     let judge = |index: usize, change: &dyn Fn(&mut ServiceConfig)| {
         let mut changed = services[index].clone();
         change(&mut changed);
-        texts(validate_changed_service(&director, &services, &changed))
+        texts(validate_changed_service(&surroundings, services, &changed))
     };
     assert_eq!(judge(2, &|_| {}), []);
     assert_eq!(judge(2, &|changed| changed.fwmark = Some(8)), []);
@@ -405,22 +410,23 @@ fn a_changed_service_is_judged_with_places_of_its_own() {
 
 #[test]
 fn arguments_of_single_verbs_are_judged_with_places_of_their_own() {
-    let Config { director, ports, services, .. } = with_group();
+    let config = with_group();
+    let (surroundings, services) = (Surroundings::of(&config), config.services.as_slice());
     let mut new = services[0].real_servers[0].clone();
     new.address = "10.0.0.77".parse().unwrap();
     new.lower_threshold = 1;
     let invalid = |text: &str| [(ErrorCode::Invalid, text.to_owned())];
     assert_eq!(
-        texts(validate_new_real_server(&director, &ports, &services, services[2].id, &new)),
+        texts(validate_new_real_server(&surroundings, services, services[2].id, &new)),
         invalid("real_server.lower_threshold: 1 is given and no upper threshold")
     );
     assert_eq!(
-        texts(validate_changed_real_server(&new)),
+        texts(validate_changed_real_server(&surroundings, &services[0], &new)),
         invalid("lower_threshold: 1 is given and no upper threshold")
     );
     let drain = |timeout_seconds| DrainRs {
         service: services[2].id,
-        address: new.address,
+        real_server: new.id(),
         timeout_seconds,
         keep_persistent: false,
     };

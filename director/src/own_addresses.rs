@@ -1,0 +1,256 @@
+//! The addresses that the director answers for by ARP and neighbour discovery: where each is answered, when it is
+//! announced, and who else claims it.
+//!
+//! Decides and counts only; [`crate::control`] receives and sends. A VIP in a connected network is answered on that
+//! interface alone, a VIP in none on every interface; a DIP or an address of full NAT's pool on its own interface; the
+//! link-local address of an interface there.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ctl::mac::MacAddress;
+use dataplane::snapshot::InterfaceId;
+
+use crate::topology::{Interface, Topology};
+
+/// An address is announced when it is added and once more after this time, for the first may be lost.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+/// How long a conflict is shown after it was last seen.
+const CONFLICT_SHOWN: Duration = Duration::from_secs(300);
+
+/// Somebody else claims an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The VIP, DIP or local address.
+    pub address: IpAddr,
+    /// Who.
+    pub mac: MacAddress,
+    /// Where.
+    pub interface: InterfaceId,
+    /// When last.
+    pub seen: Duration,
+}
+
+/// What a packet means to the director's own addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaction {
+    /// The answer to send on the interface that the packet came in on, untagged.
+    pub reply: Option<Vec<u8>>,
+    /// Somebody else claims an address of ours.
+    pub is_claim: bool,
+    /// The claim, where it is news.
+    pub new_conflict: Option<Conflict>,
+}
+
+/// An announcement to be made.
+#[derive(Clone, Copy, Debug)]
+struct Announcement {
+    due: Duration,
+    address: IpAddr,
+    /// Made on so many of the address's interfaces.
+    made: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct OwnAddresses {
+    vips: HashSet<IpAddr>,
+    /// The pool of full NAT.
+    local: HashSet<IpAddr>,
+    announcements: VecDeque<Announcement>,
+    repeats: VecDeque<Announcement>,
+    /// At most one an address of ours, so bounded by the configuration.
+    conflicts: BTreeMap<(IpAddr, InterfaceId), Conflict>,
+}
+
+impl OwnAddresses {
+    /// The VIPs and local addresses that are configured now; new ones are announced.
+    pub fn set(&mut self, vips: HashSet<IpAddr>, local: HashSet<IpAddr>, now: Duration) {
+        let has = |address: &IpAddr| self.vips.contains(address) || self.local.contains(address);
+        let mut new: Vec<_> = vips.union(&local).filter(|address| !has(address)).copied().collect();
+        new.sort_unstable();
+        let announcement = |address| Announcement { due: now, address, made: 0 };
+        self.announcements.extend(new.into_iter().map(announcement));
+        let is_gone = |address: &IpAddr| has(address) && !vips.contains(address) && !local.contains(address);
+        self.conflicts.retain(|(address, _), _| !is_gone(address));
+        (self.vips, self.local) = (vips, local);
+    }
+
+    /// The director answers for `address` on `interface`.
+    pub fn answers(&self, topology: &Topology, interface: InterfaceId, address: IpAddr) -> bool {
+        topology.interface_of_dip(address) == Some(interface)
+            || topology.is_link_local_of(interface, address)
+            || self.interfaces(topology, address).iter().any(|one| one.id == interface)
+    }
+
+    /// Where a VIP or local address is answered and announced.
+    fn interfaces<'a>(&self, topology: &'a Topology, address: IpAddr) -> &'a [Interface] {
+        let is_ours = self.vips.contains(&address) || self.local.contains(&address);
+        if is_ours { topology.interfaces_of_vip(address) } else { &[] }
+    }
+
+    /// Somebody else, `mac`, uses `address`, which the director answers for on `interface`: a conflict, unless the last
+    /// one of this address was made by the same host and is still shown.
+    pub fn claim(
+        &mut self,
+        interface: InterfaceId,
+        address: IpAddr,
+        mac: [u8; 6],
+        now: Duration,
+    ) -> Option<Conflict> {
+        let conflict = Conflict { address, mac: MacAddress(mac), interface, seen: now };
+        let before = self.conflicts.insert((address, interface), conflict);
+        let is_known = before.is_some_and(|before| before.mac == conflict.mac && is_shown(&before, now));
+        (!is_known).then_some(conflict)
+    }
+
+    /// Conflicts seen lately.
+    pub fn conflicts(&self, now: Duration) -> impl Iterator<Item = &Conflict> {
+        self.conflicts.values().filter(move |conflict| is_shown(conflict, now))
+    }
+
+    /// Hands at most `limit` announcements that are due to `send`, each with its interface; one that `send` refuses is
+    /// tried again at the next poll.
+    pub fn poll_announcements(
+        &mut self,
+        topology: &Topology,
+        now: Duration,
+        limit: usize,
+        mut send: impl FnMut(&Interface, IpAddr) -> bool,
+    ) {
+        let mut left = limit;
+        while left > 0 {
+            let is_first = !self.announcements.is_empty();
+            let queue = if is_first { &self.announcements } else { &self.repeats };
+            let Some(mut next) = queue.front().copied().filter(|next| is_first || next.due <= now) else {
+                return;
+            };
+            let interfaces = self.interfaces(topology, next.address);
+            let is_sent = interfaces.iter().skip(next.made).take(left).all(|interface| {
+                let is_sent = send(interface, next.address);
+                next.made += usize::from(is_sent);
+                left -= usize::from(is_sent);
+                is_sent
+            });
+            let is_done = next.made >= interfaces.len();
+            let queue = if is_first { &mut self.announcements } else { &mut self.repeats };
+            queue.pop_front();
+            match (is_done, is_first) {
+                (false, _) => queue.push_front(next),
+                (true, true) => {
+                    self.repeats.push_back(Announcement { due: now + ANNOUNCE_AGAIN, made: 0, ..next })
+                }
+                (true, false) => {}
+            }
+            if !is_sent {
+                return;
+            }
+        }
+    }
+}
+
+fn is_shown(conflict: &Conflict, now: Duration) -> bool {
+    now.saturating_sub(conflict.seen) < CONFLICT_SHOWN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::two_ports;
+
+    const CONNECTED: &str = "192.0.2.10";
+    const FAR: &str = "198.51.100.10";
+    const CONNECTED_6: &str = "2001:db8::10";
+    const LOCAL: &str = "10.100.0.200";
+    const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 77];
+
+    fn set(texts: &[&str]) -> HashSet<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn addresses() -> OwnAddresses {
+        let mut addresses = OwnAddresses::default();
+        addresses.set(set(&[CONNECTED, FAR, CONNECTED_6]), set(&[LOCAL]), Duration::ZERO);
+        addresses
+    }
+
+    #[test]
+    fn each_address_is_answered_on_its_own_interfaces_only() {
+        let (topology, addresses) = (two_ports(), addresses());
+        for (address, interfaces) in [
+            (CONNECTED, [false, false, true]),
+            (FAR, [true, true, true]),
+            (CONNECTED_6, [false, false, true]),
+            (LOCAL, [false, true, false]),
+            ("10.0.0.1", [true, false, false]),
+            ("10.100.0.1", [false, true, false]),
+            ("2001:db8::1", [false, false, true]),
+            ("fe80::ff:fe00:100", [true, true, false]),
+            ("fe80::ff:fe00:101", [false, false, true]),
+            ("192.0.2.11", [false, false, false]),
+            ("2001:db8::11", [false, false, false]),
+        ] {
+            let answers =
+                |number| addresses.answers(&topology, InterfaceId(number), address.parse().unwrap());
+            assert_eq!([0, 1, 2].map(answers), interfaces, "{address}");
+        }
+    }
+
+    #[test]
+    fn claim_is_reported_once_by_each_host_and_shown_for_a_while() {
+        let mut addresses = addresses();
+        let vip = CONNECTED.parse().unwrap();
+        let mut claim =
+            |mac, seconds| addresses.claim(InterfaceId(2), vip, mac, Duration::from_secs(seconds)).is_some();
+        assert!(claim(HOST_MAC, 0));
+        assert!(!claim(HOST_MAC, 299));
+        assert!(claim([2; 6], 300));
+        assert!(claim(HOST_MAC, 301));
+        assert!(claim(HOST_MAC, 601), "it was shown no more");
+        assert_eq!(addresses.conflicts(Duration::from_secs(900)).count(), 1);
+        assert_eq!(addresses.conflicts(Duration::from_secs(901)).count(), 0);
+        addresses.set(set(&[FAR]), set(&[]), Duration::from_secs(610));
+        assert_eq!(addresses.conflicts(Duration::from_secs(610)).count(), 0, "a VIP no more");
+    }
+
+    fn announced(addresses: &mut OwnAddresses, now: u64, limit: usize, accepts: bool) -> Vec<(u16, String)> {
+        let mut sent = Vec::new();
+        addresses.poll_announcements(
+            &two_ports(),
+            Duration::from_millis(now),
+            limit,
+            |interface, address| {
+                sent.push((interface.id.0, address.to_string()));
+                accepts
+            },
+        );
+        sent
+    }
+
+    #[test]
+    fn new_address_is_announced_now_and_after_a_second_where_it_is_answered() {
+        let mut addresses = addresses();
+        let all = [(1, LOCAL), (2, CONNECTED), (0, FAR), (1, FAR), (2, FAR), (2, CONNECTED_6)]
+            .map(|(interface, address)| (interface, address.to_owned()));
+        assert_eq!(announced(&mut addresses, 0, 100, false).len(), 1, "refused, to be tried again");
+        assert_eq!(announced(&mut addresses, 1, 3, true), all[..3]);
+        assert_eq!(announced(&mut addresses, 2, 100, true), all[3..], "no interface twice or left out");
+        assert_eq!(announced(&mut addresses, 1000, 100, true), []);
+        addresses.set(set(&[CONNECTED, FAR, CONNECTED_6]), set(&[LOCAL]), Duration::from_millis(500));
+        assert_eq!(announced(&mut addresses, 1002, 100, true), all);
+        assert_eq!(announced(&mut addresses, 99_000, 100, true), []);
+        addresses.set(set(&[FAR]), set(&[]), Duration::from_secs(100));
+        addresses.set(set(&[FAR, CONNECTED]), set(&[]), Duration::from_secs(101));
+        assert_eq!(announced(&mut addresses, 101_000, 100, true), [(2, CONNECTED.to_owned())]);
+    }
+
+    #[test]
+    fn address_that_is_gone_is_not_announced() {
+        let mut addresses = addresses();
+        addresses.set(set(&[CONNECTED]), set(&[]), Duration::ZERO);
+        assert_eq!(announced(&mut addresses, 0, 100, true), [(2, CONNECTED.to_owned())]);
+        addresses.set(set(&[]), set(&[]), Duration::ZERO);
+        assert_eq!(announced(&mut addresses, 2000, 100, true), []);
+    }
+}

@@ -1,0 +1,118 @@
+//! What a forwarding method needs, as the workers read it, and what it adds to a packet.
+
+use std::net::IpAddr;
+
+use ctl::config::{self, Forwarding, RealServerConfig, TunnelChecksum, TunnelConfig, TunnelType};
+use dataplane::snapshot::{ClientAddress, ForwardingMethod, Translation, Tunnel, TunnelKind, Way};
+
+const IPV4_BYTES: u16 = 20;
+const IPV6_BYTES: u16 = 40;
+/// RFC 2784: without and with a checksum.
+const GRE_BYTES: u16 = 4;
+const GRE_CHECKSUM_BYTES: u16 = 4;
+/// UDP's header and GUE's, variant 0. Remote checksum offload adds to packets that the sender's own host made, and to no
+/// forwarded one.
+const GUE_BYTES: u16 = 8 + 4;
+
+/// The forwarding method as workers name it.
+pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
+    match forwarding {
+        Forwarding::Dr => ForwardingMethod::Direct,
+        Forwarding::Tunnel => ForwardingMethod::Tunnel,
+        Forwarding::Nat => ForwardingMethod::Nat,
+        Forwarding::FullNat => ForwardingMethod::FullNat,
+    }
+}
+
+/// What the method of `real_server` needs; `source` is the director's address towards it.
+pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
+    if let Some(tunnel) = real_server.tunnel() {
+        return Way::Tunnel(Tunnel {
+            kind: kind(tunnel),
+            has_checksum: tunnel.checksum != TunnelChecksum::None,
+            source,
+            destination: real_server.address,
+        });
+    }
+    if !real_server.forwarding.is_nat() {
+        return Way::Direct;
+    }
+    Way::Translate(Translation {
+        address: real_server.address,
+        port: real_server.port.unwrap_or(0),
+        client_address: match real_server.client_address {
+            config::ClientAddress::None => ClientAddress::None,
+            config::ClientAddress::Toa => ClientAddress::Toa,
+            config::ClientAddress::ProxyV2 => ClientAddress::ProxyV2,
+        },
+    })
+}
+
+fn kind(tunnel: TunnelConfig) -> TunnelKind {
+    match tunnel.kind {
+        TunnelType::Ipip => TunnelKind::Ipip,
+        TunnelType::Gre => TunnelKind::Gre,
+        TunnelType::Gue => TunnelKind::Gue(tunnel.port.unwrap_or(0)),
+    }
+}
+
+/// Bytes that the method adds in front of a packet: the MTU for what clients send is so much smaller.
+pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
+    let Some(tunnel) = real_server.tunnel() else { return 0 };
+    let outer = if real_server.address.is_ipv6() { IPV6_BYTES } else { IPV4_BYTES };
+    let inner = match (tunnel.kind, tunnel.checksum) {
+        (TunnelType::Ipip, _) => 0,
+        (TunnelType::Gre, TunnelChecksum::None) => GRE_BYTES,
+        (TunnelType::Gre, _) => GRE_BYTES + GRE_CHECKSUM_BYTES,
+        (TunnelType::Gue, _) => GUE_BYTES,
+    };
+    outer + inner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real_server(address: &str, tunnel: &str) -> RealServerConfig {
+        let text = format!("address = '{address}'\nforwarding = 'tunnel'\ntunnel = {tunnel}\n");
+        let service = format!(
+            "[[services]]\naddress = '192.0.2.10'\nprotocol = 'tcp'\nport = 80\n[[services.real_servers]]\n{text}"
+        );
+        config::Config::from_toml(&service, "test").unwrap().services.remove(0).real_servers.remove(0)
+    }
+
+    #[test]
+    fn tunnel_costs_what_its_headers_take() {
+        for (address, tunnel, bytes) in [
+            ("10.0.0.11", "{ type = 'ipip' }", 20),
+            ("2001:db8::11", "{ type = 'ipip' }", 40),
+            ("10.0.0.11", "{ type = 'gre' }", 24),
+            ("10.0.0.11", "{ type = 'gre', checksum = 'csum' }", 28),
+            ("10.0.0.11", "{ type = 'gue', port = 6080 }", 32),
+            ("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }", 32),
+            ("2001:db8::11", "{ type = 'gue', port = 6080, checksum = 'remcsum' }", 52),
+        ] {
+            assert_eq!(overhead(&real_server(address, tunnel)), bytes, "{address} {tunnel}");
+        }
+        assert_eq!(overhead(&RealServerConfig::new(IpAddr::from([10, 0, 0, 11]))), 0);
+    }
+
+    #[test]
+    fn way_says_what_the_method_needs() {
+        let source = IpAddr::from([10, 0, 0, 1]);
+        let gue = real_server("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }");
+        let tunnel =
+            Tunnel { kind: TunnelKind::Gue(6080), has_checksum: true, source, destination: gue.address };
+        assert_eq!(way(&gue, source), Way::Tunnel(tunnel));
+        let mut translated = RealServerConfig::new(gue.address);
+        assert_eq!(way(&translated, source), Way::Direct);
+        translated.port = Some(8080);
+        translated.forwarding = Forwarding::FullNat;
+        translated.client_address = config::ClientAddress::Toa;
+        let (address, client_address) = (gue.address, ClientAddress::Toa);
+        assert_eq!(
+            way(&translated, source),
+            Way::Translate(Translation { address, port: 8080, client_address })
+        );
+    }
+}
