@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::process::{self, Process};
 use crate::wait::{self, HANGS};
@@ -42,6 +43,7 @@ pub struct DirectorProcess {
     host: Host,
     socket: PathBuf,
     dr_ctl: PathBuf,
+    dissection: Option<Dissection>,
 }
 
 /// A configuration for a daemon on `host`: small, without hugepages, no port and no service yet.
@@ -62,6 +64,28 @@ pub fn configuration(host: &Host, workers: u16) -> Config {
         },
         ..Config::default()
     }
+}
+
+/// What a lab's daemon is given in the table `director`.
+const KEYS: [&str; 7] = [
+    "worker_cpus",
+    "control_cpus",
+    "hugepages",
+    "memory_mib",
+    "connection_capacity_per_worker",
+    "control_socket",
+    "metrics_listen",
+];
+
+/// The table `director` of [`configuration`] as a user would write it, to be continued: what is as by default stays away.
+pub fn text(host: &Host, workers: u16) -> Result<String> {
+    let table = toml::Table::try_from(configuration(host, workers).director)?;
+    let mut text = String::from("[director]\n");
+    for key in KEYS {
+        let value = table.get(key).with_context(|| format!("no {key}"))?;
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    Ok(text)
 }
 
 /// Where the control socket of a daemon on `host` is.
@@ -89,6 +113,14 @@ impl DirectorProcess {
         Self::start_with_file(host, &file, &config.director.control_socket)
     }
 
+    /// Starts the daemon with the text of a configuration file, whose control socket is [`control_socket`].
+    pub fn start_with_text(host: &Host, text: &str) -> Result<DirectorProcess> {
+        let file = host.directory().join("director.toml");
+        // A file that ends amid a line is taken for a cut one.
+        fs::write(&file, format!("{}\n", text.trim_end()))?;
+        Self::start_with_file(host, &file, &control_socket(host))
+    }
+
     /// Starts the daemon with a file, which names `socket` as its control socket.
     pub fn start_with_file(host: &Host, file: &Path, socket: &Path) -> Result<DirectorProcess> {
         let process = Process::spawn(daemon(host, file)?, "dr-director", host.directory())?;
@@ -97,6 +129,7 @@ impl DirectorProcess {
             host: host.clone(),
             socket: socket.to_owned(),
             dr_ctl: binary("dr-ctl")?,
+            dissection: None,
         };
         wait::until("an answer on dr-director's control socket", || {
             if let Some(status) = director.process.ended()? {
@@ -106,6 +139,11 @@ impl DirectorProcess {
         })
         .map_err(|error| anyhow!("{error:#}\ndr-director's log:\n{}", director.log()))?;
         Ok(director)
+    }
+
+    /// What it sends is judged at [`DirectorProcess::finish`] by a dissection that was started before it.
+    pub fn dissected_by(self, dissection: Dissection) -> DirectorProcess {
+        DirectorProcess { dissection: Some(dissection), ..self }
     }
 
     /// Process id of the daemon.
@@ -250,10 +288,12 @@ impl DirectorProcess {
         Ok(duration)
     }
 
-    /// The end of a test: the law of conservation, then [`DirectorProcess::terminate`].
-    pub fn finish(self) -> Result<()> {
+    /// The end of a test: the law of conservation, [`DirectorProcess::terminate`], then tshark on all that it sent.
+    pub fn finish(mut self) -> Result<()> {
         self.assert_conservation()?;
-        self.terminate().map(drop)
+        let dissection = self.dissection.take();
+        self.terminate()?;
+        dissection.map_or(Ok(0), Dissection::finish).map(drop)
     }
 
     /// SIGKILL.

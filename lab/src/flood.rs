@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 
 use crate::differential::frame::{Frame, Mac, Payload};
-use crate::differential::wire;
+use crate::differential::{neighbours, wire};
 use crate::host::Host;
 
 /// The first source: 198.18.0.0/15 is for benchmarks (RFC 2544), and nobody here has a route to it.
@@ -53,7 +53,7 @@ impl Flood {
                 while !is_over.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) < count {
                     for _ in 0..BURST {
                         let number = sent.load(Ordering::Relaxed);
-                        let bytes = syn(number, destination).bytes(number as u16, wire::ROUTER_MAC, to);
+                        let bytes = syn(number, destination).bytes(number as u16, neighbours::ROUTER_MAC, to);
                         match send(socket.as_raw_fd(), &bytes, MsgFlags::empty()) {
                             Ok(_) => sent.store(number + 1, Ordering::Relaxed),
                             // The cable is full for the moment.
