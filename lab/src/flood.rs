@@ -45,6 +45,23 @@ impl Flood {
         count: u64,
         pause: Duration,
     ) -> Result<Flood> {
+        Self::start_paced(host, to, destination, count, move |_| {
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
+            Ok(())
+        })
+    }
+
+    /// The same with a pace of another kind: it is told after each 64 how many were sent, and returns when the next ones may
+    /// be.
+    pub fn start_paced(
+        host: &Host,
+        to: Mac,
+        destination: SocketAddrV4,
+        count: u64,
+        mut pace: impl FnMut(u64) -> Result<()> + Send + 'static,
+    ) -> Result<Flood> {
         let socket = wire::open(host, "eth0")?;
         let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = {
@@ -61,9 +78,7 @@ impl Flood {
                             Err(error) => return Err(error).context("cannot send a frame"),
                         }
                     }
-                    if !pause.is_zero() {
-                        std::thread::sleep(pause);
-                    }
+                    pace(sent.load(Ordering::Relaxed))?;
                 }
                 Ok(())
             })
