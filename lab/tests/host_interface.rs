@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddrV4, UdpSocket};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,9 +13,8 @@ use lab::differential::wire;
 use lab::iperf::{self, IperfServer, Stream};
 use lab::ssh::SshServer;
 use lab::topology::CLIENT;
-use lab::{Capture, DIP, DirectorProcess, Family, Flood, Lab, Method, Site, VIP, director, wait};
+use lab::{Capture, DIP, DirectorProcess, Family, Flood, Lab, Method, Site, VIP, wait};
 use scheduler::Algorithm;
-use serde_json::json;
 
 /// The host's device towards the router, by the name of the port.
 const HOST_INTERFACE: &str = "dr-front";
@@ -144,36 +142,10 @@ const WINDOW: usize = 128;
 /// An answer that takes longer is none.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// SYNs of the flood that the director need not have counted yet: its ring holds them and all datagrams besides.
-const FLOOD_WINDOW: u64 = 1024;
-
 /// How many of the packets to the DIP the director has counted, on whatever they ended.
 fn counted_for_host(stats: &Stats) -> u64 {
     let totals = &stats.totals;
     totals.to_host + totals.drops["host_rate"] + totals.drops["host_queue_full"]
-}
-
-fn stats(socket: &Path) -> Result<Stats> {
-    let line = json!({ "version": ctl::protocol::VERSION, "verb": "stats" });
-    Ok(serde_json::from_value(director::request(socket, &line.to_string())?["result"].take())?)
-}
-
-/// A flood of SYNs at the DIP, as fast as the director takes them but no faster: what a full ring loses is nothing that the
-/// director could help.
-fn flood(lab: &Lab, director: &DirectorProcess) -> Result<Flood> {
-    let socket = director.socket().to_owned();
-    let before = counted_for_host(&stats(&socket)?);
-    let mut counted = 0;
-    let pace = move |sent: u64| {
-        if sent <= counted + FLOOD_WINDOW {
-            return Ok(());
-        }
-        wait::until(&format!("{sent} packets of the flood to be counted"), || {
-            counted = counted_for_host(&stats(&socket)?) - before;
-            Ok((sent <= counted + FLOOD_WINDOW).then_some(()))
-        })
-    };
-    Flood::start_paced(&lab.client, wire::DIRECTOR_MAC, SocketAddrV4::new(DIP, 22), u64::MAX, pace)
 }
 
 /// What became of the datagrams of a kind of slices.
@@ -243,7 +215,8 @@ fn flood_at_the_dip_costs_the_vip_not_one_percent_of_its_traffic() -> Result<()>
     for _ in 0..SLICES {
         ask_slice(&socket, &mut quiet)?;
         let start = Instant::now();
-        let flood = flood(&lab, &director)?;
+        let (dip, to) = (SocketAddrV4::new(DIP, 22), wire::DIRECTOR_MAC);
+        let flood = Flood::start_counted(&lab.client, to, dip, u64::MAX, &director, counted_for_host)?;
         ask_slice(&socket, &mut flooded)?;
         sent += flood.stop()?;
         flood_time += start.elapsed();
