@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, send};
 use serde_json::json;
 
 use crate::differential::frame::{Frame, Mac, Payload};
-use crate::differential::wire;
+use crate::differential::{neighbours, wire};
 use crate::director::{self, DirectorProcess};
 use crate::host::Host;
 use crate::wait;
@@ -81,7 +81,7 @@ impl Flood {
                 while !is_over.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) < count {
                     for _ in 0..BURST {
                         let number = sent.load(Ordering::Relaxed);
-                        let bytes = syn(number, destination).bytes(number as u16, wire::ROUTER_MAC, to);
+                        let bytes = syn(number, destination).bytes(number as u16, neighbours::ROUTER_MAC, to);
                         match send(socket.as_raw_fd(), &bytes, MsgFlags::empty()) {
                             Ok(_) => sent.store(number + 1, Ordering::Relaxed),
                             // The cable is full for the moment.

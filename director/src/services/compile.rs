@@ -151,6 +151,9 @@ impl Services {
             if way != Way::Direct {
                 snapshot.ways.resize(snapshot.ways.len().max(slot + 1), Way::Direct);
                 snapshot.ways[slot] = way;
+                if let Way::Translate(translation) = way {
+                    snapshot.translated_real_servers.insert(translation.address);
+                }
             }
         }
     }
