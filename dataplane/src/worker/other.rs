@@ -37,10 +37,16 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
         return neighbour_discovery(packet, [source, destination], message, snapshot);
     }
     match snapshot.addresses.get(&destination) {
-        Some(AddressRole::Vip) if icmp::is_error(packet, message) => icmp::to_vip(packet, index, round),
         Some(AddressRole::Dip(_)) if icmp::is_error(packet, message) => {
             tunnel_errors::judge(packet, index, round)
                 .unwrap_or_else(|| not_a_service(destination, packet, round.parts.mailbox.current()))
+        }
+        Some(AddressRole::Vip) if icmp::is_error(packet, message) => {
+            icmp::judge(packet, index, destination, round)
+        }
+        // Only translated packets are quoted to anybody else.
+        _ if icmp::is_error(packet, message) && round.parts.peers.translate() => {
+            icmp::judge(packet, index, destination, round)
         }
         _ => match not_a_service(destination, packet, snapshot) {
             Verdict::Drop(DropReason::NoService) | Verdict::Host if is_echo_request(packet, message) => {
