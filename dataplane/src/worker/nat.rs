@@ -6,10 +6,11 @@
 
 use super::fragmentation::{self, Whole};
 use super::outlet::Outlet;
-use super::{Packet, Round, WorkerParts, close, lookup, other, oversize, reuse};
+use super::{Packet, Part, Round, WorkerParts, close, lookup, other, oversize, reuse};
 use crate::clock::Ticks;
 use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionFlags, ConnectionState, LastHop};
+use crate::packet::ipv4;
 use crate::port::{Frame, PortId, QueuePair};
 use crate::snapshot::{AddressRole, Destination, Snapshot};
 use crate::translation::Rewrite;
@@ -26,7 +27,7 @@ pub(super) struct Exit {
 
 impl Exit {
     /// To the real server, or the gateway towards it.
-    fn to_real_server(destination: &Destination) -> Exit {
+    pub(super) fn to_real_server(destination: &Destination) -> Exit {
         Exit { port: destination.port, macs: destination.macs, vlan: destination.vlan }
     }
 }
@@ -115,7 +116,7 @@ fn send_to_real_server<Q: QueuePair>(
 }
 
 /// The packet in this frame, which is final but may be larger than what its way carries, and may be cut then.
-fn whole_or_in_pieces<Q: QueuePair>(
+pub(super) fn whole_or_in_pieces<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     ip_offset: usize,
@@ -215,6 +216,11 @@ fn rewrite<F: Frame>(
     let header = usize::from(packet.transport_offset) - ip_offset;
     let length = usize::from(packet.ip_length).saturating_sub(header);
     let ip = frame.bytes_mut().get_mut(ip_offset..).unwrap_or_default();
+    // SCTP's checksum changes with the length of the whole packet, which its first fragment does not say.
+    let is_uncertain = packet.part == Part::First && packet.protocol == ipv4::SCTP;
+    if is_uncertain && !rewrite.keeps_ports(ip.get(header..).unwrap_or_default()) {
+        return Err(DropReason::Fragment);
+    }
     let addresses = rewrite.write_addresses(ip).ok_or(DropReason::NoRealServer)?;
     direct_routing::decrement_ttl(ip);
     let transport = ip.get_mut(header..).unwrap_or_default();
