@@ -23,6 +23,7 @@
 //! | [`capture`] | proof of what passed an interface |
 //! | [`dissection`] | all that the director sent, judged by tshark |
 //! | [`dns`], [`ftp`] | servers of these protocols, and what clients ask of them |
+//! | [`iperf`], [`ssh`] | the same of these, for the director's own host |
 //! | [`packet_socket`] | frames as they are |
 //! | [`process`] | processes that end with their owner |
 //! | [`transfer`] | large files in both directions |
@@ -41,6 +42,7 @@ pub mod dns;
 pub mod flood;
 pub mod ftp;
 pub mod host;
+pub mod iperf;
 pub mod network;
 pub mod packet_socket;
 pub mod process;
@@ -49,6 +51,7 @@ pub mod real_server;
 mod reaper;
 pub mod selftest;
 pub mod site;
+pub mod ssh;
 pub mod topology;
 pub mod transfer;
 pub mod tunnel;

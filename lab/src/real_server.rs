@@ -80,7 +80,8 @@ impl RealServer {
     }
 
     /// Starts nginx on `ports` of all addresses: it answers its host's name, and `/slow` at a limited rate. What is PUT
-    /// below `/upload/` is in `upload` of the host's directory, and what is in `files` there can be got.
+    /// below `/upload/` is in `upload` of the host's directory, and what is in `files` there can be got. `/proxied` is who speaks
+    /// to whom by PROXY protocol.
     pub fn start_nginx(&mut self, ports: &[u16]) -> Result<()> {
         let listen: Vec<String> =
             ports.iter().flat_map(|port| [port.to_string(), format!("[::]:{port}")]).collect();
@@ -136,6 +137,7 @@ http {{
         {listen}
         root {directory};
         location / {{ return 200 "{name}"; }}
+        location = /proxied {{ return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port"; }}
         location /files/ {{ }}
         location /upload/ {{ dav_methods PUT; client_max_body_size 0; }}
         location = /slow {{ limit_rate {SLOW_BYTES_PER_SECOND}; add_header X-Real-Server {name}; }}

@@ -136,6 +136,11 @@ impl Family {
         self.address(FAR, FAR_REAL_SERVER)
     }
 
+    /// The gateway as the director sees it.
+    pub fn gateway(self) -> IpAddr {
+        self.address(BACK, GATEWAY)
+    }
+
     /// The router as the director sees it.
     pub fn router(self) -> IpAddr {
         self.address(FRONT, ROUTER)
@@ -300,7 +305,7 @@ impl Site {
             let (option, vip) = (family.option(), family.vip());
             self.client.ip(&format!("{option} route add default via {}", family.address(CLIENTS, ROUTER)))?;
             self.router.ip(&format!("{option} route add {vip} via {}", family.dip()))?;
-            let (far_network, gateway) = (family.network(FAR), family.address(BACK, GATEWAY));
+            let (far_network, gateway) = (family.network(FAR), family.gateway());
             self.router.ip(&format!("{option} route add {far_network} via {gateway}"))?;
             far.ip(&format!("{option} route add default via {}", family.address(FAR, ROUTER)))?;
         }
@@ -400,10 +405,9 @@ impl Site {
         }
         for family in Family::ALL {
             let everything = if family == Family::V4 { "0.0.0.0/0" } else { "::/0" };
-            for (network, gateway) in [
-                (everything.to_owned(), family.router()),
-                (family.network(FAR), family.address(BACK, GATEWAY)),
-            ] {
+            for (network, gateway) in
+                [(everything.to_owned(), family.router()), (family.network(FAR), family.gateway())]
+            {
                 writeln!(text, "[[routes]]\nnetwork = {network:?}\ngateway = \"{gateway}\"")?;
             }
         }

@@ -6,7 +6,7 @@
 //! | `ttl_expired` | time exceeded |
 //! | `no_real_server` | port unreachable (`ip_vs_leave`: never a TCP reset) |
 //! | `no_connection`, of a real server behind NAT, with `nat_icmp_send` only | port unreachable |
-//! | `no_service`, UDP only | port unreachable, as from a host: a traceroute to a VIP ends |
+//! | `no_service` of a datagram, SYN or INIT | port unreachable, as from a host: a traceroute to a VIP ends |
 //! | `bad_extension_header` of a packet to one of our addresses | parameter problem, where RFC 8200 demands it |
 //!
 //! As the kernel does: from the address that the packet went to where that is ours, else from the director's own on the way to the
@@ -82,7 +82,7 @@ fn problem_of(verdict: Verdict, packet: &Packet, is_ipv6: bool) -> Option<(IcmpE
         Verdict::Drop(DropReason::NoRealServer | DropReason::NoConnection) => {
             Some((IcmpError::Unreachable, port_unreachable))
         }
-        Verdict::Drop(DropReason::NoService) if packet.protocol == ipv4::UDP => {
+        Verdict::Drop(DropReason::NoService) if opens(packet) => {
             Some((IcmpError::Unreachable, port_unreachable))
         }
         Verdict::Drop(DropReason::BadExtensionHeader) => {
@@ -90,6 +90,15 @@ fn problem_of(verdict: Verdict, packet: &Packet, is_ipv6: bool) -> Option<(IcmpE
             Some((IcmpError::ParameterProblem, Problem::parameter_problem_v6(code, pointer)))
         }
         _ => None,
+    }
+}
+
+/// The packet would open a connection where there was a service for it.
+fn opens(packet: &Packet) -> bool {
+    match packet.protocol {
+        ipv4::UDP => true,
+        ipv4::TCP | ipv4::SCTP => packet.event.opens(),
+        _ => false,
     }
 }
 
@@ -104,11 +113,12 @@ impl<Q: QueuePair> Reporter<'_, Q> {
         let Some(quote) = quote.get_mut(..quoted) else { return };
         let is_ipv6 = quote.first().is_some_and(|first| first >> 4 == 6);
         let Some((kind, problem)) = problem_of(verdict, packet, is_ipv6) else { return };
-        if kind == IcmpError::TooBig && packet.ttl > 1 {
-            // As the kernel, which finds this out last.
+        let is_to_us = addresses(quote).is_some_and(|(_, destination)| self.is_ours(destination));
+        if kind == IcmpError::TooBig && is_to_us && packet.ttl > 1 {
+            // As the kernel, which of a client's packet finds this out last, of a real server's first.
             direct_routing::decrement_ttl(quote);
         }
-        if kind == IcmpError::ParameterProblem && !self.is_to_us(quote) {
+        if kind == IcmpError::ParameterProblem && !is_to_us {
             return;
         }
         let back = Back { interface: packet.interface, mac: ethernet.source };
@@ -171,11 +181,7 @@ impl<Q: QueuePair> Reporter<'_, Q> {
         Some(())
     }
 
-    /// The packet goes to an address of the director's.
-    fn is_to_us(&self, quote: &[u8]) -> bool {
-        addresses(quote).is_some_and(|(_, destination)| self.is_ours(destination))
-    }
-
+    /// It is an address of the director's.
     fn is_ours(&self, address: IpAddr) -> bool {
         let role = self.snapshot.addresses.get(&address);
         matches!(role, Some(AddressRole::Vip | AddressRole::Dip(_) | AddressRole::Local(_)))

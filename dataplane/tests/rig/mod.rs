@@ -130,6 +130,7 @@ pub struct Rig {
     pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    clock: Clock,
     tells: bool,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
@@ -378,6 +379,7 @@ impl Rig {
             path_mtus,
             host,
             hand,
+            clock,
             tells,
             stateless,
         }
@@ -410,6 +412,13 @@ impl Rig {
         self.poll();
         let taken = self.ports.iter().enumerate().map(|(port, of)| (port, of.take_transmitted()));
         taken.flat_map(|(port, frames)| frames.into_iter().map(move |frame| (port, frame))).collect()
+    }
+
+    /// Every buffer is back in its pool, but for those of the fragments that wait for their first.
+    pub fn assert_no_leak(&self) {
+        let pools = self.ports.iter().map(|port| port.pool());
+        let out: usize = pools.map(|pool| pool.capacity() - pool.available()).sum();
+        assert_eq!(out as u64, self.total(|counters| counters.fragments_held.load()));
     }
 
     pub fn poll(&mut self) {
@@ -495,11 +504,9 @@ impl Rig {
         self.ports[0].take_transmitted()
     }
 
-    /// Every buffer is back in its pool, but for those of fragments that are held.
-    pub fn assert_no_leak(&self) {
-        let pools = self.ports.iter().map(MemoryPort::pool);
-        let used: usize = pools.map(|pool| pool.capacity() - pool.available()).sum();
-        assert_eq!(used as u64, self.total(|counters| counters.fragments_held.load()));
+    /// Seconds on the workers' clock.
+    pub fn seconds(&self) -> u32 {
+        self.clock.seconds()
     }
 
     /// received + taken over = forwarded + punted + to host + handed over + dropped + held, in each worker; what went to real servers

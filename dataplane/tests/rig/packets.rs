@@ -279,10 +279,10 @@ pub fn decapsulate(packet: &[u8], kind: TunnelKind) -> (Outer, Vec<u8>) {
 /// Puts pieces together, in any order, as their receiver does: none missing, none over another. A packet in one piece stays as
 /// it is.
 pub fn reassemble(pieces: &[Vec<u8>]) -> Vec<u8> {
-    let Some(first) = pieces.iter().find(|piece| place(piece).0 == 0) else { panic!("no first piece") };
-    if pieces.len() == 1 {
-        return first.clone();
+    if let [whole] = pieces {
+        return whole.clone();
     }
+    let Some(first) = pieces.iter().find(|piece| place(piece).0 == 0) else { panic!("no first piece") };
     let is_ipv6 = first[0] >> 4 == 6;
     let header = header_bytes(first);
     let mut parts = BTreeMap::new();
