@@ -112,6 +112,13 @@ impl Host {
             .with_context(|| format!("{}: cannot set {sysctl} to {value}", self.name))
     }
 
+    /// Names of its interfaces.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        let links: serde_json::Value = serde_json::from_str(&self.ip("-j link show")?)?;
+        let links = links.as_array().context("ip printed no list")?;
+        Ok(links.iter().filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect())
+    }
+
     /// MAC address of an interface.
     pub fn mac(&self, interface: &str) -> Result<String> {
         let links: serde_json::Value = serde_json::from_str(&self.ip(&format!("-j link show {interface}"))?)?;

@@ -391,6 +391,19 @@ impl Site {
         Ok(())
     }
 
+    /// Has every cable and host carry packets of this size.
+    pub fn widen_all(&self, mtu: u16) -> Result<()> {
+        let hosts = [&self.client, &self.router, &self.director, &self.switch, &self.gateway];
+        for host in hosts.into_iter().chain(self.real_servers.iter().map(|server| &server.host)) {
+            // A bridge takes its MTU from its ports.
+            for interface in host.interfaces()?.iter().filter(|name| !["lo", "br0"].contains(&name.as_str()))
+            {
+                host.ip(&format!("link set {interface} mtu {mtu}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A director's configuration up to its services: workers, both ports, routes. `director` and `ports` are further lines
     /// of these tables.
     pub fn configuration_with(&self, director: &str, ports: &str) -> Result<String> {

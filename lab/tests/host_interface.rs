@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ctl::config::Protocol;
 use ctl::protocol::Stats;
 use lab::client::Traffic;
-use lab::differential::wire;
+use lab::differential::neighbours;
 use lab::iperf::{self, IperfServer, Stream};
 use lab::ssh::SshServer;
 use lab::topology::CLIENT;
@@ -215,7 +215,7 @@ fn flood_at_the_dip_costs_the_vip_not_one_percent_of_its_traffic() -> Result<()>
     for _ in 0..SLICES {
         ask_slice(&socket, &mut quiet)?;
         let start = Instant::now();
-        let (dip, to) = (SocketAddrV4::new(DIP, 22), wire::DIRECTOR_MAC);
+        let (dip, to) = (SocketAddrV4::new(DIP, 22), neighbours::mac_of(1));
         let flood = Flood::start_counted(&lab.client, to, dip, u64::MAX, &director, counted_for_host)?;
         ask_slice(&socket, &mut flooded)?;
         sent += flood.stop()?;

@@ -62,8 +62,8 @@ impl Leg {
             let exit = Exit::to_real_server(destination);
             return Ok(Leg { rewrite, client, exit, mtu: destination.mtu, slot, is_reply });
         }
-        let way = nat::way_to_client(snapshot, &translated.last_hop, client);
-        let (exit, mtu) = way.map_err(Verdict::Drop)?;
+        let exit = Exit::to_client(snapshot, &translated.last_hop, client).map_err(Verdict::Drop)?;
+        let mtu = exit.mtu;
         if packet.ip_length > mtu {
             let ip = frame.get(usize::from(packet.ip_offset)..).unwrap_or_default();
             let told = oversize::refused_for(ip, packet.ip_length, mtu, false, &snapshot.options);
