@@ -34,6 +34,8 @@ static const uint64_t dr_mbuf_rx_ip_cksum_bad = RTE_MBUF_F_RX_IP_CKSUM_BAD;
 static const uint64_t dr_mbuf_rx_ip_cksum_good = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t dr_mbuf_rx_vlan = RTE_MBUF_F_RX_VLAN;
 static const uint64_t dr_mbuf_rx_vlan_stripped = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t dr_mbuf_tx_vlan = RTE_MBUF_F_TX_VLAN;
+static const uint64_t dr_mbuf_tx_offload_mask = RTE_MBUF_F_TX_OFFLOAD_MASK;
 static const uint64_t dr_mbuf_indirect = RTE_MBUF_F_INDIRECT;
 static const uint64_t dr_mbuf_external = RTE_MBUF_F_EXTERNAL;
 

@@ -321,11 +321,13 @@ fn main() -> ExitCode {
     let limits =
         TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false, has_ipv6: false };
     let worker = Worker::new(WorkerParts {
+        fragments: dataplane::fragments::FragmentLimits::default(),
         index: 0,
         workers: 1,
         queues: vec![Generator::new(seen.clone())],
         mailbox: readers.remove(0),
         connections: ConnectionTable::new(capacity as u32, Pages::Any).unwrap(),
+        path_mtus: dataplane::path_mtus::PathMtus::new(counts.len()),
         templates: TemplateTable::new(&limits, Pages::Any).unwrap(),
         counts: counts.clone(),
         counters: counters.clone(),

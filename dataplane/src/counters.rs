@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::verdict::{DropReason, StatelessReason};
+use crate::verdict::{DropReason, IcmpError, StatelessReason};
 
 /// A number that only one thread changes.
 #[derive(Debug, Default)]
@@ -48,8 +48,8 @@ pub struct DestinationCounters {
     pub reply_bytes: Counter,
 }
 
-/// All numbers of one worker. When it is between two bursts:
-/// `received = forwarded + punted + to host + the sum of dropped`.
+/// All numbers of one worker. When it is between two rounds:
+/// `received = forwarded + punted + to host + the sum of dropped + fragments held`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -61,10 +61,20 @@ pub struct WorkerCounters {
     pub punted: Counter,
     /// Frames handed to the host.
     pub to_host: Counter,
+    /// Frames that wait for the first fragment of their packet.
+    pub fragments_held: Counter,
+    /// Fragmented packets whose first fragment has come and whose others are waited for.
+    pub fragmented_known: Counter,
+    /// First fragments that told where the others of their packets go.
+    pub fragmented_learned: Counter,
     /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
     pub originated: Counter,
     /// Frames that the worker made itself and a port refused.
     pub originated_not_sent: Counter,
+    /// Errors (ICMP) about packets that came in, sent to their senders; they count among what is originated.
+    pub icmp_errors: [Counter; IcmpError::COUNT],
+    /// Errors that were not made because more were due than may be sent in a second.
+    pub icmp_suppressed: [Counter; IcmpError::COUNT],
     /// Frames of the host that a port took.
     pub host_sent: Counter,
     /// Frames of the host that a port refused.
@@ -105,8 +115,13 @@ impl WorkerCounters {
             forwarded: Counter::default(),
             punted: Counter::default(),
             to_host: Counter::default(),
+            fragments_held: Counter::default(),
+            fragmented_known: Counter::default(),
+            fragmented_learned: Counter::default(),
             originated: Counter::default(),
             originated_not_sent: Counter::default(),
+            icmp_errors: std::array::from_fn(|_| Counter::default()),
+            icmp_suppressed: std::array::from_fn(|_| Counter::default()),
             host_sent: Counter::default(),
             host_not_sent: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
@@ -137,6 +152,16 @@ impl WorkerCounters {
     /// Packets forwarded without a connection for any reason.
     pub fn stateless_total(&self) -> u64 {
         self.stateless.iter().map(Counter::load).sum()
+    }
+
+    /// Errors sent, of this kind.
+    pub fn icmp_errors(&self, kind: IcmpError) -> u64 {
+        self.icmp_errors[kind as usize].load()
+    }
+
+    /// Errors of this kind that were more than may be sent.
+    pub fn icmp_suppressed(&self, kind: IcmpError) -> u64 {
+        self.icmp_suppressed[kind as usize].load()
     }
 
     /// Frames dropped for any reason.

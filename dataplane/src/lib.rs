@@ -13,6 +13,8 @@
 //! | [`direct_routing`] | the rewrite of a forwarded frame |
 //! | [`fragments`] | where the fragments of a packet go, learned from its first |
 //! | [`stateless`] | when packets of a service were last forwarded without state |
+//! | [`translation`] | other addresses and ports in a packet |
+//! | [`path_mtus`] | what was learnt of the paths of tunnels |
 //! | [`verdict`] | what becomes of a packet, reasons to drop one |
 //! | [`counters`] | numbers, one writer each |
 //! | [`host`] | frames from and to the control thread |
@@ -31,9 +33,11 @@ pub mod link_layer;
 pub mod mailbox;
 pub mod memory;
 pub mod packet;
+pub mod path_mtus;
 pub mod persistence;
 pub mod port;
 pub mod snapshot;
 pub mod stateless;
+pub mod translation;
 pub mod verdict;
 pub mod worker;

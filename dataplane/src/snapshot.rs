@@ -8,6 +8,8 @@ use hashbrown::HashMap;
 use scheduler::{ConnectionCounts, HashRing, RealServer, Scheduler};
 
 use crate::connection::state::StateTimeouts;
+use crate::packet::outer::OuterTemplate;
+pub use crate::packet::outer::TunnelKind;
 use crate::port::PortId;
 use crate::stateless::StatelessMemory;
 
@@ -160,25 +162,44 @@ pub enum Way {
 /// A tunnel to a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// Its encapsulation.
-    pub kind: TunnelKind,
-    /// The outer header has a checksum over all that follows (GRE, GUE).
-    pub has_checksum: bool,
-    /// The director's address towards the real server; of the family of `destination`.
-    pub source: IpAddr,
-    /// The RIP.
-    pub destination: IpAddr,
+    outer: OuterTemplate,
+    kind: TunnelKind,
+    source: IpAddr,
+    destination: IpAddr,
 }
 
-/// Encapsulation of a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelKind {
-    /// The packet follows the outer IP header (RFC 2003, RFC 2473, RFC 4213).
-    Ipip,
-    /// Generic routing encapsulation (RFC 2784).
-    Gre,
-    /// Generic UDP encapsulation, variant 0, to this port.
-    Gue(u16),
+impl Tunnel {
+    /// From the director's address towards the real server to the RIP; none where they are of two families.
+    pub fn new(kind: TunnelKind, source: IpAddr, destination: IpAddr) -> Option<Tunnel> {
+        let outer = OuterTemplate::new(kind, source, destination)?;
+        Some(Tunnel { outer, kind, source, destination })
+    }
+
+    /// Its encapsulation.
+    pub fn kind(&self) -> TunnelKind {
+        self.kind
+    }
+
+    /// The director's address towards the real server.
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// The RIP.
+    pub fn destination(&self) -> IpAddr {
+        self.destination
+    }
+
+    /// The header in front of each packet, as far as all have it alike.
+    #[inline(always)]
+    pub fn outer(&self) -> &OuterTemplate {
+        &self.outer
+    }
+
+    /// What the tunnel takes off the MTU, in bytes.
+    pub fn overhead(&self) -> u16 {
+        self.outer.length() as u16
+    }
 }
 
 /// Whereto network address translation translates.

@@ -7,14 +7,24 @@ use crate::port::PortId;
 pub enum Verdict {
     /// Sent to the real server in this destination slot.
     Forward(u32),
+    /// Sent to the real server in this destination slot in pieces that are to be made: it is larger than what the way there
+    /// carries, and may be cut.
+    ForwardInPieces(u32),
     /// Sent as it is now, which is final.
     Ready(Ready),
+    /// Held until the first fragment of its packet comes.
+    Hold,
+    /// Its pieces, which are final, wait among what the worker originates. The frame itself is freed, and counted as
+    /// forwarded.
+    InPieces(Ready),
     /// Handed to the control thread.
     Punt(PuntQueue),
     /// Handed to the host that the director runs on, through the interface's host interface.
     Host,
-    /// Freed and counted.
+    /// Freed and counted; the sender may be told (ICMP) where the reason demands it.
     Drop(DropReason),
+    /// Dropped as [`DropReason::TooBig`]; the sender is told what size would do.
+    TooBig(u16),
 }
 
 /// A frame that is ready to be sent.
@@ -89,8 +99,14 @@ reasons! {
         BadSource = "bad_source",
         /// IPv6 extension headers: malformed, too many, out of order, or with a routing header or option that forbids it.
         BadExtensionHeader = "bad_extension_header",
-        /// Fragment of a packet.
+        /// Fragment of a packet that can only be forwarded whole.
         Fragment = "fragment",
+        /// Fragment that is empty, reaches beyond 65,535 bytes, has no whole transport header or overwrites one, or leads elsewhere than an earlier one.
+        BadFragment = "bad_fragment",
+        /// Fragment whose packet's first fragment did not come in time.
+        FragmentTimeout = "fragment_timeout",
+        /// Fragment whose packet's first fragment had not come when there was no more room to wait for it.
+        FragmentEvicted = "fragment_evicted",
         /// Destination address is neither a VIP nor a DIP.
         NotLocal = "not_local",
         /// TTL too low to be forwarded (RFC 1812 section 5.3.1).
@@ -111,6 +127,8 @@ reasons! {
         TooBig = "too_big",
         /// No room in front of the packet for what the way to the real server needs.
         NoHeadroom = "no_headroom",
+        /// No free buffers for the pieces that the packet had to be cut into.
+        NoBuffer = "no_buffer",
         /// There is no way to where the packet goes, or the next hop's MAC address is not known.
         NoRoute = "no_route",
         /// An ICMP message that is malformed or quotes a packet that is none of ours.
@@ -137,6 +155,20 @@ reasons! {
         Threshold = "threshold",
         /// The connection may have begun without state, and the packet, an RST or ABORT, ends it.
         Ending = "ending",
+    }
+}
+
+reasons! {
+    /// What the director tells a packet's sender of it (ICMP, ICMPv6).
+    IcmpError {
+        /// Packet too big, or fragmentation needed.
+        TooBig = "too_big",
+        /// Time (TTL, hop limit) exceeded.
+        TimeExceeded = "time_exceeded",
+        /// Destination unreachable.
+        Unreachable = "unreachable",
+        /// Parameter problem: a header that cannot be.
+        ParameterProblem = "parameter_problem",
     }
 }
 

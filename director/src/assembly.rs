@@ -11,6 +11,7 @@ use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
 use dataplane::host::{HostEnd, HostFrames, HostQueues};
 use dataplane::mailbox::Publisher;
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{FramePool, PortStatus, QueuePair};
 use dataplane::snapshot::shared_counts;
@@ -91,6 +92,7 @@ where
     let workers = started.queues.len();
     let capacity = config.director.real_server_capacity as usize;
     let counts = shared_counts(capacity);
+    let path_mtus = PathMtus::new(capacity);
     let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(capacity)).collect();
     let has_ipv6 = config.has_ipv6();
     let mut topology = Topology::new(&config.ports, &config.routes, &started.ports);
@@ -127,6 +129,7 @@ where
             mailbox,
             connections,
             templates: templates.clone(),
+            path_mtus: path_mtus.clone(),
             counts: counts.clone(),
             counters: counters[index].clone(),
             host: host.clone(),

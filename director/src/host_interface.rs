@@ -60,7 +60,6 @@ pub struct HostInterfaceCounters {
 
 /// A tap.
 struct Device {
-    name: String,
     tap: SyncDevice,
     delivered: AtomicU64,
     not_delivered: AtomicU64,
@@ -106,7 +105,7 @@ impl HostInterfaces {
             let opened = interface.host_interface.clone().map(|name| (setup::open(&name, interface), name));
             let device = match opened {
                 None => None,
-                Some((Ok(tap), name)) => Some(Device::new(name, tap)),
+                Some((Ok(tap), _)) => Some(Device::new(tap)),
                 Some((Err(error), device)) => {
                     let reason = error.to_string();
                     if interface.needs_host_interface {
@@ -154,9 +153,8 @@ impl HostInterfaces {
 }
 
 impl Device {
-    fn new(name: String, tap: SyncDevice) -> Device {
+    fn new(tap: SyncDevice) -> Device {
         Device {
-            name,
             tap,
             delivered: AtomicU64::new(0),
             not_delivered: AtomicU64::new(0),

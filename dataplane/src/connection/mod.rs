@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`both_ways`] | what packets of both directions do to the states, for NAT |
 //! | [`companions`] | connections whose addresses are translated |
 //! | [`event`] | what a packet is to a state |
 //! | [`key`] | what names a connection, and its hash |
@@ -10,6 +11,7 @@
 //! | [`table`] | the table: lookup, insertion, expiry |
 //! | [`reader`] | how other threads read it |
 
+pub mod both_ways;
 pub mod companions;
 pub mod entry;
 pub mod event;

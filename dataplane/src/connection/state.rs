@@ -1,5 +1,5 @@
-//! IPVS's connection states as direct routing sees them: packets of the client only (`INPUT-ONLY` of
-//! `ip_vs_proto_tcp.c` and `ip_vs_proto_sctp.c`), each state with its timeout.
+//! IPVS's connection states, each with its timeout, as direct routing and tunnelling see them: packets of the client only
+//! (`INPUT-ONLY` of `ip_vs_proto_tcp.c` and `ip_vs_proto_sctp.c`). [`super::both_ways`] has the tables for NAT.
 //!
 //! What a packet does to a state is one look into [`TRANSITIONS`], by the packet's [`Event`] and the state.
 
@@ -7,6 +7,7 @@ use zerocopy::FromZeros;
 
 use super::event::Event;
 use crate::clock::TICKS_PER_SECOND;
+use crate::packet::tcp as tcp_flags;
 use crate::snapshot::Protocol;
 
 macro_rules! states {
@@ -104,7 +105,7 @@ use ConnectionState::*;
 pub const STATES: usize = 32;
 const _: () = assert!((SctpClosed as usize) < STATES);
 
-type Row = [ConnectionState; STATES];
+pub(super) type Row = [ConnectionState; STATES];
 
 /// No packet of another protocol meets a state, and an event that does not concern it changes nothing.
 const UNCHANGED: Row = {
@@ -127,11 +128,11 @@ const fn row<const N: usize>(first: ConnectionState, states: [ConnectionState; N
     row
 }
 
-const fn tcp(states: [ConnectionState; 11]) -> Row {
+pub(super) const fn tcp(states: [ConnectionState; 11]) -> Row {
     row(None, states)
 }
 
-const fn sctp(states: [ConnectionState; 14]) -> Row {
+pub(super) const fn sctp(states: [ConnectionState; 14]) -> Row {
     row(SctpNone, states)
 }
 
@@ -180,7 +181,7 @@ const ACK: Row = tcp([
 ]);
 const RST: Row = tcp([Close, Close, Close, SynReceived, Close, Close, Close, Close, LastAck, Listen, Close]);
 /// A packet with none of the four flags (`tcp_state_idx` < 0).
-const NO_FLAG: Row = tcp([Close; 11]);
+pub(super) const NO_FLAG: Row = tcp([Close; 11]);
 
 // Columns: NONE, INIT1, INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED, ESTABLISHED, S-SENT, S-RECEIVED, S-ACK-SENT,
 // REJECTED, CLOSED; abbreviated as in the table that they come from.
@@ -200,55 +201,74 @@ const SCTP_SHUTDOWN_COMPLETE: Row = sctp([CL, CL, CL, CL, CL, CW, CO, CE, ES, SS
 const SCTP_ERROR: Row = sctp([CL, I1, IN, CS, CR, CW, CO, CE, ES, SS, SR, SA, RJ, CL]);
 const SCTP_ABORT: Row = sctp([CL, CL, CL, CL, CL, RJ, CL, CL, CL, CL, CL, CL, CL, CL]);
 
-/// By event and state. A TCP event is the five low flags (ACK, PSH, RST, SYN, FIN), of which the strongest decides: RST
-/// over SYN over FIN over ACK.
-static TRANSITIONS: [Row; Event::COUNT] = {
-    use crate::packet::tcp;
+/// By event and state.
+pub(super) type Table = [Row; Event::COUNT];
+
+/// The table of these rows: of TCP by the strongest flag, strongest first, normal and under `secure_tcp`; of SCTP by event. A TCP
+/// event is the five low flags (ACK, PSH, RST, SYN, FIN).
+pub(super) const fn table(tcp: [(u8, Row, Row); 5], sctp: [(Event, Row); 11]) -> Table {
     let mut table = [UNCHANGED; Event::COUNT];
     let mut flags = 0_u8;
     while flags < 32 {
-        let row = if flags & tcp::RST != 0 {
-            RST
-        } else if flags & tcp::SYN != 0 {
-            SYN
-        } else if flags & tcp::FIN != 0 {
-            FIN
-        } else if flags & tcp::ACK != 0 {
-            ACK
-        } else {
-            NO_FLAG
-        };
-        let is_syn = flags & (tcp::RST | tcp::SYN) == tcp::SYN;
-        table[Event::tcp(flags, false).index()] = row;
-        table[Event::tcp(flags, true).index()] = if is_syn { SYN_SECURE } else { row };
+        let mut place = 0;
+        while place < tcp.len() {
+            let (flag, normal, secure) = tcp[place];
+            if flags & flag != 0 || flag == 0 {
+                table[Event::tcp(flags, false).index()] = normal;
+                table[Event::tcp(flags, true).index()] = secure;
+                break;
+            }
+            place += 1;
+        }
         flags += 1;
     }
-    table[Event::SCTP_DATA.index()] = SCTP_DATA;
-    table[Event::SCTP_INIT.index()] = SCTP_INIT;
-    table[Event::SCTP_INIT_ACK.index()] = SCTP_INIT_ACK;
-    table[Event::SCTP_COOKIE_ECHO.index()] = SCTP_COOKIE_ECHO;
-    table[Event::SCTP_COOKIE_ACK.index()] = SCTP_COOKIE_ACK;
-    table[Event::SCTP_SHUTDOWN.index()] = SCTP_SHUTDOWN;
-    table[Event::SCTP_SHUTDOWN_ACK.index()] = SCTP_SHUTDOWN_ACK;
-    table[Event::SCTP_SHUTDOWN_COMPLETE.index()] = SCTP_SHUTDOWN_COMPLETE;
-    table[Event::SCTP_ERROR.index()] = SCTP_ERROR;
-    table[Event::SCTP_ABORT.index()] = SCTP_ABORT;
-    table[Event::SCTP_COOKIE_ABORT.index()] = SCTP_ABORT;
+    let mut place = 0;
+    while place < sctp.len() {
+        table[sctp[place].0.index()] = sctp[place].1;
+        place += 1;
+    }
     table
-};
+}
+
+static TRANSITIONS: Table = table(
+    [
+        (tcp_flags::RST, RST, RST),
+        (tcp_flags::SYN, SYN, SYN_SECURE),
+        (tcp_flags::FIN, FIN, FIN),
+        (tcp_flags::ACK, ACK, ACK),
+        (0, NO_FLAG, NO_FLAG),
+    ],
+    [
+        (Event::SCTP_DATA, SCTP_DATA),
+        (Event::SCTP_INIT, SCTP_INIT),
+        (Event::SCTP_INIT_ACK, SCTP_INIT_ACK),
+        (Event::SCTP_COOKIE_ECHO, SCTP_COOKIE_ECHO),
+        (Event::SCTP_COOKIE_ACK, SCTP_COOKIE_ACK),
+        (Event::SCTP_SHUTDOWN, SCTP_SHUTDOWN),
+        (Event::SCTP_SHUTDOWN_ACK, SCTP_SHUTDOWN_ACK),
+        (Event::SCTP_SHUTDOWN_COMPLETE, SCTP_SHUTDOWN_COMPLETE),
+        (Event::SCTP_ERROR, SCTP_ERROR),
+        (Event::SCTP_ABORT, SCTP_ABORT),
+        (Event::SCTP_COOKIE_ABORT, SCTP_ABORT),
+    ],
+);
 
 impl ConnectionState {
     /// The state of a connection whose first packet is this.
     pub fn first(protocol: Protocol, event: Event) -> ConnectionState {
-        let before = match protocol {
+        ConnectionState::before_first(protocol).after(event)
+    }
+
+    /// What there is before the first packet.
+    pub(super) const fn before_first(protocol: Protocol) -> ConnectionState {
+        match protocol {
             Protocol::UDP => Udp,
             Protocol::SCTP => SctpNone,
             _ => None,
-        };
-        before.after(event)
+        }
     }
 
-    /// The state after a packet of the client.
+    /// The state after a packet of the client, where only those are seen.
     #[inline(always)]
     pub fn after(self, event: Event) -> ConnectionState {
         TRANSITIONS[event.index()][self as usize]

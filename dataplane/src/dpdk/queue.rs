@@ -102,10 +102,13 @@ impl PortQueuePair {
     /// Makes of the burst what the driver demands, and returns how many frames from the front may be sent.
     #[inline(always)]
     fn prepare(&self, burst: &mut Burst<Mbuf>) -> usize {
-        let mut are_fit = true;
-        for mbuf in burst.iter_mut() {
-            mbuf.clear_packet_flags();
+        let (mut have_requests, mut are_fit) = (false, true);
+        for mbuf in burst.iter() {
+            have_requests |= mbuf.has_requests();
             are_fit &= self.is_fit(mbuf);
+        }
+        if have_requests {
+            burst.iter_mut().for_each(Mbuf::clear_requests);
         }
         if are_fit { burst.len() } else { self.copy_unfit(burst) }
     }
@@ -251,7 +254,8 @@ mod tests {
         burst.push(frame);
         assert_eq!(pair.transmit(&mut burst), 1);
         pair.receive(&mut burst);
-        assert_eq!((burst[0].vlan_tci(), burst[0].ip_checksum()), (None, ChecksumStatus::Unknown));
+        assert_eq!((burst[0].vlan_tci(), burst[0].ip_checksum()), (None, ChecksumStatus::Good));
+        assert!(!burst[0].asks_for_a_tag());
 
         let mut frame = other.frame(&[0; 60]).unwrap();
         frame.set_received_flags(0xa064);

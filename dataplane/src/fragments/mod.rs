@@ -61,8 +61,9 @@ pub struct FragmentLimits {
 }
 
 impl Default for FragmentLimits {
+    /// All fragments of one packet of 65,535 bytes at an MTU of 1,280 bytes may come before its first.
     fn default() -> Self {
-        FragmentLimits { capacity: 4096, held: 256, held_per_packet: 4 }
+        FragmentLimits { capacity: 4096, held: 256, held_per_packet: 64 }
     }
 }
 

@@ -34,12 +34,14 @@ impl<'a> ErrorMessage<'a> {
         Some(ErrorMessage { kind, code, rest: u32::from_be_bytes(rest), quote: cut(quote, words * 4) })
     }
 
-    /// An ICMPv6 message of type destination unreachable, packet too big, time exceeded or parameter problem.
+    /// An ICMPv6 message of type destination unreachable, packet too big, time exceeded or parameter problem, or of a type that
+    /// is an error, whatever it means (RFC 4443 section 2.4 a).
     pub fn read_v6(message: &'a [u8]) -> Option<ErrorMessage<'a>> {
         let (kind, code, rest, quote) = split(message)?;
         let words = match kind {
             icmpv6::DESTINATION_UNREACHABLE | icmpv6::TIME_EXCEEDED => usize::from(rest[0]),
-            icmpv6::PACKET_TOO_BIG | icmpv6::PARAMETER_PROBLEM => 0,
+            0 => return None,
+            kind if icmpv6::is_error(kind) => 0,
             _ => return None,
         };
         Some(ErrorMessage { kind, code, rest: u32::from_be_bytes(rest), quote: cut(quote, words * 8) })
@@ -85,7 +87,7 @@ mod tests {
             let v4 = ErrorMessage::read_v4(&message);
             assert_eq!(v4.is_some(), [3, 4, 11, 12].contains(&kind), "{kind}");
             let v6 = ErrorMessage::read_v6(&message);
-            assert_eq!(v6.is_some(), [1, 2, 3, 4].contains(&kind), "{kind}");
+            assert_eq!(v6.is_some(), (1..128).contains(&kind), "{kind}");
             for read in [v4, v6].into_iter().flatten() {
                 assert_eq!((read.kind, read.code, read.quote), (kind, 1, &message[8..]));
             }

@@ -91,7 +91,8 @@ pub struct InnerPacket {
     pub traffic_class: u8,
     /// What an outer IPv4 header shall say. IPVS: the packet's own flag where `pmtu_disc` is set; no for IPv6 inside.
     pub does_not_fragment: bool,
-    /// Identification of an outer IPv4 header; 0 is written as 1, so that pieces can always be told apart.
+    /// Identification of an outer IPv4 header; where that may be fragmented 0 is written as 1, so that pieces can always be
+    /// told apart.
     pub identification: u16,
     /// Alike for all packets of a flow.
     pub flow_hash: u32,
@@ -258,7 +259,7 @@ impl OuterTemplate {
         protocol: Option<u8>,
     ) -> Option<()> {
         let total_length = payload.checked_add(ipv4::HEADER_BYTES as u16)?;
-        let identification = inner.identification.max(1);
+        let identification = inner.identification.max(u16::from(!inner.does_not_fragment));
         let flags = u16::from(inner.does_not_fragment) * DONT_FRAGMENT;
         header.traffic_class = outer_traffic_class(inner.traffic_class);
         header.total_length.set(total_length);

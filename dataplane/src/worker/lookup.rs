@@ -81,6 +81,17 @@ fn pass<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
     }
 }
 
+/// The same for a packet by itself, out of the turn of the passes.
+#[cold]
+#[inline(never)]
+pub(super) fn pass_alone<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    round: &mut Round<Q>,
+) -> Result<u32, Verdict> {
+    pass(packet, index, round)
+}
+
 /// The packet is of no connection: it opens one, or is a reply or for the host.
 #[inline(never)]
 fn miss<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {

@@ -9,12 +9,14 @@
 //! | 2. hash | [`lookup`] | key hashed, bucket prefetched | nothing |
 //! | 3. candidate | [`lookup`] | tag found, entry prefetched | the bucket's line |
 //! | 4. resolve | [`lookup`] | connection found and its state moved, or one opened ([`open`]) | the entry's line |
-//! | 5. rewrite | [`transmit`] | MACs and TTL | nothing |
+//! | 5. rewrite | [`transmit`] | MACs and TTL; into a tunnel ([`tunnel`]) | nothing |
 //! | 6. sort | [`transmit`] | only where a burst does not leave whole by one port: frames to their port's lane, control thread or drop | nothing |
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + to host + dropped` holds exactly.
+//! Between two rounds `received = forwarded + punted + to host + dropped + fragments held` holds exactly. What the worker makes itself
+//! is counted apart and leaves behind the burst ([`outlet`]): errors about what is dropped ([`icmp_errors`]), and the pieces of
+//! what is too big ([`oversize`], [`fragmentation`]), which is itself counted as forwarded.
 //!
 //! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
 //! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
@@ -22,10 +24,15 @@
 mod admission;
 mod allowance;
 mod fragment;
+mod fragmentation;
+mod icmp;
+mod icmp_errors;
 mod lookup;
 mod nat;
 mod open;
 mod other;
+mod outlet;
+mod oversize;
 mod parse;
 mod persist;
 mod reuse;
@@ -39,9 +46,11 @@ use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
+use crate::fragments::FragmentLimits;
 use crate::host::HostQueues;
 use crate::mailbox::MailboxReader;
 use crate::packet::ipv6::ExtensionError;
+use crate::path_mtus::PathMtus;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
@@ -49,8 +58,12 @@ use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
+use fragment::Fragments;
+use icmp_errors::Reporter;
+use outlet::{Originated, Outlet};
 use parse::Ingress;
-use transmit::{Originated, TxLane};
+use transmit::TxLane;
+use tunnel::Identifications;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -69,10 +82,14 @@ pub struct WorkerParts<Q: QueuePair> {
     pub templates: Arc<TemplateTable>,
     /// Connection counts of all destination slots.
     pub counts: SharedCounts,
+    /// What was learnt of the paths to all destination slots.
+    pub path_mtus: Arc<PathMtus>,
     /// Its numbers.
     pub counters: Arc<WorkerCounters>,
     /// Frames to and from the control thread.
     pub host: Arc<HostQueues<Q::Frame>>,
+    /// How many fragmented packets it may know, and how many of their frames hold.
+    pub fragments: FragmentLimits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -89,6 +106,11 @@ pub struct Worker<Q: QueuePair> {
     /// By [`PortId`].
     tx: Vec<TxLane<Q::Frame>>,
     originated: Originated<Q::Frame>,
+    fragments: Fragments<Q::Frame>,
+    /// ICMP errors that may be sent still.
+    icmp_allowance: Allowance,
+    /// Of outer packets.
+    identifications: Identifications,
     /// What may go to the host still, by [`InterfaceId`].
     host_allowances: Vec<Allowance>,
     /// What worker 0 took so far of the frames of the control thread, and of the host.
@@ -137,14 +159,22 @@ enum Step {
     Other,
     /// [`Verdict::Forward`].
     Forward,
+    /// [`Verdict::ForwardInPieces`].
+    ForwardInPieces,
     /// [`Verdict::Ready`].
     Ready,
+    /// [`Verdict::InPieces`].
+    InPieces,
+    /// [`Verdict::Hold`].
+    Hold,
     /// [`Verdict::Punt`].
     Punt(PuntQueue),
     /// [`Verdict::Host`].
     Host,
     /// [`Verdict::Drop`].
     Drop(DropReason),
+    /// [`Verdict::TooBig`]; what size would do stands in the place of the slot.
+    TooBig,
 }
 
 /// What pass 4 works with.
@@ -153,8 +183,30 @@ struct Round<'a, Q: QueuePair> {
     admission: &'a mut Admission,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
+    fragments: &'a mut Fragments<Q::Frame>,
+    icmp_allowance: &'a mut Allowance,
     now: Ticks,
     now_seconds: u32,
+}
+
+#[allow(dead_code, reason = "for the passes of translated connections and of ICMP")]
+impl<Q: QueuePair> Round<'_, Q> {
+    /// For frames that the worker makes.
+    fn outlet(&mut self) -> Outlet<'_, Q> {
+        let WorkerParts { queues, counters, .. } = &mut *self.parts;
+        Outlet { queues, originated: self.originated, counters }
+    }
+
+    /// For errors about packets.
+    fn reporter(&mut self) -> Reporter<'_, Q> {
+        let WorkerParts { queues, counters, mailbox, .. } = &mut *self.parts;
+        Reporter {
+            outlet: Outlet { queues, originated: self.originated, counters },
+            snapshot: mailbox.current(),
+            allowance: self.icmp_allowance,
+            now: self.now,
+        }
+    }
 }
 
 impl Packet {
@@ -177,6 +229,15 @@ impl Packet {
         extension_error: None,
     };
 
+    /// The verdict of one that is dropped.
+    fn lost(&self) -> Option<Verdict> {
+        match self.step {
+            Step::Drop(reason) => Some(Verdict::Drop(reason)),
+            Step::TooBig => Some(Verdict::TooBig(self.slot as u16)),
+            _ => None,
+        }
+    }
+
     /// It ends in this verdict.
     fn settle(&mut self, verdict: Verdict) {
         self.step = match verdict {
@@ -184,10 +245,23 @@ impl Packet {
                 self.slot = slot;
                 Step::Forward
             }
+            Verdict::ForwardInPieces(slot) => {
+                self.slot = slot;
+                Step::ForwardInPieces
+            }
             Verdict::Ready(Ready { slot, port, is_reply }) => {
                 (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
                 Step::Ready
             }
+            Verdict::InPieces(Ready { slot, port, is_reply }) => {
+                (self.slot, self.exit, self.is_reply) = (slot, port, is_reply);
+                Step::InPieces
+            }
+            Verdict::TooBig(mtu) => {
+                self.slot = mtu.into();
+                Step::TooBig
+            }
+            Verdict::Hold => Step::Hold,
             Verdict::Punt(queue) => Step::Punt(queue),
             Verdict::Host => Step::Host,
             Verdict::Drop(reason) => Step::Drop(reason),
@@ -200,9 +274,13 @@ impl<Q: QueuePair> Worker<Q> {
     pub fn new(parts: WorkerParts<Q>) -> Self {
         let (ports, now) = (parts.queues.len(), parts.clock.now());
         let interfaces = parts.mailbox.current().interfaces.len();
+        let mut admission = Admission::new(now);
         Worker {
-            admission: Admission::new(now),
+            identifications: Identifications::new(parts.index, parts.workers, admission.random()),
+            admission,
             originated: Originated::default(),
+            fragments: Fragments::new(parts.fragments),
+            icmp_allowance: Allowance::new(now),
             host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
@@ -237,6 +315,7 @@ impl<Q: QueuePair> Worker<Q> {
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
+        self.fragments.expire(now, &self.parts.counters);
         if self.parts.index == 0 {
             self.send_for_others();
         }
@@ -264,12 +343,15 @@ impl<Q: QueuePair> Worker<Q> {
             admission: &mut self.admission,
             frames: &mut self.rx,
             originated: &mut self.originated,
+            fragments: &mut self.fragments,
+            icmp_allowance: &mut self.icmp_allowance,
             now,
             now_seconds,
         };
         lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
-        self.dispose(now);
+        self.dispose(now, now_seconds);
+        self.forward_released(now, now_seconds);
         self.send_originated();
     }
 

@@ -8,12 +8,13 @@
 //! A connection whose first packets went that way must not be cut when its later packets are all that the director sees:
 //! they are adopted, by the ring again.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use scheduler::Algorithm;
 
 use super::admission::Admission;
-use super::{Packet, Round, WorkerParts, lookup};
+use super::{Packet, Round, WorkerParts, lookup, oversize};
 use crate::clock::Ticks;
 use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Tuple};
 use crate::counters::WorkerCounters;
@@ -45,6 +46,10 @@ pub(super) struct Opening<'a> {
     pub(super) admission: &'a mut Admission,
     /// Its first packets were forwarded without state.
     is_adopted: bool,
+    /// The packet's frame.
+    pub(super) frame: &'a [u8],
+    /// What size would do, where the packet was found too big.
+    refused_for: Cell<u16>,
 }
 
 /// The destination slot of the real server that the packet goes to, by a new connection or without any.
@@ -54,28 +59,29 @@ pub(super) fn open<Q: QueuePair>(
     index: usize,
     round: &mut Round<Q>,
 ) -> Result<u32, Verdict> {
-    admit(packet, index, round).map_err(Verdict::Drop)
+    let slot = admit(packet, index, round)?;
+    oversize::forward(round.parts.mailbox.current(), slot, packet)
 }
 
-fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, DropReason> {
+fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
     let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
     let (snapshot, now) = (mailbox.current(), round.now);
     let tuple = packet.key.tuple(&packet.pair);
     let key = tuple.service;
-    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
+    let Some(service) = service_of(snapshot, key) else { return Err(Verdict::Drop(DropReason::NoService)) };
     if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return Err(Verdict::Drop(DropReason::TtlExpired));
     }
     // What comes from port 20 is an FTP server's, never a client's.
     if packet.key.client_port() == FTP_DATA {
-        return Err(DropReason::NoConnection);
+        return Err(Verdict::Drop(DropReason::NoConnection));
     }
     let silence_seconds =
         || stateless::silence_seconds(lookup::timeouts_of(snapshot, service.timeouts), key.protocol);
     let is_adopted =
         packet.event.is_midway() && service.stateless.was_any_within(silence_seconds(), round.now_seconds);
     if !is_adopted && !may_open(key.protocol, packet.event, &snapshot.options) {
-        return Err(DropReason::NoConnection);
+        return Err(Verdict::Drop(DropReason::NoConnection));
     }
     let mut opening = Opening {
         packet,
@@ -91,13 +97,61 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
         counters,
         admission: round.admission,
         is_adopted,
+        frame: round.frames.get(index).map_or(&[], |frame| frame.bytes()),
+        refused_for: Cell::new(0),
     };
-    match &service.persistence {
-        Some(persistence) => {
-            opening.persist(persistence, round.frames.get(index).map_or(&[], |frame| frame.bytes()))
-        }
+    let slot = match &service.persistence {
+        Some(persistence) => opening.persist(persistence),
         None => opening.by_scheduler(),
+    };
+    slot.map_err(|reason| match reason {
+        DropReason::TooBig => Verdict::TooBig(opening.refused_for.get()),
+        reason => Verdict::Drop(reason),
+    })
+}
+
+/// The destination slot that a packet of the client midway in the connection `tuple` would go to, which is not known here:
+/// nothing is opened, counted or remembered. For an error about a connection, which is no packet of it; without `schedule_icmp`
+/// only where the connection may be one that is forwarded without state.
+#[cold]
+pub(super) fn without_trace<Q: QueuePair>(
+    packet: &Packet,
+    tuple: &Tuple,
+    round: &mut Round<Q>,
+) -> Result<u32, DropReason> {
+    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
+    let snapshot = mailbox.current();
+    let key = tuple.service;
+    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
+    let timeouts = lookup::timeouts_of(snapshot, service.timeouts);
+    let silence_seconds = stateless::silence_seconds(timeouts, key.protocol);
+    let is_adopted = service.stateless.was_any_within(silence_seconds, round.now_seconds);
+    if !is_adopted && !snapshot.options.schedule_icmp {
+        return Err(DropReason::IcmpIgnored);
     }
+    let (flow, pair) = tuple.key(connections.seed());
+    let packet = Packet { key: flow, pair, event: Event::UDP, ..*packet };
+    let mut opening = Opening {
+        packet: &packet,
+        tuple: *tuple,
+        service,
+        snapshot,
+        templates,
+        now: round.now,
+        now_seconds: round.now_seconds,
+        ring_client: masked(tuple.client, service),
+        connections,
+        counts,
+        counters,
+        admission: round.admission,
+        is_adopted,
+        frame: &[],
+        refused_for: Cell::new(0),
+    };
+    if let Some(slot) = opening.templated() {
+        return Ok(slot);
+    }
+    opening.pick()
 }
 
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
@@ -125,7 +179,7 @@ fn may_open(protocol: Protocol, event: Event, options: &Options) -> bool {
     event.opens() || is_sloppy && !event.resets()
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
     /// A service whose clients need not stay.
     fn by_scheduler(&mut self) -> Result<u32, DropReason> {
         if !self.is_one_packet()
@@ -236,10 +290,22 @@ impl Opening<'_> {
         real_server.map(|real_server| real_server.id).ok_or(DropReason::NoRealServer)
     }
 
+    /// The real server in this slot, where the packet can be sent to it, whole or in pieces.
+    pub(super) fn way_to(&self, slot: u32) -> Result<&'a Destination, DropReason> {
+        oversize::way_to(self.snapshot, slot, self.packet, self.frame).map_err(|verdict| match verdict {
+            Verdict::TooBig(mtu) => {
+                self.refused_for.set(mtu);
+                DropReason::TooBig
+            }
+            Verdict::Drop(reason) => reason,
+            _ => DropReason::NoRealServer,
+        })
+    }
+
     /// Makes the connection, which `template` controls where there is one. Of a one-packet service none is kept: it is
     /// scheduled, counted and forgotten.
     pub(super) fn connect(&mut self, slot: u32, template: Option<TemplateId>) -> Result<u32, DropReason> {
-        let way = lookup::way_to(self.snapshot, slot, self.packet.ip_length);
+        let way = self.way_to(slot);
         let is_kept = match way {
             Ok(destination) if !self.is_one_packet() => self.insert(slot, destination, template),
             _ => false,
@@ -314,7 +380,7 @@ impl Opening<'_> {
 
     /// Forwards the packet and remembers nothing of it.
     pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
-        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        self.way_to(slot)?;
         match self.is_adopted {
             false => self.service.stateless.first_forwarded(self.now_seconds),
             true if self.ends_adopted() => {}

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, Round};
-use crate::packet::{icmp, ipv4, ipv6};
+use super::{Packet, Round, icmp, parse};
+use crate::packet::{icmpv6, ipv4, ipv6, ndp};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{AddressRole, Snapshot};
 use crate::verdict::{DropReason, PuntQueue, Verdict};
 
 /// Types of neighbour discovery (RFC 4861): router solicitation to redirect.
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=icmpv6::REDIRECT;
 /// Hop limit of neighbour discovery: no router has forwarded it.
 const ON_LINK_HOP_LIMIT: u8 = 255;
 
@@ -27,34 +27,46 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     }
     let snapshot = round.parts.mailbox.current();
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
-    let message = frame.get(usize::from(packet.transport_offset)..).unwrap_or_default();
-    let Some(destination) = destination(frame, packet) else { return Verdict::Drop(DropReason::Truncated) };
+    let message = icmp::message(frame, packet);
+    let Some((source, destination)) = frame.get(usize::from(packet.ip_offset)..).and_then(parse::addresses)
+    else {
+        return Verdict::Drop(DropReason::Truncated);
+    };
     let kind = message.first().copied().unwrap_or_default();
     if packet.protocol == ipv6::ICMPV6 && is_neighbour_discovery(kind) {
-        return match packet.ttl {
-            ON_LINK_HOP_LIMIT => Verdict::Punt(PuntQueue::Neighbour),
-            _ => Verdict::Drop(DropReason::IcmpIgnored),
-        };
+        return neighbour_discovery(packet, source, message, snapshot);
     }
-    let is_echo_request = match packet.protocol {
-        ipv4::ICMP => icmp::is_echo_request(message),
-        ipv6::ICMPV6 => message.len() >= icmp::HEADER_BYTES && message[..2] == [128, 0],
-        _ => false,
-    };
-    match not_a_service(destination, packet, snapshot) {
-        Verdict::Drop(DropReason::NoService) | Verdict::Host if is_echo_request => {
-            Verdict::Punt(PuntQueue::Echo)
-        }
-        verdict => verdict,
+    match snapshot.addresses.get(&destination) {
+        Some(AddressRole::Vip) if icmp::is_error(packet, message) => icmp::to_vip(packet, index, round),
+        _ => match not_a_service(destination, packet, snapshot) {
+            Verdict::Drop(DropReason::NoService) | Verdict::Host if is_echo_request(packet, message) => {
+                Verdict::Punt(PuntQueue::Echo)
+            }
+            verdict => verdict,
+        },
     }
 }
 
-/// The destination address of a packet whose IP header was checked.
-pub(super) fn destination(frame: &[u8], packet: &Packet) -> Option<IpAddr> {
-    let ip = frame.get(usize::from(packet.ip_offset)..)?;
-    match ip.first()? >> 4 {
-        4 => ip.get(16..20)?.first_chunk::<4>().map(|address| IpAddr::from(*address)),
-        _ => ip.get(24..40)?.first_chunk::<16>().map(|address| IpAddr::from(*address)),
+/// Neighbour discovery is the control thread's where no router forwarded it and it concerns an address that the director
+/// answers for or asks for, as with ARP. Routers' messages are nobody's: the routes are configured.
+fn neighbour_discovery(packet: &Packet, source: IpAddr, message: &[u8], snapshot: &Snapshot) -> Verdict {
+    let concerns_us = |address| parse::concerns(address, packet.interface, snapshot);
+    match ndp::target(message) {
+        Some((_, target))
+            if packet.ttl == ON_LINK_HOP_LIMIT
+                && (concerns_us(IpAddr::from(target)) || concerns_us(source)) =>
+        {
+            Verdict::Punt(PuntQueue::Neighbour)
+        }
+        _ => Verdict::Drop(DropReason::IcmpIgnored),
+    }
+}
+
+fn is_echo_request(packet: &Packet, message: &[u8]) -> bool {
+    match packet.protocol {
+        ipv4::ICMP => crate::packet::icmp::is_echo_request(message),
+        ipv6::ICMPV6 => icmpv6::is_echo_request(message),
+        _ => false,
     }
 }
 

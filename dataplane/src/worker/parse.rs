@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 
 use super::{Packet, Step};
@@ -9,7 +10,7 @@ use crate::connection::{Event, FlowKey, FlowSeed, Ipv6Pair};
 use crate::packet::arp::{self, ArpPacket};
 use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
 use crate::packet::ipv4::{self, Ipv4Header};
-use crate::packet::ipv6::{self, Ipv6Header};
+use crate::packet::ipv6::{self, ExtensionError, Ipv6Header};
 use crate::packet::sctp::SctpHeader;
 use crate::packet::tcp::TcpHeader;
 use crate::packet::udp::UdpHeader;
@@ -42,6 +43,8 @@ enum Parsed {
     Fragment,
     /// IP, but neither TCP, UDP nor SCTP.
     Other,
+    /// IPv6 whose extension headers do not lead to a transport header.
+    Unreadable(ExtensionError),
     /// A frame that the director does not look into.
     Foreign,
     Drop(DropReason),
@@ -59,13 +62,32 @@ pub(super) fn parse<F: Frame>(frames: &Burst<F>, ingress: &Ingress, packets: &mu
         }
         packet.step = match parse_frame(frame, ingress, packet) {
             Parsed::Flow => Step::Flow,
-            Parsed::Fragment => Step::Fragment,
-            Parsed::Other => Step::Other,
+            Parsed::Fragment => portless(Step::Fragment, frame.bytes(), ingress, packet),
+            Parsed::Other => portless(Step::Other, frame.bytes(), ingress, packet),
+            Parsed::Unreadable(error) => {
+                let step = portless(Step::Other, frame.bytes(), ingress, packet);
+                packet.extension_error = Some(error);
+                step
+            }
             Parsed::Drop(reason) => Step::Drop(reason),
             Parsed::Arp => judge_arp(frame.bytes(), packet, ingress.snapshot),
             Parsed::Foreign => judge_foreign(packet, ingress.port),
         };
     }
+}
+
+/// The key of a packet that has no ports, or none that can be relied on: its addresses and protocol alone, so that all that is
+/// known of its family, and what its hash spreads, is its own.
+#[cold]
+fn portless(step: Step, frame: &[u8], ingress: &Ingress, packet: &mut Packet) -> Step {
+    (packet.event, packet.extension_error) = (Event::UDP, None);
+    packet.key = match frame.get(usize::from(packet.ip_offset)..).and_then(addresses) {
+        Some((IpAddr::V4(source), IpAddr::V4(destination))) => {
+            FlowKey::new(source.octets(), destination.octets(), [0; 2], [0; 2], packet.protocol)
+        }
+        _ => ingress.seed.ipv6_key(&packet.pair, [0; 2], [0; 2], packet.protocol),
+    };
+    step
 }
 
 #[inline(always)]
@@ -149,10 +171,7 @@ fn parse_ipv6(payload: &[u8], length: usize, ingress: &Ingress, packet: &mut Pac
     packet.pair = Ipv6Pair::new(ip.source, ip.destination);
     let upper = match ip.upper_layer(payload) {
         Ok(upper) => upper,
-        Err(error) => {
-            packet.extension_error = Some(error);
-            return Parsed::Other;
-        }
+        Err(error) => return Parsed::Unreadable(error),
     };
     packet.transport_offset = u16::from(packet.ip_offset) + upper.offset;
     packet.protocol = upper.protocol;
@@ -288,6 +307,16 @@ fn judge_arp(frame: &[u8], packet: &Packet, snapshot: &Snapshot) -> Step {
         }
         _ => Step::Drop(DropReason::ArpIgnored),
     }
+}
+
+/// Source and destination of the packet that begins with `ip`.
+pub(super) fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    if ip.first()? >> 4 == 6 {
+        let (header, _) = Ipv6Header::ref_from_prefix(ip).ok()?;
+        return Some((header.source_address().into(), header.destination_address().into()));
+    }
+    let (header, _) = Ipv4Header::ref_from_prefix(ip).ok()?;
+    Some((header.source_address().into(), header.destination_address().into()))
 }
 
 /// The director listens to what this address says on this interface, or answers for it there.

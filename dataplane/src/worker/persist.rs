@@ -18,10 +18,10 @@ impl Opening<'_> {
     /// A service whose clients stay. A template counts wherever its real server may still be used, whatever the thresholds
     /// say. Where no connection may be made it is followed and re-armed all the same. Where there is no room for a template
     /// the client goes where the ring says, again and again, and so stays too.
-    pub(super) fn persist(&mut self, persistence: &Persistence, frame: &[u8]) -> Result<u32, DropReason> {
+    pub(super) fn persist(&mut self, persistence: &Persistence) -> Result<u32, DropReason> {
         let call_id = match persistence.client {
             PersistentClient::Address => &[][..],
-            PersistentClient::CallId => call_id_of(frame, self.packet).ok_or(DropReason::BadSip)?,
+            PersistentClient::CallId => call_id_of(self.frame, self.packet).ok_or(DropReason::BadSip)?,
         };
         let mut key = self.template_key(persistence);
         if persistence.client == PersistentClient::CallId {
@@ -58,7 +58,7 @@ impl Opening<'_> {
             return self.by_ring(StatelessReason::CreationRate);
         }
         let slot = self.pick()?;
-        lookup::way_to(self.snapshot, slot, self.packet.ip_length)?;
+        self.way_to(slot)?;
         if self.is_off_ring(slot) {
             self.counters.untemplated.add(1);
             return self.connect(slot, None);
@@ -73,6 +73,17 @@ impl Opening<'_> {
             }
             Err(TemplateTableFull) => self.without_template(&key, slot),
         }
+    }
+
+    /// Where the template leads that the client has with its address alone, which stays as it is. None where it may not stay
+    /// there.
+    pub(super) fn templated(&self) -> Option<u32> {
+        let persistence = self.service.persistence.as_ref()?;
+        if persistence.client != PersistentClient::Address {
+            return None;
+        }
+        let template = self.templates.find(&self.template_key(persistence), self.now)?;
+        Some(template.destination).filter(|&slot| self.may_stay_with(slot))
     }
 
     /// A template that is followed without state has to last as long as the connection may be silent.
@@ -140,10 +151,13 @@ fn fnv1a(text: &[u8]) -> u32 {
     text.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The Call-ID in a frame that was parsed; none in one that is not UDP.
+/// The Call-ID in a frame that was parsed; none in one that is not UDP. The frame may hold the beginning of the datagram only:
+/// a first fragment, a first segment.
 fn call_id_of<'a>(frame: &'a [u8], packet: &Packet) -> Option<&'a [u8]> {
-    let datagram = frame.get(usize::from(packet.transport_offset)..)?;
-    let udp = UdpHeader::read(datagram).filter(|_| packet.key.protocol() == Protocol::UDP)?;
-    let length = usize::from(udp.length.get());
-    sip::call_id(datagram.get(size_of::<UdpHeader>()..length)?)
+    let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+    let datagram = frame.get(..end).unwrap_or(frame).get(usize::from(packet.transport_offset)..)?;
+    let udp = UdpHeader::read_of(datagram, usize::from(u16::MAX))?;
+    let length = usize::from(udp.length.get()).min(datagram.len());
+    let message = datagram.get(size_of::<UdpHeader>()..length);
+    sip::call_id(message.filter(|_| packet.key.protocol() == Protocol::UDP)?)
 }

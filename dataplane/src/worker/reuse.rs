@@ -1,10 +1,10 @@
 //! The packet's connection is known, but the packet may not simply follow it: its time is over, its real server is gone, or
 //! the packet opens a connection on a tuple that has one.
 
-use super::{Packet, Round, close, lookup, open};
+use super::{Packet, Round, close, lookup, open, oversize};
 use crate::connection::Connection;
 use crate::connection::table::ConnectionId;
-use crate::port::QueuePair;
+use crate::port::{Frame, QueuePair};
 use crate::snapshot::Snapshot;
 use crate::verdict::{DropReason, Verdict};
 
@@ -22,8 +22,9 @@ pub(super) fn judge<Q: QueuePair>(
     let snapshot = parts.mailbox.current();
     let connection = parts.connections.connection(id);
     let template = parts.connections.template(&connection);
-    let way = lookup::way_to(snapshot, connection.destination, packet.ip_length);
-    let is_removed = way.err() == Some(DropReason::RealServerRemoved);
+    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+    let way = oversize::way_to(snapshot, connection.destination, packet, frame);
+    let is_removed = way.err() == Some(Verdict::Drop(DropReason::RealServerRemoved));
     let is_over = connection.expires.is_past(round.now)
         || is_removed && (packet.event.opens() || snapshot.options.expire_nodest_conn)
         || packet.event.is_first() && is_left_by_new_ones(&connection, template, snapshot);
@@ -35,14 +36,14 @@ pub(super) fn judge<Q: QueuePair>(
         close(&gone, round.now, &parts.counts, &parts.templates, &parts.counters);
         return opened;
     }
-    let timeouts = lookup::timeouts_of(snapshot, way.map_err(Verdict::Drop)?.timeouts);
+    let timeouts = lookup::timeouts_of(snapshot, way?.timeouts);
     let after = connection.state.after(packet.event);
     parts.connections.update(id, after, round.now.after(timeouts.ticks(after)));
     if connection.state != after {
         let moved = Connection { state: after, link: template, ..connection };
         lookup::moved(connection.state, &moved, &parts.counts, &parts.templates);
     }
-    Ok(connection.destination)
+    oversize::forward(snapshot, connection.destination, packet)
 }
 
 /// A SYN or INIT on this connection's tuple ends it; one that is no RST is scheduled anew. A connection that is over is

@@ -2,14 +2,19 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Packet, Step, Worker, tunnel};
+use super::fragmentation::{self, Whole};
+use super::icmp_errors::{self, Reporter};
+use super::outlet::{Outlet, send_one};
+use super::tunnel::{self, Exit, Identifications, Rewritten};
+use super::{Packet, Step, Worker, WorkerParts};
 use crate::clock::Ticks;
 use crate::counters::WorkerCounters;
 use crate::host::Origin;
 use crate::packet::ethernet;
+use crate::path_mtus::PathMtus;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, ForwardingMethod, Snapshot, Way};
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, Ready, Verdict};
 use crate::{direct_routing, link_layer};
 
 /// Times that a port which takes only part of a burst is offered the rest.
@@ -30,29 +35,6 @@ struct Record {
     is_reply: bool,
 }
 
-/// Frames that the worker made itself in this round: more than these are not made.
-#[derive(Debug)]
-pub(super) struct Originated<F>(ArrayVec<(PortId, F), { 2 * BURST }>);
-
-impl<F> Default for Originated<F> {
-    fn default() -> Self {
-        Originated(ArrayVec::new())
-    }
-}
-
-impl<F> Originated<F> {
-    /// Room for so many more.
-    pub(super) fn has_room(&self, frames: usize) -> bool {
-        self.0.remaining_capacity() >= frames
-    }
-
-    /// Sends a frame by the end of the round, where there is room.
-    pub(super) fn push(&mut self, port: PortId, frame: F) {
-        // Without room it is freed here.
-        let _ = self.0.try_push((port, frame));
-    }
-}
-
 impl<F> Default for TxLane<F> {
     fn default() -> Self {
         TxLane { frames: Burst::new(), records: ArrayVec::new() }
@@ -62,9 +44,18 @@ impl<F> Default for TxLane<F> {
 impl<Q: QueuePair> Worker<Q> {
     /// Passes 5 to 7 over the burst in `rx`, which is empty afterwards.
     #[inline(always)]
-    pub(super) fn dispose(&mut self, now: Ticks) {
+    pub(super) fn dispose(&mut self, now: Ticks, now_seconds: u32) {
         let packets = &mut self.packets[..self.rx.len()];
-        let exit = rewrite(&mut self.rx, packets, self.parts.mailbox.current());
+        let WorkerParts { queues, counters, mailbox, path_mtus, .. } = &mut self.parts;
+        let snapshot = mailbox.current();
+        let ways = Ways {
+            outlet: Outlet { queues, originated: &mut self.originated, counters },
+            snapshot,
+            path_mtus,
+            identifications: &mut self.identifications,
+            now_seconds,
+        };
+        let exit = rewrite(&mut self.rx, packets, snapshot, ways);
         match exit.and_then(|exit| self.parts.queues.get_mut(exit.index())) {
             Some(queue) => {
                 let records = packets.iter().map(record);
@@ -78,9 +69,24 @@ impl<Q: QueuePair> Worker<Q> {
     /// control thread, to the host, or dropped.
     #[inline(never)]
     fn sort(&mut self, now: Ticks) {
-        let counters = &self.parts.counters;
-        let snapshot = self.parts.mailbox.current();
+        let WorkerParts { queues, counters, mailbox, host, workers, .. } = &mut self.parts;
+        let snapshot = mailbox.current();
         for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
+            if let Some(verdict) = packet.lost()
+                && icmp_errors::is_told(verdict)
+            {
+                let mut reporter = Reporter {
+                    outlet: Outlet {
+                        queues: &mut *queues,
+                        originated: &mut self.originated,
+                        counters: &*counters,
+                    },
+                    snapshot,
+                    allowance: &mut self.icmp_allowance,
+                    now,
+                };
+                reporter.tell(verdict, packet, &frame);
+            }
             let (frame, reason) = match packet.step {
                 Step::Forward | Step::Ready => match self.tx.get_mut(packet.exit.index()) {
                     Some(lane) => {
@@ -93,7 +99,7 @@ impl<Q: QueuePair> Worker<Q> {
                 },
                 Step::Punt(queue) => {
                     untag(&mut frame, packet);
-                    match self.parts.host.punt(queue, packet.interface, frame) {
+                    match host.punt(queue, packet.interface, frame) {
                         Ok(()) => {
                             counters.punted.add(1);
                             continue;
@@ -102,12 +108,12 @@ impl<Q: QueuePair> Worker<Q> {
                     }
                 }
                 Step::Host => {
-                    let rate = snapshot.options.host_packets_per_second / self.parts.workers.max(1);
+                    let rate = snapshot.options.host_packets_per_second / (*workers).max(1);
                     let allowance = self.host_allowances.get_mut(packet.interface.index());
                     untag(&mut frame, packet);
                     match allowance.is_some_and(|allowance| allowance.take(rate, now)) {
                         false => (frame, DropReason::HostRate),
-                        true => match self.parts.host.to_host(packet.interface, frame) {
+                        true => match host.to_host(packet.interface, frame) {
                             Ok(()) => {
                                 counters.to_host.add(1);
                                 continue;
@@ -116,15 +122,28 @@ impl<Q: QueuePair> Worker<Q> {
                         },
                     }
                 }
+                Step::Hold => match self.fragments.hold(frame, packet, now, counters) {
+                    Ok(()) => continue,
+                    Err(frame) => (frame, DropReason::FragmentEvicted),
+                },
+                Step::InPieces => {
+                    counters.forwarded.add(1);
+                    count(counters, &record(packet));
+                    self.dropped.push(frame);
+                    continue;
+                }
                 Step::Drop(reason) => (frame, reason),
-                // Pass 4 leaves none behind.
-                Step::Flow | Step::Fragment | Step::Other => (frame, DropReason::NoConnection),
+                Step::TooBig => (frame, DropReason::TooBig),
+                // Pass 4 leaves none of the first three behind, pass 5 not the last.
+                Step::Flow | Step::Fragment | Step::Other | Step::ForwardInPieces => {
+                    (frame, DropReason::NoConnection)
+                }
             };
             counters.dropped[reason as usize].add(1);
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);
-        for (lane, queue) in self.tx.iter_mut().zip(&mut self.parts.queues) {
+        for (lane, queue) in self.tx.iter_mut().zip(queues) {
             if !lane.frames.is_empty() {
                 send(queue, &mut lane.frames, lane.records.drain(..), counters);
             }
@@ -143,15 +162,9 @@ impl<Q: QueuePair> Worker<Q> {
     /// Sends what the worker made itself.
     #[inline]
     pub(super) fn send_originated(&mut self) {
-        if self.originated.0.is_empty() {
-            return;
-        }
-        let counters = &self.parts.counters;
-        for (port, frame) in self.originated.0.drain(..) {
-            match send_one(&mut self.parts.queues, port, frame) {
-                true => counters.originated.add(1),
-                false => counters.originated_not_sent.add(1),
-            }
+        if !self.originated.is_empty() {
+            let WorkerParts { queues, counters, .. } = &mut self.parts;
+            Outlet { queues, originated: &mut self.originated, counters }.send();
         }
     }
 
@@ -184,20 +197,13 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
-/// Sends one frame; whether the port took it.
-fn send_one<Q: QueuePair>(queues: &mut [Q], port: PortId, frame: Q::Frame) -> bool {
-    let mut burst = Burst::<Q::Frame>::new();
-    burst.push(frame);
-    queues.get_mut(port.index()).map_or(0, |queue| queue.transmit(&mut burst)) == 1
-}
-
 /// What is counted where the packet is sent.
 #[inline(always)]
 fn record(packet: &Packet) -> Record {
     Record {
         slot: packet.slot,
         ip_length: packet.ip_length,
-        is_reply: packet.step == Step::Ready && packet.is_reply,
+        is_reply: packet.step != Step::Forward && packet.is_reply,
     }
 }
 
@@ -214,7 +220,12 @@ fn untag<F: Frame>(frame: &mut F, packet: &Packet) {
 
 /// Pass 5: rewrites the frames that are forwarded. The port by which all of the burst leaves, where there is one.
 #[inline(always)]
-fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &Snapshot) -> Option<PortId> {
+fn rewrite<Q: QueuePair>(
+    frames: &mut Burst<Q::Frame>,
+    packets: &mut [Packet],
+    snapshot: &Snapshot,
+    mut ways: Ways<Q>,
+) -> Option<PortId> {
     let mut only = None;
     let mut all_leave_by_it = true;
     for (frame, packet) in frames.iter_mut().zip(packets) {
@@ -226,7 +237,7 @@ fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &S
                 && destination.vlan == 0
                 && usize::from(packet.ip_offset) == ethernet::HEADER_BYTES;
             if !is_plain {
-                rewrite_otherwise(frame, packet, destination, snapshot);
+                ways.rewrite(frame, packet, destination);
                 all_leave_by_it &= packet.step == Step::Forward;
             } else if packet.key.is_ipv6() {
                 direct_routing::rewrite_ipv6(frame.bytes_mut(), destination);
@@ -234,6 +245,7 @@ fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &S
                 direct_routing::rewrite(frame.bytes_mut(), destination);
             }
         } else if packet.step != Step::Ready {
+            ways.cut_where_too_big(frame, packet);
             all_leave_by_it = false;
             continue;
         }
@@ -242,27 +254,88 @@ fn rewrite<F: Frame>(frames: &mut Burst<F>, packets: &mut [Packet], snapshot: &S
     only.filter(|_| all_leave_by_it)
 }
 
-/// With a VLAN tag here or there, or into a tunnel. A frame that cannot be is dropped.
-#[inline(never)]
-fn rewrite_otherwise<F: Frame>(
-    frame: &mut F,
-    packet: &mut Packet,
-    destination: &Destination,
-    snapshot: &Snapshot,
-) {
-    let written = match snapshot.ways.get(packet.slot as usize) {
-        Some(Way::Tunnel(tunnel)) => tunnel::encapsulate(frame, packet, destination, tunnel),
-        _ => {
-            if let Some(ip) = frame.bytes_mut().get_mut(usize::from(packet.ip_offset)..) {
-                direct_routing::decrement_ttl(ip);
+/// What takes more than a plain frame does: a VLAN tag here or there, a tunnel, cutting.
+struct Ways<'a, Q: QueuePair> {
+    outlet: Outlet<'a, Q>,
+    snapshot: &'a Snapshot,
+    path_mtus: &'a PathMtus,
+    identifications: &'a mut Identifications,
+    now_seconds: u32,
+}
+
+impl<Q: QueuePair> Ways<'_, Q> {
+    /// A frame that cannot be rewritten is dropped.
+    #[inline(never)]
+    fn rewrite(&mut self, frame: &mut Q::Frame, packet: &mut Packet, destination: &Destination) {
+        let slot = packet.slot;
+        let sent = match self.snapshot.ways.get(slot as usize) {
+            Some(Way::Tunnel(tunnel)) => {
+                let exit = Exit {
+                    destination,
+                    tunnel,
+                    path_mtu: self.path_mtus.of(slot, self.now_seconds),
+                    options: &self.snapshot.options,
+                };
+                tunnel::encapsulate(frame, packet, &exit, self.identifications)
             }
-            let written =
-                link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan);
-            written.map(drop).ok_or(DropReason::NoHeadroom)
+            _ => route_directly(frame, packet, destination),
+        };
+        match sent {
+            Ok(sent) if sent.length <= usize::from(sent.mtu) => {}
+            Ok(sent) => self.cut(frame, packet, &sent, slot, destination.port),
+            Err(verdict) => packet.settle(verdict),
         }
-    };
-    if let Err(reason) = written {
-        packet.step = Step::Drop(reason);
+    }
+
+    /// Rewrites and cuts a packet that pass 4 found too big for its way.
+    #[inline(never)]
+    fn cut_where_too_big(&mut self, frame: &mut Q::Frame, packet: &mut Packet) {
+        if packet.step == Step::ForwardInPieces
+            && let Some(destination) = self.snapshot.destinations.get(packet.slot as usize)
+        {
+            self.rewrite(frame, packet, destination);
+        }
+    }
+
+    #[cold]
+    fn cut(&mut self, frame: &Q::Frame, packet: &mut Packet, sent: &Rewritten, slot: u32, port: PortId) {
+        let whole = Whole {
+            frame,
+            ip_offset: sent.ip_offset,
+            mtu: sent.mtu,
+            identification: u32::from(self.identifications.next()) << 16 | u32::from(packet.hash as u16),
+            port,
+        };
+        packet.settle(match fragmentation::cut(&whole, &mut self.outlet) {
+            Ok(()) => Verdict::InPieces(Ready { slot, port, is_reply: false }),
+            Err(reason) => Verdict::Drop(reason),
+        });
+    }
+}
+
+/// Direct routing over a VLAN, or of a packet that is to be cut.
+fn route_directly<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    destination: &Destination,
+) -> Result<Rewritten, Verdict> {
+    if let Some(ip) = frame.bytes_mut().get_mut(usize::from(packet.ip_offset)..) {
+        direct_routing::decrement_ttl(ip);
+    }
+    let ip_offset = link_layer::write(frame, packet.ip_offset.into(), &destination.macs, destination.vlan)
+        .ok_or(Verdict::Drop(DropReason::NoHeadroom))?;
+    Ok(Rewritten { ip_offset, length: packet.ip_length.into(), mtu: destination.mtu })
+}
+
+#[inline(always)]
+fn count(counters: &WorkerCounters, record: &Record) {
+    if let Some(counters) = counters.destinations.get(record.slot as usize) {
+        let (packets, bytes) = match record.is_reply {
+            false => (&counters.packets, &counters.bytes),
+            true => (&counters.replies, &counters.reply_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(record.ip_length));
     }
 }
 
@@ -284,14 +357,7 @@ fn send<Q: QueuePair>(
     }
     counters.forwarded.add(sent as u64);
     for record in records.take(sent) {
-        if let Some(counters) = counters.destinations.get(record.slot as usize) {
-            let (packets, bytes) = match record.is_reply {
-                false => (&counters.packets, &counters.bytes),
-                true => (&counters.replies, &counters.reply_bytes),
-            };
-            packets.add(1);
-            bytes.add(u64::from(record.ip_length));
-        }
+        count(counters, &record);
     }
     counters.dropped[DropReason::TxFull as usize].add(frames.len() as u64);
     Q::Frame::free_burst(frames);

@@ -1,17 +1,22 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod ipv6;
+pub mod pieces;
+
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
 use dataplane::connection::{Connection, ConnectionTable, TableReader};
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::Pages;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::memory::{MemoryPool, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
@@ -79,8 +84,10 @@ pub struct Rig {
     pub counters: Vec<Arc<WorkerCounters>>,
     pub connections: Vec<TableReader>,
     pub templates: Arc<TemplateTable>,
+    pub path_mtus: Arc<PathMtus>,
     pub host: HostEnd<MemoryPool>,
     pub hand: ManualClock,
+    tells: bool,
     stateless: HashMap<ServiceKey, Arc<StatelessMemory>>,
 }
 
@@ -131,6 +138,19 @@ pub fn add_service(
     members: &[(Protocol, u16)],
     change: impl FnOnce(&mut Service),
 ) {
+    add_service_at(VIP.into(), snapshot, counts, algorithm, real_servers, members, change);
+}
+
+/// The same of another VIP.
+pub fn add_service_at(
+    vip: IpAddr,
+    snapshot: &mut Snapshot,
+    counts: &SharedCounts,
+    algorithm: Algorithm,
+    real_servers: &[Rs],
+    members: &[(Protocol, u16)],
+    change: impl FnOnce(&mut Service),
+) {
     let real_servers: Vec<RealServer> = real_servers
         .iter()
         .map(|rs| RealServer {
@@ -159,11 +179,11 @@ pub fn add_service(
     change(&mut service);
     let service = Arc::new(service);
     for &(protocol, port) in members {
-        let key = ServiceKey { address: VIP.into(), port, protocol };
+        let key = ServiceKey { address: vip, port, protocol };
         snapshot.services.insert(key, service.clone());
         snapshot.has_every_port |= port == 0;
         if (protocol, port) == (Protocol::TCP, 21) {
-            snapshot.ftp_services.insert(VIP.into(), service.clone());
+            snapshot.ftp_services.insert(vip, service.clone());
         }
     }
 }
@@ -213,8 +233,26 @@ impl Rig {
         limits: &TemplateLimits,
         first: impl FnOnce(&SharedCounts) -> Snapshot,
     ) -> Rig {
+        let config = MemoryPortConfig::default();
+        Rig::with_ports(workers, ports, capacity, limits, &config, false, first)
+    }
+
+    /// The same, with ports of this kind. `tells`: the workers originate ICMP errors; else what a test sees leave is what was
+    /// forwarded.
+    pub fn with_ports(
+        workers: usize,
+        ports: usize,
+        capacity: u32,
+        limits: &TemplateLimits,
+        config: &MemoryPortConfig,
+        tells: bool,
+        first: impl FnOnce(&SharedCounts) -> Snapshot,
+    ) -> Rig {
         let counts = shared_counts(SLOTS);
-        let first = first(&counts);
+        let mut first = first(&counts);
+        if !tells {
+            first.options.icmp_packets_per_second = 0;
+        }
         let stateless =
             first.services.iter().map(|(key, service)| (*key, service.stateless.clone())).collect();
         let (publisher, readers) = Publisher::new(Arc::new(first), workers);
@@ -222,8 +260,7 @@ impl Rig {
         let mut memory_ports = Vec::new();
         let mut queues: Vec<Vec<MemoryQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
         for port in 0..ports as u8 {
-            let config =
-                MemoryPortConfig { queues: workers, mac: own_mac(port), ..MemoryPortConfig::default() };
+            let config = MemoryPortConfig { queues: workers, mac: own_mac(port), ..config.clone() };
             let (port, pairs) = MemoryPort::new(config);
             memory_ports.push(port);
             for (queues, pair) in queues.iter_mut().zip(pairs) {
@@ -234,8 +271,10 @@ impl Rig {
         let host = HostEnd::new(host_queues.clone(), memory_ports[0].pool());
         let counters: Vec<_> = (0..workers).map(|_| WorkerCounters::new(SLOTS)).collect();
         let templates = TemplateTable::new(limits, Pages::Any).unwrap();
-        let tables: Vec<_> =
-            (0..workers).map(|_| ConnectionTable::new(capacity, Pages::Any).unwrap()).collect();
+        let path_mtus = PathMtus::new(SLOTS);
+        let tables: Vec<_> = (0..workers)
+            .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
+            .collect();
         let connections = tables.iter().map(ConnectionTable::reader).collect();
         let count = workers as u32;
         let workers = queues
@@ -252,8 +291,10 @@ impl Rig {
                     connections,
                     templates: templates.clone(),
                     counts: counts.clone(),
+                    path_mtus: path_mtus.clone(),
                     counters: counters[index].clone(),
                     host: host_queues.clone(),
+                    fragments: FragmentLimits::default(),
                     clock: clock.clone(),
                 })
             })
@@ -266,8 +307,10 @@ impl Rig {
             counters,
             connections,
             templates,
+            path_mtus,
             host,
             hand,
+            tells,
             stateless,
         }
     }
@@ -305,6 +348,9 @@ impl Rig {
 
     /// As the control thread does, which keeps a service's memory over its versions.
     pub fn publish_snapshot(&mut self, mut snapshot: Snapshot) {
+        if !self.tells {
+            snapshot.options.icmp_packets_per_second = 0;
+        }
         // As long as these are there, no other is where one of them was.
         let _given: Vec<_> = snapshot.services.values().cloned().collect();
         let mut kept: HashMap<*const Service, Arc<Service>> = HashMap::new();
@@ -364,10 +410,14 @@ impl Rig {
         self.counters.iter().map(|counters| of(counters)).sum()
     }
 
-    /// received = forwarded + punted + dropped, in each worker; what went to real servers is what was forwarded.
+    /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
-            let accounted = counters.forwarded.load() + counters.punted.load() + counters.dropped_total();
+            let accounted = counters.forwarded.load()
+                + counters.punted.load()
+                + counters.to_host.load()
+                + counters.dropped_total()
+                + counters.fragments_held.load();
             assert_eq!(counters.received.load(), accounted, "{counters:?}");
             let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
             assert_eq!(counters.forwarded.load(), to_real_servers);

@@ -253,12 +253,12 @@ fn new_kinds_of_changes_are_told_in_their_lines() {
         ("set-vip", r#"{SERVICE,"persistence":"off","timeouts":{"udp":0}}"#, &[]),
         (
             "set-rs",
-            r#"{SERVICE,"address":"10.0.0.11","upper_threshold":100,"lower_threshold":80}"#,
+            r#"{SERVICE,"real_server":"10.0.0.11","upper_threshold":100,"lower_threshold":80}"#,
             &["thresholds of real server 10.0.0.11 of tcp 192.0.2.10:80: none -> 100/80"],
         ),
         (
             "drain-rs",
-            r#"{SERVICE,"address":"10.0.0.11","timeout_seconds":60,"keep_persistent":true}"#,
+            r#"{SERVICE,"real_server":"10.0.0.11","timeout_seconds":60,"keep_persistent":true}"#,
             &["draining real server 10.0.0.11 of tcp 192.0.2.10:80, removed with its last connection or at \
                2025-11-20T19:25:00Z, its persistent clients stay"],
         ),
@@ -310,10 +310,10 @@ fn batch(commands: &[(&str, &str)]) -> Command {
 #[test]
 fn batch_is_one_change_in_the_order_of_its_commands() {
     let lines = changes(&batch(&[
-        ("del-rs", r#"{SERVICE,"address":"10.0.0.11"}"#),
+        ("del-rs", r#"{SERVICE,"real_server":"10.0.0.11"}"#),
         ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11","weight":5}}"#),
-        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#),
-        ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":8}"#),
+        ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":7}"#),
+        ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":8}"#),
         ("del-vip", r#"{"service":{"protocol":"udp","address":"192.0.2.10","port":53}}"#),
         ("set-options", r#"{"sloppy_tcp":true}"#),
     ]));
@@ -331,8 +331,8 @@ fn batch_is_one_change_in_the_order_of_its_commands() {
 
 #[test]
 fn batch_names_the_first_command_that_is_wrong() {
-    let good = ("set-rs", r#"{SERVICE,"address":"10.0.0.12","weight":7}"#);
-    let missing = ("set-rs", r#"{SERVICE,"address":"10.0.0.99","weight":7}"#);
+    let good = ("set-rs", r#"{SERVICE,"real_server":"10.0.0.12","weight":7}"#);
+    let missing = ("set-rs", r#"{SERVICE,"real_server":"10.0.0.99","weight":7}"#);
     let exists = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.0.0.11"}}"#);
     let outside = ("add-rs", r#"{SERVICE,"real_server":{"address":"10.9.0.11"}}"#);
     let timeout = ("set-options", r#"{"timeouts":{"udp":4000000000}}"#);

@@ -71,7 +71,11 @@ fn every_metric_is_exported_with_its_labels_and_packets_are_conserved() {
             let samples = families[metric as usize].get_metric();
             samples.iter().map(|sample| sample.get_counter().get_value()).sum()
         };
-        let elsewhere = sum(Metric::WorkerForwarded) + sum(Metric::WorkerPunted) + sum(Metric::WorkerDropped);
+        let elsewhere =
+            [Metric::WorkerForwarded, Metric::WorkerPunted, Metric::WorkerToHost, Metric::WorkerDropped]
+                .map(sum)
+                .iter()
+                .sum::<f64>();
         assert_eq!(sum(Metric::WorkerReceived), elsewhere);
         assert_eq!(sum(Metric::ServicePackets), 100.0);
         assert_eq!(sum(Metric::RealServerConnections), 100.0);
