@@ -20,6 +20,9 @@ use crate::{direct_routing, link_layer};
 /// Times that a port which takes only part of a burst is offered the rest.
 const RETRIES: usize = 3;
 
+/// What is looked at of a frame lies within these bytes: no port cuts a frame into segments before.
+const HEADERS_BYTES_MAX: usize = 1536;
+
 /// Frames that wait to be sent on one port, and for whom.
 #[derive(Debug)]
 pub(super) struct TxLane<F> {
@@ -132,7 +135,10 @@ impl<Q: QueuePair> Worker<Q> {
                     self.dropped.push(frame);
                     continue;
                 }
-                Step::Drop(reason) => (frame, reason),
+                Step::Drop(reason) => {
+                    let reason = seen(&frame, reason);
+                    (frame, reason)
+                }
                 Step::TooBig => (frame, DropReason::TooBig),
                 // Pass 4 leaves none of the first three behind, pass 5 not the last.
                 Step::Flow | Step::Fragment | Step::Other | Step::ForwardInPieces => {
@@ -194,6 +200,19 @@ impl<Q: QueuePair> Worker<Q> {
             *taken += 1;
             if send_one(&mut parts.queues, port, frame) { sent.add(1) } else { not_sent.add(1) }
         }
+    }
+}
+
+/// Why a frame is dropped, where its first segment may end within its headers: then they may be good all the same.
+fn seen<F: Frame>(frame: &F, reason: DropReason) -> DropReason {
+    use DropReason::{BadExtensionHeader, BadFragment, BadSip, BadTransportHeader, IcmpIgnored, Truncated};
+    let first = frame.bytes().len();
+    let is_cut = first < HEADERS_BYTES_MAX && first < frame.length();
+    match reason {
+        Truncated | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip | IcmpIgnored if is_cut => {
+            DropReason::NotContiguous
+        }
+        reason => reason,
     }
 }
 

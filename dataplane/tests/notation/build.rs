@@ -55,7 +55,7 @@ fn link(layers: &[Layer], names: &dyn Names, way: Way) -> Result<Vec<Layer>> {
             let ends = if first.name == "from" { (&real_server, &port) } else { (&port, &real_server) };
             let mut link = vec![Layer::new("eth", Some((ends.0, ends.1)), &[])];
             if vlan != 0 {
-                link.push(Layer { words: vec![vlan.to_string()], ..Layer::new("vlan", None, &[]) });
+                link.push(Layer::new("vlan", None, &[]).word(&vlan.to_string(), true));
             }
             link
         }
@@ -96,6 +96,14 @@ impl Builder<'_> {
             "icmp" | "icmp6" => self.icmp(layer, rest, at, ends),
             "gre" => self.gre(layer, rest, at),
             "gue" => self.gue(layer, rest, at),
+            "address" => {
+                let mut bytes = match self.address(layer.first_word()?, self.names.is_ipv6())? {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                bytes.extend(self.layers(rest, at + bytes.len(), ends)?);
+                Ok(bytes)
+            }
             _ => {
                 let mut bytes = payload(layer)?;
                 bytes.extend(self.layers(rest, at + bytes.len(), ends)?);
@@ -323,7 +331,11 @@ impl Builder<'_> {
         let (from, to) = layer.ends()?;
         let mut bytes = Vec::new();
         for port in [from, to] {
-            let port = if port == "?" { Number::Any } else { Number::Is(super::layer::number(port)?) };
+            let port = match (port, self.names.port(port)) {
+                ("?", _) => Number::Any,
+                (_, Some(named)) => Number::Is(named.into()),
+                (number, None) => Number::Is(super::layer::number(number)?),
+            };
             self.number(&mut bytes, at, port, 2);
         }
         Ok(bytes)
@@ -440,12 +452,14 @@ impl Builder<'_> {
             (None, false) => ((pointer << 24 | mtu | id << 16 | seq) as u32).to_be_bytes().to_vec(),
         };
         bytes.extend(rest_of_header);
-        self.headers_end(at + bytes.len());
+        let outer = self.headers_end.take();
         let mut quote = self.layers(rest, at + bytes.len(), None)?;
+        self.headers_end.replace(outer);
         if let Some(most) = layer.text("quote") {
             quote.truncate(super::layer::number(most)? as usize);
         }
         bytes.extend(quote);
+        self.headers_end(at + bytes.len());
         let right = if is_ipv6 { transport_sum(ends, 58, &bytes) } else { sums::internet(&bytes) };
         self.derive(&mut bytes, at, 2, layer.derived("sum")?, right);
         Ok(bytes)

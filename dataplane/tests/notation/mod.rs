@@ -23,11 +23,11 @@
 //! | `icmp T/C`, `icmp6 T/C` | `mtu= pointer= id= seq= rest=HEX sum= quote=BYTES` |
 //! | `gre` | `flags=0 proto= csum` |
 //! | `gue` | `b0=0 proto= flags=0` |
-//! | `data N`, `zeros N`, `hex HEX`, `text WORD` | payload |
+//! | `data N`, `zeros N`, `hex HEX`, `text WORD`, `address A` | payload |
 //! | `pad N` | bytes behind the packet that belong to nobody |
 //! | `cut N` | the frame ends after N bytes |
 //!
-//! A number may be `?`, which is whatever the frame has that it is compared with; `len=+1` and `len=-1` are off by one, `sum=bad` is a checksum
+//! A number may be `?`, which is whatever the frame has that it is compared with; the port `lport` is the local one that full NAT chose; `len=+1` and `len=-1` are off by one, `sum=bad` is a checksum
 //! with a bit wrong. `piece=A..B` makes a fragment of what the inner layers come to as a whole datagram.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
@@ -52,6 +52,8 @@ pub trait Names {
     fn link(&self, name: &str) -> Option<([u8; 6], [u8; 6], u16)>;
     /// `ip` is IPv6.
     fn is_ipv6(&self) -> bool;
+    /// A port that has a name.
+    fn port(&self, name: &str) -> Option<u16>;
 }
 
 /// Which way a frame goes, which says what its Ethernet header is where none is written.
