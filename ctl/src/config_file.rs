@@ -343,4 +343,6 @@ fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+pub(crate) mod any;
+#[cfg(test)]
+mod tests;

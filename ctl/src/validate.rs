@@ -284,6 +284,8 @@ fn range_problem<T: PartialOrd + fmt::Display>(
 }
 
 #[cfg(test)]
+mod forwarding_tests;
+#[cfg(test)]
 mod network_tests;
 #[cfg(test)]
 mod tests;

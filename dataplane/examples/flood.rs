@@ -24,7 +24,7 @@ use dataplane::snapshot::{
     Protocol, Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
 };
 use dataplane::verdict::StatelessReason;
-use dataplane::worker::{Worker, WorkerParts};
+use dataplane::worker::{Peers, Worker, WorkerParts};
 use scheduler::{Algorithm, HashRing, RealServer, Scheduler, SchedulerConfig};
 
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
@@ -320,14 +320,16 @@ fn main() -> ExitCode {
         Arc::new(std::sync::Mutex::new(Seen { by_flow: vec![255; established as usize], ..Seen::default() }));
     let limits =
         TemplateLimits { capacity: 1024, destinations: REAL_SERVERS, keeps_call_ids: false, has_ipv6: false };
+    let connections = ConnectionTable::new(capacity as u32, Pages::Any).unwrap();
     let worker = Worker::new(WorkerParts {
         fragments: dataplane::fragments::FragmentLimits::default(),
         index: 0,
         workers: 1,
         queues: vec![Generator::new(seen.clone())],
         mailbox: readers.remove(0),
-        connections: ConnectionTable::new(capacity as u32, Pages::Any).unwrap(),
         path_mtus: dataplane::path_mtus::PathMtus::new(counts.len()),
+        peers: Peers::among(std::slice::from_ref(&connections)).remove(0),
+        connections,
         templates: TemplateTable::new(&limits, Pages::Any).unwrap(),
         counts: counts.clone(),
         counters: counters.clone(),

@@ -49,7 +49,7 @@ pub struct DestinationCounters {
 }
 
 /// All numbers of one worker. When it is between two rounds:
-/// `received = forwarded + punted + to host + the sum of dropped + fragments held`.
+/// `received + taken over = forwarded + punted + to host + handed over + the sum of dropped + fragments held`.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -67,6 +67,10 @@ pub struct WorkerCounters {
     pub fragmented_known: Counter,
     /// First fragments that told where the others of their packets go.
     pub fragmented_learned: Counter,
+    /// Frames handed to the worker whose connection they are of.
+    pub handed_over: Counter,
+    /// Frames that other workers handed over, and which ended here like received ones.
+    pub taken_over: Counter,
     /// Frames that the worker made itself and a port took: ICMP errors, pieces of packets.
     pub originated: Counter,
     /// Frames that the worker made itself and a port refused.
@@ -118,6 +122,8 @@ impl WorkerCounters {
             fragments_held: Counter::default(),
             fragmented_known: Counter::default(),
             fragmented_learned: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
             originated: Counter::default(),
             originated_not_sent: Counter::default(),
             icmp_errors: std::array::from_fn(|_| Counter::default()),

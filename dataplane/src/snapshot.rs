@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use scheduler::{ConnectionCounts, HashRing, RealServer, Scheduler};
 
 use crate::connection::state::StateTimeouts;
@@ -396,6 +396,8 @@ pub struct Snapshot {
     pub destinations: Vec<Destination>,
     /// By destination slot; shorter where the last ones are direct routing's.
     pub ways: Vec<Way>,
+    /// RIPs of those whose addresses are translated (NAT, full NAT): only what comes from them may be a reply.
+    pub translated_real_servers: HashSet<IpAddr, RandomState>,
     /// VIPs, DIPs, local addresses, RIPs and gateways.
     pub addresses: HashMap<IpAddr, AddressRole, RandomState>,
     /// To clients.

@@ -21,10 +21,32 @@ pub enum Verdict {
     Punt(PuntQueue),
     /// Handed to the host that the director runs on, through the interface's host interface.
     Host,
+    /// Handed to the worker whose connection it is of.
+    HandOver(HandOver),
     /// Freed and counted; the sender may be told (ICMP) where the reason demands it.
     Drop(DropReason),
     /// Dropped as [`DropReason::TooBig`]; the sender is told what size would do.
     TooBig(u16),
+}
+
+/// Which worker a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Its index.
+    pub worker: u16,
+    /// What it is to judge the packet as.
+    pub kind: PacketKind,
+}
+
+/// What a packet is before it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketKind {
+    /// A packet of a flow.
+    Flow,
+    /// A piece of a packet.
+    Fragment,
+    /// IP, but neither TCP, UDP nor SCTP.
+    Other,
 }
 
 /// A frame that is ready to be sent.
@@ -119,6 +141,14 @@ reasons! {
         NoService = "no_service",
         /// Packet that belongs to no connection and may not open one.
         NoConnection = "no_connection",
+        /// Its real server's addresses are translated, which needs a connection, and the connection table is full.
+        ConnectionTableFull = "nat_table_full",
+        /// Its real server's addresses are translated, which needs a connection, and the worker has opened as many as it may at once.
+        CreationLimit = "nat_creation_rate",
+        /// The real server could not tell the packet's connection from another one: the client has the same port there by another virtual service.
+        TupleInUse = "tuple_in_use",
+        /// No local address and port is left to stand for the client towards the real server (full NAT).
+        NoLocalPort = "no_local_port",
         /// The virtual service has no real server that may get a new connection.
         NoRealServer = "no_real_server",
         /// The connection's real server was removed.
@@ -133,10 +163,16 @@ reasons! {
         NoRoute = "no_route",
         /// An ICMP message that is malformed or quotes a packet that is none of ours.
         IcmpIgnored = "icmp_ignored",
+        /// An ICMP message with a wrong checksum.
+        BadIcmp = "bad_icmp",
+        /// An ICMP error about a packet in a tunnel: what it says was learnt, and the client told where that concerns it.
+        TunnelError = "tunnel_error",
         /// More packets for the host than it may get.
         HostRate = "host_rate",
         /// The queue to the host is full.
         HostQueueFull = "host_queue_full",
+        /// The inbox of the worker whose connection the packet is of is full.
+        HandOverFull = "hand_over_full",
         /// The port did not take the frame for sending.
         TxFull = "tx_full",
         /// The control thread's queue is full.

@@ -2,6 +2,7 @@
 
 mod rig;
 
+use rig::packet::FrameOf;
 use rig::*;
 use scheduler::Algorithm;
 
@@ -9,6 +10,34 @@ use scheduler::Algorithm;
 fn calls(rig: &mut Rig) -> u64 {
     let info = allocation_counter::measure(|| rig.workers[0].poll());
     info.count_total + info.count_current.unsigned_abs()
+}
+
+#[test]
+fn worker_of_nat_makes_no_allocation_and_frees_nothing() {
+    for rs in [Rs::nat(0, 8080), Rs::full_nat(0, 8080)] {
+        let mut rig = Rig::new(2, 1, 4096, Algorithm::Rr, &[rs]);
+        let mut in_worker = 0;
+        for port in 1024..3000_u16 {
+            let client = (CLIENT.into(), port);
+            let syn = FrameOf::tcp(client, (VIP.into(), HTTP), SYN);
+            assert!(rig.ports[0].inject(1, &syn.padded()));
+            rig.workers[1].poll();
+            let sent = rig.ports[0].take_transmitted();
+            // Into the inbox of the other worker, or out of it.
+            if let Some(sent) = sent.first() {
+                let answer = FrameOf::tcp((rs.address(), 8080), nat::source_of(sent), SYN | ACK).sent_by(0);
+                assert!(rig.ports[0].inject(0, &answer.padded()));
+            }
+            in_worker += calls(&mut rig);
+            assert!(rig.ports[0].inject(0, &syn.padded()));
+            in_worker += calls(&mut rig);
+            rig.workers[1].poll();
+            rig.ports[0].take_transmitted();
+        }
+        assert!(rig.counters[0].handed_over.load() > 1000);
+        assert_eq!(in_worker, 0);
+        rig.assert_conservation();
+    }
 }
 
 #[test]

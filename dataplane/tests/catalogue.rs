@@ -103,8 +103,9 @@ fn judge(case: &Case, view: &View, scenery: &Scenery) -> Result<(), String> {
     for cuts in single.chain([last.boundaries.clone()]).filter(|cuts| !cuts.is_empty()) {
         let is_behind_headers = last.headers_end.is_some_and(|end| cuts.iter().all(|cut| *cut >= end));
         let outcome = run(case, view, scenery, &Variant::Split(cuts.clone()))?;
-        let is_refused = outcome.changes.get("not_contiguous").is_some();
-        if is_behind_headers || !is_refused {
+        let is_refused = outcome.changes.contains_key("not_contiguous");
+        let is_dropped = case.verdicts.last().is_some_and(|verdict| verdict == "drop");
+        if !is_refused || is_behind_headers && !is_dropped {
             check(case, &outcome).map_err(|error| format!("in segments, cut at {cuts:?}: {error}"))?;
         }
     }

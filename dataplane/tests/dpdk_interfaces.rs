@@ -272,6 +272,25 @@ fn tap_carries_chains_and_tags_both_ways_and_fragments_as_they_are() {
 }
 
 #[test]
+fn tap_receives_a_frame_into_several_mbufs_where_they_are_smaller_than_its_mtu() {
+    if !is_inside("tap_receives_a_frame_into_several_mbufs_where_they_are_smaller_than_its_mtu") {
+        return;
+    }
+    let devices = ["net_tap0,iface=tap0".to_owned(), "net_af_packet0,iface=tap0".to_owned()];
+    let eal = start_eal(&devices);
+    let (small, large) = (pool(&eal, 1023, 640), pool(&eal, 1023, STANDARD));
+    let (_port, mut tap) = start(&eal, &devices[0], Some(1500), &small);
+    let (_port, mut kernel) = start(&eal, &devices[1], None, &large);
+    warm_up(&mut kernel, &mut tap, &large);
+    let sent = frame(1514, TAGGED);
+    let arrived = carry(&mut kernel, &mut tap, &large, &sent).unwrap();
+    assert_eq!((arrived.length(), arrived.bytes().len()), (1514, 512));
+    assert_eq!(whole(&arrived), sent);
+    drop(arrived);
+    assert_carried(&mut tap, &mut kernel, &large, &sent);
+}
+
+#[test]
 fn af_xdp_carries_chains_in_one_mbuf_and_tags_and_fragments_as_they_are() {
     if !is_inside("af_xdp_carries_chains_in_one_mbuf_and_tags_and_fragments_as_they_are") {
         return;

@@ -555,8 +555,11 @@ impl Cut {
     }
 }
 
+/// The packets, their pieces (each with the number of its packet), and how many of them come in one burst.
+type Mixed = (Vec<Cut>, Vec<(usize, Vec<u8>)>, usize);
+
 /// Pieces of several packets, all mixed up, some of them twice.
-fn mixed() -> impl Strategy<Value = (Vec<Cut>, Vec<(usize, Vec<u8>)>, usize)> {
+fn mixed() -> impl Strategy<Value = Mixed> {
     (prop::collection::vec(cut(), 1..5), 0_usize..4, 1_usize..32).prop_flat_map(|(cuts, doubled, burst)| {
         let mut pieces = Vec::new();
         for (id, cut) in cuts.iter().enumerate() {

@@ -27,20 +27,24 @@ impl Random {
     }
 }
 
-/// Sends a frame and checks what left: the frame itself but for MACs, TTL and checksum, to a real server of the VIP.
+/// Sends a frame and checks what left: the frame itself but for MACs, TTL and checksum, to a real server of the VIP, and behind
+/// it fragments that had waited for it.
 fn attack(rig: &mut Rig, frame: &[u8]) {
     let sent = rig.pass(frame);
-    assert!(sent.len() <= 1);
-    if let [out] = &sent[..] {
+    if let Some(out) = sent.first() {
         assert_eq!(out.len(), frame.len());
-        assert!((0..3).any(|slot| out[..6] == rs_mac(slot)), "{frame:02x?}");
-        assert_eq!(out[6..12], own_mac(0));
         assert_eq!(out[12..22], frame[12..22]);
         assert_eq!(out[22], frame[22] - 1);
         assert_eq!(out[26..], frame[26..]);
+    }
+    for (index, out) in sent.iter().enumerate() {
+        assert!((0..3).any(|slot| out[..6] == rs_mac(slot)), "{frame:02x?}");
+        assert_eq!(out[6..12], own_mac(0));
         assert_eq!(out[30..34], VIP, "only packets to the VIP are forwarded: {frame:02x?}");
         let header = 14 + usize::from(out[14] & 15) * 4;
         assert_eq!(dataplane::packet::checksum::sum(&out[14..header]), 0xffff, "{frame:02x?}");
+        let is_later_fragment = out[20] & 0x1f != 0 || out[21] != 0;
+        assert!(index == 0 || is_later_fragment, "{out:02x?}");
     }
     let mut punted = Vec::new();
     for queue in [PuntQueue::Neighbour, PuntQueue::Echo] {

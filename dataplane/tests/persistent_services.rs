@@ -399,11 +399,13 @@ fn datagram_without_a_proper_call_id_is_dropped_and_counted() {
         assert_eq!(rig.dropped(BadSip), count);
     }
     // 60 KiB of it come in a frame that no port carries, or in fragments.
-    let mut fragment = udp_to(SIP, CLIENT, 5060, &invite(&format!("i: {}", "a".repeat(1200))));
+    let mut message = invite(&format!("i: {}", "a".repeat(1200)));
+    message.truncate(message.len() & !7);
+    let mut fragment = udp_to(SIP, CLIENT, 5060, &message);
     fragment[20] = 0x20;
     fix_checksum(&mut fragment);
     assert_eq!(rig.slot_for(&fragment), None);
-    assert_eq!(rig.dropped(Fragment), 1);
+    assert_eq!(rig.dropped(BadSip), bad.len() as u64 + 1);
     assert_eq!((rig.connections().len(), rig.templates.len()), (0, 0));
     assert!(rig.slot_for(&udp_to(SIP, CLIENT, 5060, &invite(&format!("i: {}", "a".repeat(255))))).is_some());
     rig.assert_conservation();

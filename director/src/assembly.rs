@@ -9,6 +9,7 @@ use dataplane::connection::ConnectionTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::dpdk::region::{Backing, Pages, RegionError};
 use dataplane::dpdk::thread::on_cpu;
+use dataplane::fragments::FragmentLimits;
 use dataplane::host::{HostEnd, HostFrames, HostQueues};
 use dataplane::mailbox::Publisher;
 use dataplane::path_mtus::PathMtus;
@@ -100,7 +101,7 @@ where
     let (host_interfaces, warnings) = HostInterfaces::open(&mut topology, access)?;
     platform.warnings.extend(warnings);
     let templates = template_table(&config.director, has_ipv6)?;
-    let slots = Slots::new(counts.clone(), templates.clone(), counters.clone());
+    let slots = Slots::new(counts.clone(), templates.clone(), counters.clone(), path_mtus.clone());
     let mut services = Services::new(slots, &config.director);
     topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
     let settings = Settings {
@@ -120,6 +121,7 @@ where
     let platform = with_tables(platform, &tables, &templates, config.director.hugepages);
     let buckets = tables.iter().map(|table| table.buckets() as u64).sum();
     let readers = tables.iter().map(ConnectionTable::reader).collect();
+    let fragment_capacity = config.director.fragment_capacity_per_worker;
     let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
     let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
         Worker::new(WorkerParts {
@@ -133,6 +135,7 @@ where
             counts: counts.clone(),
             counters: counters[index].clone(),
             host: host.clone(),
+            fragments: FragmentLimits { capacity: fragment_capacity, ..FragmentLimits::default() },
             clock: clock.clone(),
         })
     });

@@ -11,6 +11,8 @@ use ctl::protocol::{
     Filter, NeighbourState, Neighbours, RealServerState, RealServerView, Show, Stats, TrafficCounters,
     WorkerStats,
 };
+use dataplane::counters;
+use dataplane::verdict::IcmpError;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
 
@@ -113,6 +115,16 @@ metrics! {
         "Packets that the worker made itself and sent: ICMP errors, pieces of packets.";
     WorkerOriginatedNotSent = COUNTER "dr_worker_originated_not_sent_packets_total" ["worker"]
         "Packets that the worker made itself and a port refused.";
+    WorkerIcmpErrors = COUNTER "dr_worker_icmp_errors_total" ["worker", "kind"]
+        "ICMP errors among these that went to the senders of packets.";
+    WorkerIcmpSuppressed = COUNTER "dr_worker_icmp_suppressed_total" ["worker", "kind"]
+        "ICMP errors that were not made because more were due than may be sent in a second.";
+    WorkerFragmentsHeld = GAUGE "dr_worker_fragments_held" ["worker"]
+        "Fragments that wait for the first one of their packet.";
+    WorkerFragmentedKnown = GAUGE "dr_worker_fragmented_packets" ["worker"]
+        "Fragmented packets whose first fragment has come and whose others are waited for.";
+    WorkerFragmentedLearned = COUNTER "dr_worker_fragmented_learned_packets_total" ["worker"]
+        "First fragments that told where the others of their packets go.";
     WorkerHostSent = COUNTER "dr_worker_host_sent_packets_total" ["worker"]
         "Packets of the host that the worker sent.";
     WorkerHostNotSent = COUNTER "dr_worker_host_not_sent_packets_total" ["worker"]
@@ -243,6 +255,10 @@ struct WorkerNumbers {
     untemplated: u64,
     control_not_sent: u64,
     originated_not_sent: u64,
+    icmp_errors: [u64; IcmpError::COUNT],
+    icmp_suppressed: [u64; IcmpError::COUNT],
+    fragmented_known: u64,
+    fragmented_learned: u64,
     host_sent: u64,
     host_not_sent: u64,
 }
@@ -261,14 +277,17 @@ impl Scrape {
             untemplated: counters.untemplated.load(),
             control_not_sent: counters.control_not_sent.load(),
             originated_not_sent: counters.originated_not_sent.load(),
+            icmp_errors: counters.icmp_errors.each_ref().map(counters::Counter::load),
+            icmp_suppressed: counters.icmp_suppressed.each_ref().map(counters::Counter::load),
+            fragmented_known: counters.fragmented_known.load(),
+            fragmented_learned: counters.fragmented_learned.load(),
             host_sent: counters.host_sent.load(),
             host_not_sent: counters.host_not_sent.load(),
         });
         let host_interfaces = control.neighbourhood.host_interfaces();
-        let host =
-            control.topology.interfaces.iter().filter_map(|interface| {
-                Some((interface.name.clone(), host_interfaces.counters(interface.id)?))
-            });
+        let host = control.topology.interfaces.iter().map(|interface| {
+            (interface.name.clone(), host_interfaces.counters(interface.id).unwrap_or_default())
+        });
         let requests = control.requests.iter().map(|(&(verb, code), &count)| (verb, code, count));
         let slots = control.services.slots();
         let (vacant, removed) = (slots.vacant(), slots.removed());
@@ -470,6 +489,9 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerToHost, stats.packets.to_host),
         (Metric::WorkerOriginated, stats.packets.originated),
         (Metric::WorkerOriginatedNotSent, numbers.originated_not_sent),
+        (Metric::WorkerFragmentsHeld, stats.packets.fragments_held),
+        (Metric::WorkerFragmentedKnown, numbers.fragmented_known),
+        (Metric::WorkerFragmentedLearned, numbers.fragmented_learned),
         (Metric::WorkerHostSent, numbers.host_sent),
         (Metric::WorkerHostNotSent, numbers.host_not_sent),
         (Metric::WorkerAdopted, numbers.adopted),
@@ -484,6 +506,11 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerIdleRounds, numbers.idle_rounds),
     ] {
         families.count(metric, &[&worker], value);
+    }
+    for (place, kind) in IcmpError::ALL.iter().enumerate() {
+        let labels = [&*worker, kind.name()];
+        families.count(Metric::WorkerIcmpErrors, &labels, numbers.icmp_errors[place]);
+        families.count(Metric::WorkerIcmpSuppressed, &labels, numbers.icmp_suppressed[place]);
     }
     for (reason, &count) in &stats.packets.drops {
         families.count(Metric::WorkerDropped, &[&worker, reason], count);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ctl::config::{Forwarding, RealServerId, ServiceId};
 use ctl::protocol::TrafficCounters;
 use dataplane::counters::WorkerCounters;
+use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::TemplateTable;
 use dataplane::snapshot::SharedCounts;
 use scheduler::{ConnectionCounts, Thresholds};
@@ -83,14 +84,16 @@ pub struct Slots {
     counts: SharedCounts,
     templates: Arc<TemplateTable>,
     counters: Vec<Arc<WorkerCounters>>,
+    path_mtus: Arc<PathMtus>,
 }
 
 impl Slots {
-    /// As many vacant slots as `counts`, `templates` and each of `counters` have.
+    /// As many vacant slots as `counts`, `templates`, `path_mtus` and each of `counters` have.
     pub fn new(
         counts: SharedCounts,
         templates: Arc<TemplateTable>,
         counters: Vec<Arc<WorkerCounters>>,
+        path_mtus: Arc<PathMtus>,
     ) -> Self {
         let slot = Slot {
             usage: Use::Vacant,
@@ -110,6 +113,7 @@ impl Slots {
             counts,
             templates,
             counters,
+            path_mtus,
         }
     }
 
@@ -155,6 +159,7 @@ impl Slots {
         (slot.usage, slot.owner, slot.instance) = (Use::Configured, Some(owner), instance);
         (slot.baseline, slot.zeroed) = (baseline, TrafficCounters::default());
         self.by_owner.insert(owner, number);
+        self.path_mtus.forget(number);
         Some(number)
     }
 
@@ -290,7 +295,11 @@ pub(crate) fn vacant_slots(capacity: usize) -> (Slots, Arc<WorkerCounters>, Arc<
     let templates = TemplateTable::new(&limits, Pages::Ordinary).expect("memory for a test");
     let counters = WorkerCounters::new(capacity);
     let counts = dataplane::snapshot::shared_counts(capacity);
-    (Slots::new(counts, templates.clone(), vec![counters.clone()]), counters, templates)
+    (
+        Slots::new(counts, templates.clone(), vec![counters.clone()], PathMtus::new(capacity)),
+        counters,
+        templates,
+    )
 }
 
 /// A persistent client of its own for `slot`.

@@ -351,6 +351,7 @@ fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
         forwarded: counters.forwarded.load(),
         punted: counters.punted.load(),
         to_host: counters.to_host.load(),
+        fragments_held: counters.fragments_held.load(),
         originated: counters.originated.load(),
         drops: DropReason::ALL
             .iter()

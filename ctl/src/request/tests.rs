@@ -627,7 +627,7 @@ proptest! {
     }
 
     #[test]
-    fn any_configuration_is_applied_as_it_was_sent(config in crate::config_file::tests::any_config()) {
+    fn any_configuration_is_applied_as_it_was_sent(config in crate::config_file::any::any_config()) {
         let command = Command::Apply(Apply { config: Box::new(config), dry_run: false });
         prop_assert_eq!(parse_request(&encode_request(&command)), Ok(command));
     }

@@ -2,6 +2,7 @@
 
 mod captures;
 mod changes;
+mod files;
 mod memory;
 mod properties;
 mod same_as_ipvsadm;

@@ -56,6 +56,8 @@ impl ConnectionFlags {
     pub const NO_OUTPUT: ConnectionFlags = ConnectionFlags(8);
     /// The translation looks into the packets: FTP's control connection, or a PROXY protocol header.
     pub const HELPED: ConnectionFlags = ConnectionFlags(16);
+    /// Of a one-packet service: it lasts for the answer only, whatever comes.
+    pub const ONE_PACKET: ConnectionFlags = ConnectionFlags(32);
 
     /// All of `other` are among these.
     #[inline(always)]

@@ -162,6 +162,17 @@ impl FlowKey {
         ServiceKey { address: self.vip(pair), port: self.virtual_port(), protocol: self.protocol() }
     }
 
+    /// The same as a table with this seed knows it; `pair` is that of an IPv6 key.
+    #[inline]
+    #[must_use]
+    pub fn under(&self, seed: &FlowSeed, pair: &Ipv6Pair) -> FlowKey {
+        if !self.is_ipv6() {
+            return *self;
+        }
+        let [p0, p1, q0, q1, protocol, ..] = self.ports_and_protocol.to_ne_bytes();
+        seed.ipv6_key(pair, [p0, p1], [q0, q1], protocol)
+    }
+
     /// In words; `pair` is that of an IPv6 key.
     pub fn tuple(&self, pair: &Ipv6Pair) -> Tuple {
         Tuple { client: self.client(pair), client_port: self.client_port(), service: self.service(pair) }

@@ -12,19 +12,15 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use zerocopy::FromZeros;
-
+use super::bucket::{Bucket, Buckets, WAYS, tag};
 use super::entry::{Connection, Entry, Standing};
 use super::key::{FlowKey, FlowSeed, Ipv6Pair};
 use super::reader::{Entries, TableReader};
 use super::state::ConnectionState;
 use crate::clock::{TICKS_PER_SECOND, Ticks};
-use crate::dpdk::lanes::equal_lanes;
 use crate::dpdk::prefetch::prefetch;
-use crate::dpdk::region::{Backing, Pages, Region, RegionError};
+use crate::dpdk::region::{Backing, Pages, RegionError};
 
-/// Connections that a bucket can name.
-const WAYS: usize = 8;
 /// Connections for each bucket at full capacity. Half of the ways, so that with two buckets for each connection, and one
 /// of sixteen others that may change its bucket, the table takes as many as it has entries.
 const CONNECTIONS_PER_BUCKET: usize = 4;
@@ -38,17 +34,6 @@ const SWEEP_ENTRIES_PER_ROUND: u32 = 32;
 /// Largest capacity: 2^28 connections are 13 GB.
 pub const CAPACITY_MAX: u32 = 1 << 28;
 
-#[derive(Debug, FromZeros)]
-#[repr(C, align(64))]
-struct Bucket {
-    /// Upper bits of the hash, never 0 where the way is used.
-    tags: [u16; WAYS],
-    entries: [u32; WAYS],
-    /// Connections whose home this is and which are in their alternate.
-    strayed: u32,
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
 #[cfg(not(loom))]
 const _: () = assert!(
     size_of::<Entry>() + size_of::<Bucket>() / CONNECTIONS_PER_BUCKET == 48,
@@ -59,7 +44,7 @@ const _: () = assert!(
 #[derive(Debug)]
 pub struct ConnectionTable {
     seed: FlowSeed,
-    buckets: Region<Bucket>,
+    pub(super) buckets: Arc<Buckets>,
     /// Those that were never used are not in the list of free ones.
     pub(super) entries: Arc<Entries>,
     first_free: Option<ConnectionId>,
@@ -103,10 +88,10 @@ impl ConnectionTable {
         pages: Pages,
     ) -> Result<ConnectionTable, RegionError> {
         let capacity = capacity.clamp(1, CAPACITY_MAX) as usize;
-        let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET).max(2);
+        let buckets = capacity.div_ceil(CONNECTIONS_PER_BUCKET);
         Ok(ConnectionTable {
             seed: FlowSeed::random(),
-            buckets: Region::new(buckets, pages)?,
+            buckets: Arc::new(Buckets::new(buckets, pages)?),
             entries: Arc::new(Entries::new(capacity, has_ipv6, pages)?),
             first_free: None,
             used: 0,
@@ -160,7 +145,7 @@ impl ConnectionTable {
 
     /// Memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.buckets) + self.entries.bytes()
+        self.buckets.bytes() + self.entries.bytes()
     }
 
     /// What its memory consists of.
@@ -177,14 +162,14 @@ impl ConnectionTable {
     /// Starts loading the bucket that a lookup of `hash` looks at first.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(&self.buckets[self.home(hash)]);
+        self.buckets.prefetch(hash);
     }
 
     /// The entry that a lookup of `hash` will most likely find, already being loaded.
     #[inline(always)]
     pub fn prefetch_candidate(&self, hash: u64) -> Option<ConnectionId> {
-        let bucket = &self.buckets[self.home(hash)];
-        let index = bucket.entries[bucket.ways_with(tag(hash)).first()?];
+        let bucket = self.buckets.at(self.buckets.home(hash));
+        let index = bucket.entry(bucket.ways_with(tag(hash)).first()?);
         prefetch(self.entry(index));
         NonZeroU32::new(index).map(ConnectionId)
     }
@@ -226,17 +211,17 @@ impl ConnectionTable {
 
     #[inline(never)]
     fn find_anywhere(&self, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
-        let home = &self.buckets[self.home(hash)];
+        let home = self.buckets.at(self.buckets.home(hash));
         self.find_in(home, key, pair, hash).or_else(|| {
-            let strayed = home.strayed > 0;
-            strayed.then(|| self.find_in(&self.buckets[self.alternate(hash)], key, pair, hash)).flatten()
+            let alternate = || self.buckets.at(self.buckets.alternate(hash));
+            (home.strayed() > 0).then(|| self.find_in(alternate(), key, pair, hash)).flatten()
         })
     }
 
     fn find_in(&self, bucket: &Bucket, key: &FlowKey, pair: &Ipv6Pair, hash: u64) -> Option<ConnectionId> {
         let mut ways = bucket.ways_with(tag(hash));
         while let Some(way) = ways.first() {
-            let index = bucket.entries[way];
+            let index = bucket.entry(way);
             if self.holds(index, key, pair) {
                 return NonZeroU32::new(index).map(ConnectionId);
             }
@@ -274,23 +259,24 @@ impl ConnectionTable {
         if connection.key.is_ipv6() && !self.has_ipv6() {
             return Err(TableFull);
         }
-        let (home, alternate) = (self.home(hash), self.alternate(hash));
-        let at_home = self.buckets[home].used();
-        let strays = at_home >= HOME_IS_CROWDED && self.buckets[alternate].used() < at_home;
+        let (home, alternate) = (self.buckets.home(hash), self.buckets.alternate(hash));
+        let at_home = self.buckets.at(home).used();
+        let strays = at_home >= HOME_IS_CROWDED && self.buckets.at(alternate).used() < at_home;
         let mut chosen = if strays { alternate } else { home };
-        if self.buckets[chosen].free_way().is_none() {
+        if self.buckets.at(chosen).free_way().is_none() {
             chosen = self.make_way(home, alternate).ok_or(TableFull)?;
         }
-        let way = self.buckets[chosen].free_way().ok_or(TableFull)?;
+        let way = self.buckets.at(chosen).free_way().ok_or(TableFull)?;
         let id = self.take_free_entry().ok_or(TableFull)?;
         let index = id.index();
-        self.buckets[home].strayed += u32::from(chosen != home);
-        self.buckets[chosen].tags[way] = tag(hash);
-        self.buckets[chosen].entries[way] = index;
         if connection.key.is_ipv6() {
             self.entries.set_pair(index, &connection.pair);
         }
         self.entry(index).occupy(&connection);
+        if chosen != home {
+            self.buckets.at(home).stray();
+        }
+        self.buckets.at(chosen).name(way, tag(hash), index);
         self.used += 1;
         Ok(id)
     }
@@ -299,20 +285,22 @@ impl ConnectionTable {
     /// free way now.
     #[cold]
     fn make_way(&mut self, home: usize, alternate: usize) -> Option<usize> {
+        let buckets = &self.buckets;
         for full in [home, alternate] {
             for way in 0..WAYS {
-                let index = self.buckets[full].entries[way];
+                let index = buckets.at(full).entry(way);
                 let hash = self.hash(&self.entry(index).key());
-                let (its_home, its_alternate) = (self.home(hash), self.alternate(hash));
+                let (its_home, its_alternate) = (buckets.home(hash), buckets.alternate(hash));
                 let other = if full == its_home { its_alternate } else { its_home };
-                let Some(free) = self.buckets[other].free_way() else { continue };
-                self.buckets[other].tags[free] = tag(hash);
-                self.buckets[other].entries[free] = index;
-                self.buckets[full].tags[way] = 0;
+                let Some(free) = buckets.at(other).free_way() else { continue };
+                // Named there before it is no more here, so that others find it all the time.
+                if other != its_home {
+                    buckets.at(its_home).stray();
+                }
+                buckets.at(other).name(free, tag(hash), index);
+                buckets.at(full).clear(way);
                 if other == its_home {
-                    self.buckets[its_home].strayed -= 1;
-                } else {
-                    self.buckets[its_home].strayed += 1;
+                    buckets.at(its_home).come_home();
                 }
                 return Some(full);
             }
@@ -324,12 +312,11 @@ impl ConnectionTable {
     pub(super) fn give_back(&mut self, id: ConnectionId) {
         let index = id.index();
         let hash = self.hash(&self.entry(index).key());
-        let home = self.home(hash);
-        if !self.buckets[home].forget(index) {
-            let alternate = self.alternate(hash);
-            let was_there = self.buckets[alternate].forget(index);
+        let home = self.buckets.at(self.buckets.home(hash));
+        if !home.forget(index) {
+            let was_there = self.buckets.at(self.buckets.alternate(hash)).forget(index);
             debug_assert!(was_there, "a connection is in its home or its alternate bucket");
-            self.buckets[home].strayed -= 1;
+            home.come_home();
         }
         self.free(id);
     }
@@ -393,33 +380,6 @@ impl ConnectionTable {
     pub(super) fn entry(&self, index: u32) -> &Entry {
         &self.entries.slots[index as usize]
     }
-
-    #[inline(always)]
-    fn home(&self, hash: u64) -> usize {
-        self.bucket_index(hash as u32)
-    }
-
-    #[inline(always)]
-    fn alternate(&self, hash: u64) -> usize {
-        let home = self.home(hash);
-        let alternate = self.bucket_index((hash >> 20) as u32);
-        if alternate != home {
-            return alternate;
-        }
-        if home + 1 < self.buckets.len() { home + 1 } else { 0 }
-    }
-
-    /// Maps 32 bits evenly to a bucket without dividing.
-    #[inline(always)]
-    fn bucket_index(&self, bits: u32) -> usize {
-        ((u64::from(bits) * self.buckets.len() as u64) >> 32) as usize
-    }
-}
-
-/// The upper 16 bits of the hash; 0 marks a free way.
-#[inline(always)]
-fn tag(hash: u64) -> u16 {
-    ((hash >> 48) as u16).max(1)
 }
 
 /// The entry after the one at index `at`, and the first one after the last of `touched`.
@@ -461,53 +421,6 @@ impl Hit<'_> {
     pub fn update(&mut self, state: ConnectionState, expires: Ticks) {
         debug_assert!(state != ConnectionState::Free);
         self.entry.update(state, expires);
-    }
-}
-
-impl Bucket {
-    /// The ways that have this tag.
-    #[inline(always)]
-    fn ways_with(&self, tag: u16) -> Ways {
-        Ways(equal_lanes(&self.tags, tag))
-    }
-
-    fn used(&self) -> usize {
-        WAYS - self.ways_with(0).count()
-    }
-
-    fn free_way(&self) -> Option<usize> {
-        self.ways_with(0).first()
-    }
-
-    /// Frees the way that names entry `index`; false where none does.
-    fn forget(&mut self, index: u32) -> bool {
-        for way in 0..WAYS {
-            if self.tags[way] != 0 && self.entries[way] == index {
-                self.tags[way] = 0;
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// A set of ways of a bucket, as [`equal_lanes`] gives it: bit 2n stands for way n.
-#[derive(Clone, Copy, Debug)]
-struct Ways(u32);
-
-impl Ways {
-    #[inline(always)]
-    fn first(self) -> Option<usize> {
-        (self.0 != 0).then(|| self.0.trailing_zeros() as usize / 2 % WAYS)
-    }
-
-    #[inline(always)]
-    fn skip_first(&mut self) {
-        self.0 &= self.0.wrapping_sub(1);
-    }
-
-    fn count(self) -> usize {
-        self.0.count_ones() as usize
     }
 }
 
@@ -614,7 +527,7 @@ mod tests {
             assert!(find(&mut table, base).is_none());
         }
         assert_eq!(table.entries.touched(), 10_000, "the same entries");
-        assert!(table.buckets.iter().all(|bucket| bucket.strayed == 0 && bucket.used() == 0));
+        assert!(table.buckets.iter().all(|bucket| bucket.strayed() == 0 && bucket.used() == 0));
     }
 
     #[test]

@@ -27,10 +27,16 @@ const _: () = assert!(dpdk_sys::dr_mbuf_refcnt.is_multiple_of(2));
 /// its first mbuf.
 const OWNERSHIP: u64 = dpdk_sys::dr_mbuf_indirect | dpdk_sys::dr_mbuf_external;
 
-/// The flags that ask a driver for something when a frame is sent, or could be taken for it.
-const REQUESTS: u64 =
-    dpdk_sys::dr_mbuf_tx_offload_mask | dpdk_sys::dr_mbuf_rx_vlan | dpdk_sys::dr_mbuf_rx_vlan_stripped;
-const _: () = assert!(REQUESTS & (OWNERSHIP | dpdk_sys::dr_mbuf_rx_ip_cksum_mask) == 0);
+/// What a driver says of a frame that it received asks for nothing when the frame is sent, so it is left where it is.
+const _: () = assert!(
+    dpdk_sys::dr_mbuf_tx_offload_mask
+        & (OWNERSHIP
+            | dpdk_sys::dr_mbuf_rx_ip_cksum_mask
+            | dpdk_sys::dr_mbuf_rx_l4_cksum_mask
+            | dpdk_sys::dr_mbuf_rx_vlan
+            | dpdk_sys::dr_mbuf_rx_vlan_stripped)
+        == 0
+);
 
 impl Mbuf {
     /// An empty one, or nothing where the pool has none left.
@@ -78,19 +84,6 @@ impl Mbuf {
         }
         self.copy_to(0, copy.bytes_mut());
         Some(copy)
-    }
-
-    /// Has flags that ask a driver for something when the frame is sent, or could be taken for it: the tag that was taken
-    /// out of it. No driver sets the former on a frame that it receives, but one that hands frames over as they are
-    /// (net_ring) could bring them. The verdict on the IPv4 header may stay: it holds for what is sent as well.
-    #[inline(always)]
-    pub(super) fn has_requests(&self) -> bool {
-        self.flags() & REQUESTS != 0
-    }
-
-    /// Takes them off. To write to every mbuf's flags cost 8 ns a packet over net_null, whose next read waited for it.
-    pub(super) fn clear_requests(&mut self) {
-        self.set_field(dpdk_sys::dr_mbuf_ol_flags, self.flags() & !REQUESTS);
     }
 
     /// Meets what MBUF_FAST_FREE demands of every mbuf of a TX queue: of `pool`, direct, one segment, refcnt 1.
@@ -391,18 +384,12 @@ impl Mbuf {
         NonNull::new(unsafe { dpdk_sys::rte_pktmbuf_clone(self.0.as_ptr(), pool.as_ptr()) }).map(Mbuf)
     }
 
-    /// As received by a driver that takes tags out and verifies checksums, and from one that hands on what it was asked.
+    /// As received by a driver that takes tags out and verifies checksums.
     pub(super) fn set_received_flags(&mut self, tci: u16) {
         let said = dpdk_sys::dr_mbuf_rx_vlan
             | dpdk_sys::dr_mbuf_rx_vlan_stripped
-            | dpdk_sys::dr_mbuf_rx_ip_cksum_good
-            | dpdk_sys::dr_mbuf_tx_vlan;
+            | dpdk_sys::dr_mbuf_rx_ip_cksum_good;
         self.set_field(dpdk_sys::dr_mbuf_ol_flags, self.flags() | said);
         self.set_field(dpdk_sys::dr_mbuf_vlan_tci, tci);
-    }
-
-    /// Asks a driver to put a tag in.
-    pub(super) fn asks_for_a_tag(&self) -> bool {
-        self.flags() & dpdk_sys::dr_mbuf_tx_vlan != 0
     }
 }

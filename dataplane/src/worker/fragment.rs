@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 use zerocopy::FromBytes;
 
-use super::{Packet, Round, Worker, icmp, lookup, other};
+use super::{Packet, Round, Worker, icmp, lookup, other, oversize};
 use crate::clock::Ticks;
 use crate::connection::{Event, FlowKey};
 use crate::counters::WorkerCounters;
@@ -56,19 +56,18 @@ impl Target {
     /// Where the others go when the first went so.
     fn of(verdict: Verdict) -> Target {
         match verdict {
-            Verdict::Forward(slot) => Target::Forward(slot),
+            Verdict::Forward(slot) | Verdict::ForwardInPieces(slot) => Target::Forward(slot),
             Verdict::Drop(reason) => Target::Drop(reason),
+            // The sender is told once.
+            Verdict::TooBig(_) => Target::Drop(DropReason::TooBig),
             _ => Target::Drop(DropReason::Fragment),
         }
     }
 
-    /// What becomes of a fragment that is not the first.
-    fn verdict(self, packet: &Packet, snapshot: &Snapshot) -> Verdict {
+    /// What becomes of the fragment in `frame`, which is not the first.
+    fn verdict(self, packet: &Packet, frame: &[u8], snapshot: &Snapshot) -> Verdict {
         match self {
-            Target::Forward(slot) => match lookup::way_to(snapshot, slot, packet.ip_length) {
-                Ok(_) => Verdict::Forward(slot),
-                Err(reason) => Verdict::Drop(reason),
-            },
+            Target::Forward(slot) => oversize::follow(snapshot, slot, packet, frame),
             Target::Drop(reason) => Verdict::Drop(reason),
         }
     }
@@ -187,7 +186,7 @@ impl<Q: QueuePair> Worker<Q> {
         for ((waiting, target), packet) in self.fragments.released.drain(..count).zip(self.packets.iter_mut())
         {
             *packet = waiting.packet;
-            packet.settle(target.verdict(packet, snapshot));
+            packet.settle(target.verdict(packet, waiting.frame.bytes(), snapshot));
             self.rx.push(waiting.frame);
         }
         self.dispose(now, now_seconds);
@@ -279,7 +278,7 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
         return Verdict::Drop(DropReason::TtlExpired);
     }
     match round.fragments.table.on_later(&fragment.key, fragment.piece, round.now) {
-        Later::Known(target) => target.verdict(packet, snapshot),
+        Later::Known(target) => target.verdict(packet, frame, snapshot),
         Later::Hold => Verdict::Hold,
         Later::Refuse => Verdict::Drop(DropReason::FragmentEvicted),
     }

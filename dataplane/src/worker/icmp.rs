@@ -2,6 +2,7 @@
 //!
 //! | addressed to | quotes | goes |
 //! |---|---|---|
+//! | a DIP | what the director put into a tunnel | to the client, as an error about its own packet ([`super::tunnel_errors`]) |
 //! | a VIP | what a real server sent to a client | to that connection's real server, as the client's packets go |
 //! | a VIP | a packet of no connection | to where its client's next packet would go, with `schedule_icmp` or where it may be one that is forwarded without state; else dropped |
 //!
@@ -10,11 +11,11 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, Round, lookup, open, parse};
+use super::{Packet, Round, open, oversize, parse, tunnel};
 use crate::connection::{Connection, Tuple};
 use crate::packet::icmp_error::ErrorMessage;
 use crate::packet::quote::Quote;
-use crate::packet::{icmp, icmpv6, ipv4, ipv6};
+use crate::packet::{checksum, icmp, icmpv6, ipv4, ipv6};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{Protocol, ServiceKey};
 use crate::verdict::{DropReason, Verdict};
@@ -36,6 +37,22 @@ pub(super) fn message<'a>(frame: &'a [u8], packet: &Packet) -> &'a [u8] {
     frame.get(usize::from(packet.transport_offset)..).unwrap_or_default()
 }
 
+/// The message's checksum is right, however many segments it lies in.
+pub(super) fn is_intact<F: Frame>(frame: &F, packet: &Packet) -> bool {
+    let ip_offset = usize::from(packet.ip_offset);
+    let transport_offset = usize::from(packet.transport_offset);
+    let end = ip_offset + usize::from(packet.ip_length);
+    let Some(length) = end.checked_sub(transport_offset) else { return false };
+    let addresses = frame.bytes().get(ip_offset..).and_then(parse::addresses);
+    let pseudo_header = match addresses {
+        Some((IpAddr::V6(source), IpAddr::V6(destination))) => {
+            checksum::pseudo_header_v6(&source.octets(), &destination.octets(), ipv6::ICMPV6, length as u32)
+        }
+        _ => 0,
+    };
+    checksum::add(pseudo_header, tunnel::sum(frame, transport_offset, length)) == 0xffff
+}
+
 /// What becomes of an error to a VIP.
 pub(super) fn to_vip<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
     let Some(quote) = quote(packet, index, round) else { return Verdict::Drop(DropReason::IcmpIgnored) };
@@ -53,10 +70,8 @@ pub(super) fn to_vip<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Ro
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
     }
-    match lookup::way_to(round.parts.mailbox.current(), slot, packet.ip_length) {
-        Ok(_) => Verdict::Forward(slot),
-        Err(reason) => Verdict::Drop(reason),
-    }
+    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+    oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
 }
 
 /// The packet that an error quotes, which the error's addressee sent.
@@ -79,7 +94,7 @@ fn reply_of(quote: &Quote) -> Option<Tuple> {
 }
 
 /// The connection that `tuple` names, unless its time is over.
-fn connection_of<Q: QueuePair>(tuple: &Tuple, round: &Round<Q>) -> Option<Connection> {
+pub(super) fn connection_of<Q: QueuePair>(tuple: &Tuple, round: &Round<Q>) -> Option<Connection> {
     let connections = &round.parts.connections;
     let (key, pair) = tuple.key(connections.seed());
     let connection = connections.connection(connections.find(&key, &pair)?);

@@ -92,14 +92,11 @@ pub(super) fn pass_alone<Q: QueuePair>(
     pass(packet, index, round)
 }
 
-/// The packet is of no connection: it opens one, or is a reply or for the host.
+/// The packet is of no connection of this worker: it opens one, is of another worker's, or is for the host.
 #[inline(never)]
 fn miss<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
     match open::open(packet, index, round) {
-        Err(Verdict::Drop(DropReason::NoService)) => {
-            let vip = packet.key.vip(&packet.pair);
-            Err(other::not_a_service(vip, packet, round.parts.mailbox.current()))
-        }
+        Err(Verdict::Drop(DropReason::NoService)) => Err(nat::judge_unwanted(packet, index, round)),
         opened => opened,
     }
 }

@@ -14,19 +14,22 @@
 //! | 7. send | [`transmit`] | per burst: TX, counters | nothing |
 //!
 //! The thread owns its queues, connection table and counters. It never allocates, locks, logs or makes a system call.
-//! Between two rounds `received = forwarded + punted + to host + dropped + fragments held` holds exactly. What the worker makes itself
-//! is counted apart and leaves behind the burst ([`outlet`]): errors about what is dropped ([`icmp_errors`]), and the pieces of
-//! what is too big ([`oversize`], [`fragmentation`]), which is itself counted as forwarded.
+//! Between two rounds `received + taken over = forwarded + punted + to host + handed over + dropped + fragments held` holds exactly.
+//! What the worker makes itself is counted apart and leaves behind the burst ([`outlet`]): errors about what is dropped
+//! ([`icmp_errors`]), and the pieces of what is too big ([`oversize`], [`fragmentation`]), which is itself counted as forwarded.
 //!
 //! What is no plain packet of a flow is judged in pass 4 by a file of its own: pieces of packets ([`fragment`]), translated
-//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]).
+//! connections ([`nat`]), everything that is neither TCP, UDP nor SCTP ([`other`]). What is of another worker's connection is
+//! handed to that worker ([`handover`]).
 
 mod admission;
 mod allowance;
 mod fragment;
 mod fragmentation;
+mod handover;
 mod icmp;
 mod icmp_errors;
+mod local_ports;
 mod lookup;
 mod nat;
 mod open;
@@ -38,6 +41,7 @@ mod persist;
 mod reuse;
 mod transmit;
 mod tunnel;
+mod tunnel_errors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,16 +58,19 @@ use crate::path_mtus::PathMtus;
 use crate::persistence::{TemplateId, TemplateSweep, TemplateTable};
 use crate::port::{BURST, Burst, PortId, QueuePair};
 use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
-use crate::verdict::{DropReason, PuntQueue, Ready, Verdict};
+use crate::verdict::{DropReason, HandOver, PacketKind, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
 use allowance::Allowance;
 use fragment::Fragments;
 use icmp_errors::Reporter;
+use local_ports::LocalPorts;
 use outlet::{Originated, Outlet};
 use parse::Ingress;
 use transmit::TxLane;
 use tunnel::Identifications;
+
+pub use handover::{INBOX_CAPACITY, Peers};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -80,6 +87,8 @@ pub struct WorkerParts<Q: QueuePair> {
     pub connections: ConnectionTable,
     /// The templates of all workers.
     pub templates: Arc<TemplateTable>,
+    /// The other workers.
+    pub peers: Peers<Q::Frame>,
     /// Connection counts of all destination slots.
     pub counts: SharedCounts,
     /// What was learnt of the paths to all destination slots.
@@ -99,6 +108,7 @@ pub struct WorkerParts<Q: QueuePair> {
 pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
     admission: Admission,
+    local_ports: LocalPorts,
     template_sweep: TemplateSweep,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
@@ -144,6 +154,8 @@ struct Packet {
     ip_length: u16,
     /// The interface that it came in on.
     interface: InterfaceId,
+    /// Another worker received it and handed it over.
+    is_taken_over: bool,
     /// Why its extension headers do not lead to a transport header.
     extension_error: Option<ExtensionError>,
 }
@@ -167,6 +179,8 @@ enum Step {
     InPieces,
     /// [`Verdict::Hold`].
     Hold,
+    /// [`Verdict::HandOver`]; the worker's index stands in the place of the slot.
+    HandOver(PacketKind),
     /// [`Verdict::Punt`].
     Punt(PuntQueue),
     /// [`Verdict::Host`].
@@ -181,6 +195,7 @@ enum Step {
 struct Round<'a, Q: QueuePair> {
     parts: &'a mut WorkerParts<Q>,
     admission: &'a mut Admission,
+    local_ports: &'a mut LocalPorts,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
     fragments: &'a mut Fragments<Q::Frame>,
@@ -226,6 +241,7 @@ impl Packet {
         transport_offset: 0,
         ip_length: 0,
         interface: InterfaceId(0),
+        is_taken_over: false,
         extension_error: None,
     };
 
@@ -262,6 +278,10 @@ impl Packet {
                 Step::TooBig
             }
             Verdict::Hold => Step::Hold,
+            Verdict::HandOver(HandOver { worker, kind }) => {
+                self.slot = worker.into();
+                Step::HandOver(kind)
+            }
             Verdict::Punt(queue) => Step::Punt(queue),
             Verdict::Host => Step::Host,
             Verdict::Drop(reason) => Step::Drop(reason),
@@ -278,6 +298,7 @@ impl<Q: QueuePair> Worker<Q> {
         Worker {
             identifications: Identifications::new(parts.index, parts.workers, admission.random()),
             admission,
+            local_ports: LocalPorts::default(),
             originated: Originated::default(),
             fragments: Fragments::new(parts.fragments),
             icmp_allowance: Allowance::new(now),
@@ -312,6 +333,7 @@ impl<Q: QueuePair> Worker<Q> {
                 self.forward_burst(PortId(port as u8), now, now_seconds);
             }
         }
+        self.take_over(now, now_seconds);
         self.parts.counters.rounds.add(1);
         self.parts.counters.idle_rounds.add(u64::from(received == 0));
         self.expire(now);
@@ -335,24 +357,8 @@ impl<Q: QueuePair> Worker<Q> {
             seed: self.parts.connections.seed(),
         };
         parse::parse(&self.rx, &ingress, &mut self.packets);
-        let packets = &mut self.packets[..self.rx.len()];
-        lookup::hash(packets, &self.parts.connections);
-        lookup::find_candidates(packets, &self.parts.connections);
-        let round = Round {
-            parts: &mut self.parts,
-            admission: &mut self.admission,
-            frames: &mut self.rx,
-            originated: &mut self.originated,
-            fragments: &mut self.fragments,
-            icmp_allowance: &mut self.icmp_allowance,
-            now,
-            now_seconds,
-        };
-        lookup::resolve(packets, round);
         self.parts.counters.received.add(count);
-        self.dispose(now, now_seconds);
-        self.forward_released(now, now_seconds);
-        self.send_originated();
+        self.judge_burst(now, now_seconds);
     }
 
     fn expire(&mut self, now: Ticks) {

@@ -14,13 +14,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use scheduler::Algorithm;
 
 use super::admission::Admission;
-use super::{Packet, Round, WorkerParts, lookup, oversize};
-use crate::clock::Ticks;
-use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Tuple};
+use super::local_ports::{LocalPorts, Share};
+use super::{Packet, Round, WorkerParts, close, lookup, nat, oversize};
+use crate::clock::{TICKS_PER_SECOND, Ticks};
+use crate::connection::table::TableFull;
+use crate::connection::{
+    Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Translated, Tuple,
+};
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
-use crate::snapshot::{Destination, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot};
+use crate::snapshot::{
+    Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
+    Translation, Way,
+};
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason, Verdict};
 
@@ -44,15 +51,24 @@ pub(super) struct Opening<'a> {
     counts: &'a SharedCounts,
     pub(super) counters: &'a WorkerCounters,
     pub(super) admission: &'a mut Admission,
+    local_ports: &'a mut LocalPorts,
+    share: Share,
+    pub(super) frame: &'a [u8],
+    /// The service is that of the packet's very port.
+    is_own_port: bool,
     /// Its first packets were forwarded without state.
     is_adopted: bool,
-    /// The packet's frame.
-    pub(super) frame: &'a [u8],
     /// What size would do, where the packet was found too big.
     refused_for: Cell<u16>,
+    /// A translated connection was made.
+    has_translated: bool,
 }
 
-/// The destination slot of the real server that the packet goes to, by a new connection or without any.
+/// Seconds that a translated connection of a one-packet service lasts: as long as an answer may take.
+const ONE_PACKET_SECONDS: u32 = 5;
+
+/// The destination slot of the real server that the packet goes to, by a new connection or without any. A packet whose addresses
+/// are translated is ready then.
 #[inline(never)]
 pub(super) fn open<Q: QueuePair>(
     packet: &Packet,
@@ -60,15 +76,22 @@ pub(super) fn open<Q: QueuePair>(
     round: &mut Round<Q>,
 ) -> Result<u32, Verdict> {
     let slot = admit(packet, index, round)?;
-    oversize::forward(round.parts.mailbox.current(), slot, packet)
+    let snapshot = round.parts.mailbox.current();
+    match translation_of(snapshot, slot) {
+        Some(_) => Err(nat::send_first(packet, index, round)),
+        None => oversize::forward(snapshot, slot, packet),
+    }
 }
 
 fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
-    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
+    let WorkerParts { index: of, workers, mailbox, connections, templates, counts, counters, peers, .. } =
+        &mut *round.parts;
+    let share = Share { index: *of, workers: *workers };
     let (snapshot, now) = (mailbox.current(), round.now);
     let tuple = packet.key.tuple(&packet.pair);
     let key = tuple.service;
-    let Some(service) = service_of(snapshot, key) else { return Err(Verdict::Drop(DropReason::NoService)) };
+    let found = service_of(snapshot, key);
+    let (service, is_own_port) = found.ok_or(Verdict::Drop(DropReason::NoService))?;
     if packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExpired));
     }
@@ -96,16 +119,24 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
         counts,
         counters,
         admission: round.admission,
-        is_adopted,
+        local_ports: round.local_ports,
+        share,
         frame: round.frames.get(index).map_or(&[], |frame| frame.bytes()),
+        is_own_port,
+        is_adopted,
         refused_for: Cell::new(0),
+        has_translated: false,
     };
-    let slot = match &service.persistence {
+    let opened = match &service.persistence {
         Some(persistence) => opening.persist(persistence),
         None => opening.by_scheduler(),
     };
-    slot.map_err(|reason| match reason {
-        DropReason::TooBig => Verdict::TooBig(opening.refused_for.get()),
+    let refused_for = opening.refused_for.get();
+    if opening.has_translated {
+        peers.has_translated();
+    }
+    opened.map_err(|reason| match reason {
+        DropReason::TooBig => Verdict::TooBig(refused_for),
         reason => Verdict::Drop(reason),
     })
 }
@@ -119,10 +150,11 @@ pub(super) fn without_trace<Q: QueuePair>(
     tuple: &Tuple,
     round: &mut Round<Q>,
 ) -> Result<u32, DropReason> {
-    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
+    let WorkerParts { index: of, workers, mailbox, connections, templates, counts, counters, .. } =
+        &mut *round.parts;
     let snapshot = mailbox.current();
     let key = tuple.service;
-    let Some(service) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
+    let Some((service, is_own_port)) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
     let timeouts = lookup::timeouts_of(snapshot, service.timeouts);
     let silence_seconds = stateless::silence_seconds(timeouts, key.protocol);
     let is_adopted = service.stateless.was_any_within(silence_seconds, round.now_seconds);
@@ -144,9 +176,13 @@ pub(super) fn without_trace<Q: QueuePair>(
         counts,
         counters,
         admission: round.admission,
-        is_adopted,
+        local_ports: round.local_ports,
+        share: Share { index: *of, workers: *workers },
         frame: &[],
+        is_own_port,
+        is_adopted,
         refused_for: Cell::new(0),
+        has_translated: false,
     };
     if let Some(slot) = opening.templated() {
         return Ok(slot);
@@ -155,17 +191,18 @@ pub(super) fn without_trace<Q: QueuePair>(
 }
 
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
-/// else that of every port. FTP's wants them only where it is persistent: nothing else leads them to the right real server.
-fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<&Service> {
+/// else that of every port. FTP's wants them only where it is persistent: nothing else leads them to the right real server. Whether
+/// it is the service of this very port is said too.
+fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<(&Service, bool)> {
     let of_port = |port| snapshot.services.get(&ServiceKey { port, ..key });
     if let Some(service) = of_port(key.port) {
-        return Some(service);
+        return Some((service, true));
     }
     let may_be_ftp_data =
         key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FTP_PASSIVE_MIN);
     match snapshot.ftp_services.get(&key.address).filter(|_| may_be_ftp_data) {
-        Some(ftp) => ftp.persistence.is_some().then_some(ftp),
-        None => snapshot.has_every_port.then(|| of_port(0))?.map(|service| &**service),
+        Some(ftp) => ftp.persistence.is_some().then_some((ftp, false)),
+        None => snapshot.has_every_port.then(|| of_port(0))?.map(|service| (&**service, false)),
     }
 }
 
@@ -303,22 +340,29 @@ impl<'a> Opening<'a> {
     }
 
     /// Makes the connection, which `template` controls where there is one. Of a one-packet service none is kept: it is
-    /// scheduled, counted and forgotten.
+    /// scheduled, counted and forgotten; but where addresses are translated the answer needs it for a while.
     pub(super) fn connect(&mut self, slot: u32, template: Option<TemplateId>) -> Result<u32, DropReason> {
         let way = self.way_to(slot);
-        let is_kept = match way {
-            Ok(destination) if !self.is_one_packet() => self.insert(slot, destination, template),
-            _ => false,
+        let translation = translation_of(self.snapshot, slot);
+        let is_forgotten = translation.is_none() && self.is_one_packet();
+        let kept = match (way, translation) {
+            (Ok(destination), Some(translation)) => {
+                self.insert_translated(slot, destination, &translation, template)
+            }
+            (Ok(destination), None) if !is_forgotten => self.insert(slot, destination, template),
+            (way, _) => way.map(drop),
         };
-        if let Some(template) = template.filter(|_| !is_kept) {
+        if let Some(template) = template.filter(|_| is_forgotten || kept.is_err()) {
             self.templates.release(template, self.now);
         }
-        way?;
-        match template {
-            _ if is_kept || self.is_one_packet() => {}
+        match (kept, template) {
+            (Ok(()), _) => {}
             // Its client stays where it is, all the same.
-            Some(_) => return self.without_state(slot, StatelessReason::TableFull),
-            None => return self.by_ring(StatelessReason::TableFull),
+            (Err(DropReason::ConnectionTableFull), Some(_)) => {
+                return self.without_state(slot, StatelessReason::TableFull);
+            }
+            (Err(DropReason::ConnectionTableFull), None) => return self.by_ring(StatelessReason::TableFull),
+            (Err(reason), _) => return Err(reason),
         }
         if let Some(counters) = self.counters.destinations.get(slot as usize) {
             counters.connections.add(1);
@@ -326,8 +370,13 @@ impl<'a> Opening<'a> {
         Ok(slot)
     }
 
-    /// Puts the connection into the table; false where it has no room after all.
-    fn insert(&mut self, slot: u32, destination: &Destination, template: Option<TemplateId>) -> bool {
+    /// Puts the connection into the table, or says that it has no room after all.
+    fn insert(
+        &mut self,
+        slot: u32,
+        destination: &Destination,
+        template: Option<TemplateId>,
+    ) -> Result<(), DropReason> {
         let packet = self.packet;
         let state = ConnectionState::first(packet.key.protocol(), packet.event);
         let connection = Connection {
@@ -339,9 +388,95 @@ impl<'a> Opening<'a> {
             destination: slot,
             link: template.map(TemplateId::index),
         };
-        if self.connections.insert(connection, packet.hash).is_err() {
-            return false;
+        self.connections
+            .insert(connection, packet.hash)
+            .map_err(|TableFull| DropReason::ConnectionTableFull)?;
+        self.inserted(slot, state, template);
+        Ok(())
+    }
+
+    /// Puts a connection whose addresses are translated into the table, or says what is in its way.
+    fn insert_translated(
+        &mut self,
+        slot: u32,
+        destination: &Destination,
+        translation: &Translation,
+        template: Option<TemplateId>,
+    ) -> Result<(), DropReason> {
+        // No packet of it was forwarded before.
+        if self.is_adopted {
+            return Err(DropReason::NoConnection);
         }
+        if self.is_one_packet() {
+            self.room().map_err(refusal)?;
+        }
+        let reply = self.reply_of(destination, translation)?;
+        let (reply, reply_pair) = reply.key(self.connections.seed());
+        let packet = self.packet;
+        let state = ConnectionState::first_both_ways(packet.key.protocol(), packet.event);
+        let (flags, ticks) = match self.is_one_packet() {
+            true => (ConnectionFlags::ONE_PACKET, ONE_PACKET_SECONDS * TICKS_PER_SECOND),
+            false => (ConnectionFlags::NONE, self.timeout(destination, state)),
+        };
+        let connection = Connection {
+            key: packet.key,
+            pair: packet.pair,
+            state,
+            flags,
+            expires: self.now.after(ticks),
+            destination: slot,
+            link: template.map(TemplateId::index),
+        };
+        let last_hop = nat::last_hop(packet, self.frame);
+        let translated = Translated { reply, reply_pair, last_hop, memory: 0 };
+        let inserted = self.connections.insert_translated(connection, &translated, packet.hash);
+        inserted.map_err(|TableFull| DropReason::ConnectionTableFull)?;
+        self.has_translated = true;
+        self.inserted(slot, state, template);
+        Ok(())
+    }
+
+    /// What the replies of the new connection are known by. With NAT that may be in use, where the client has the same port to
+    /// another virtual service: datagrams then go where the last one went, else who is there stays until it is over.
+    fn reply_of(
+        &mut self,
+        destination: &Destination,
+        translation: &Translation,
+    ) -> Result<Tuple, DropReason> {
+        let (tuple, snapshot) = (&self.tuple, self.snapshot);
+        let maps_port = translation.port != 0 && (self.is_own_port || self.service.persistence.is_none());
+        let port = if maps_port { translation.port } else { tuple.service.port };
+        if translation.address.is_ipv4() != tuple.client.is_ipv4() {
+            return Err(DropReason::NoRealServer);
+        }
+        let real_server = (translation.address, port);
+        if destination.method == ForwardingMethod::FullNat {
+            let (pool, connections) = (&snapshot.local_addresses, &*self.connections);
+            let local =
+                self.local_ports.choose(pool, real_server, &tuple.service, connections, self.share, self.now);
+            return local.ok_or(DropReason::NoLocalPort);
+        }
+        let client =
+            ServiceKey { address: tuple.client, port: tuple.client_port, protocol: tuple.service.protocol };
+        let reply = Tuple { client: real_server.0, client_port: real_server.1, service: client };
+        let (key, pair) = reply.key(self.connections.seed());
+        let Some(other) = self.connections.find(&key, &pair) else { return Ok(reply) };
+        let is_reply = self.connections.connection(other).flags.contains(ConnectionFlags::COMPANION);
+        let connection = self.connections.connection_of_reply(other).filter(|_| is_reply);
+        let connection = connection.ok_or(DropReason::TupleInUse)?;
+        let Connection { state, expires, .. } = self.connections.connection(connection);
+        let gives_way =
+            tuple.service.protocol == Protocol::UDP || expires.is_past(self.now) || state.is_over(1);
+        if !gives_way {
+            return Err(DropReason::TupleInUse);
+        }
+        let gone = self.connections.remove(connection);
+        close(&gone, self.now, self.counts, self.templates, self.counters);
+        Ok(reply)
+    }
+
+    /// A connection is in the table: it counts.
+    fn inserted(&mut self, slot: u32, state: ConnectionState, template: Option<TemplateId>) {
         if let Some(counts) = self.counts.get(slot as usize) {
             counts.open();
             if state.is_active() {
@@ -354,7 +489,6 @@ impl<'a> Opening<'a> {
         self.admission.spend();
         self.counters.connections_opened.add(1);
         self.counters.adopted.add(u64::from(self.is_adopted));
-        true
     }
 
     /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood, or when the table has little
@@ -378,9 +512,12 @@ impl<'a> Opening<'a> {
         self.without_state(slot, reason)
     }
 
-    /// Forwards the packet and remembers nothing of it.
+    /// Forwards the packet and remembers nothing of it. Where its addresses are translated it cannot go so.
     pub(super) fn without_state(&mut self, slot: u32, reason: StatelessReason) -> Result<u32, DropReason> {
         self.way_to(slot)?;
+        if translation_of(self.snapshot, slot).is_some() {
+            return Err(refusal(reason));
+        }
         match self.is_adopted {
             false => self.service.stateless.first_forwarded(self.now_seconds),
             true if self.ends_adopted() => {}
@@ -388,6 +525,28 @@ impl<'a> Opening<'a> {
         }
         self.counters.stateless[reason as usize].add(1);
         Ok(slot)
+    }
+}
+
+/// Whereto the addresses of packets for the real server in this slot are translated, if they are.
+#[inline]
+fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
+    let destination = snapshot.destinations.get(slot as usize)?;
+    if !matches!(destination.method, ForwardingMethod::Nat | ForwardingMethod::FullNat) {
+        return None;
+    }
+    match snapshot.ways.get(slot as usize)? {
+        Way::Translate(translation) => Some(*translation),
+        _ => None,
+    }
+}
+
+/// Why a packet that cannot go without a connection is dropped.
+fn refusal(reason: StatelessReason) -> DropReason {
+    match reason {
+        StatelessReason::TableFull => DropReason::ConnectionTableFull,
+        StatelessReason::CreationRate => DropReason::CreationLimit,
+        StatelessReason::Threshold | StatelessReason::Ending => DropReason::NoConnection,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, Round, icmp, parse};
+use super::{Packet, Round, icmp, parse, tunnel_errors};
 use crate::packet::{icmpv6, ipv4, ipv6, ndp};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{AddressRole, Snapshot};
@@ -38,6 +38,10 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     }
     match snapshot.addresses.get(&destination) {
         Some(AddressRole::Vip) if icmp::is_error(packet, message) => icmp::to_vip(packet, index, round),
+        Some(AddressRole::Dip(_)) if icmp::is_error(packet, message) => {
+            tunnel_errors::judge(packet, index, round)
+                .unwrap_or_else(|| not_a_service(destination, packet, round.parts.mailbox.current()))
+        }
         _ => match not_a_service(destination, packet, snapshot) {
             Verdict::Drop(DropReason::NoService) | Verdict::Host if is_echo_request(packet, message) => {
                 Verdict::Punt(PuntQueue::Echo)

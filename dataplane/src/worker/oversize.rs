@@ -51,6 +51,14 @@ pub(super) fn forward(snapshot: &Snapshot, slot: u32, packet: &Packet) -> Result
     }
 }
 
+/// What becomes of a packet that goes to the real server in this slot, whatever connections say.
+pub(super) fn follow(snapshot: &Snapshot, slot: u32, packet: &Packet, frame: &[u8]) -> Verdict {
+    match way_to(snapshot, slot, packet, frame).and_then(|_| forward(snapshot, slot, packet)) {
+        Ok(slot) => Verdict::Forward(slot),
+        Err(verdict) => verdict,
+    }
+}
+
 /// The MTU that the sender of the packet is told, which begins with `ip` and is `length` bytes long, more than `mtu`. None where it may
 /// be cut.
 pub(super) fn refused_for(

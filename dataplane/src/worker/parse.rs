@@ -219,7 +219,10 @@ fn ports(
             packet.event = event;
             (sctp.source_port, sctp.destination_port)
         }
-        _ => return Err(Parsed::Other),
+        _ => {
+            packet.extension_error = None;
+            return Err(Parsed::Other);
+        }
     };
     Ok((source.to_bytes(), destination.to_bytes()))
 }

@@ -14,7 +14,7 @@ use crate::packet::ethernet;
 use crate::path_mtus::PathMtus;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, ForwardingMethod, Snapshot, Way};
-use crate::verdict::{DropReason, Ready, Verdict};
+use crate::verdict::{DropReason, HandOver, Ready, Verdict};
 use crate::{direct_routing, link_layer};
 
 /// Times that a port which takes only part of a burst is offered the rest.
@@ -72,7 +72,7 @@ impl<Q: QueuePair> Worker<Q> {
     /// control thread, to the host, or dropped.
     #[inline(never)]
     fn sort(&mut self, now: Ticks) {
-        let WorkerParts { queues, counters, mailbox, host, workers, .. } = &mut self.parts;
+        let WorkerParts { queues, counters, mailbox, host, workers, peers, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
             if let Some(verdict) = packet.lost()
@@ -135,17 +135,24 @@ impl<Q: QueuePair> Worker<Q> {
                     self.dropped.push(frame);
                     continue;
                 }
-                Step::Drop(reason) => {
-                    let reason = seen(&frame, reason);
-                    (frame, reason)
+                Step::HandOver(kind) => {
+                    let to = HandOver { worker: packet.slot as u16, kind };
+                    match peers.hand_over(to, packet, frame) {
+                        Ok(()) => {
+                            counters.handed_over.add(1);
+                            continue;
+                        }
+                        Err(frame) => (frame, DropReason::HandOverFull),
+                    }
                 }
+                Step::Drop(reason) => (frame, reason),
                 Step::TooBig => (frame, DropReason::TooBig),
                 // Pass 4 leaves none of the first three behind, pass 5 not the last.
                 Step::Flow | Step::Fragment | Step::Other | Step::ForwardInPieces => {
                     (frame, DropReason::NoConnection)
                 }
             };
-            counters.dropped[reason as usize].add(1);
+            counters.dropped[seen(&frame, reason) as usize].add(1);
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);

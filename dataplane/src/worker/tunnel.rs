@@ -152,7 +152,7 @@ fn read(ip: &[u8], packet: &Packet) -> Option<InnerPacket> {
 }
 
 /// The sum over `length` bytes of the frame from `offset` on.
-fn sum<F: Frame>(frame: &F, offset: usize, length: usize) -> u16 {
+pub(super) fn sum<F: Frame>(frame: &F, offset: usize, length: usize) -> u16 {
     let mut sum = PieceSum::default();
     if let Some(packet) = frame.bytes().get(offset..offset + length) {
         sum.add(packet);

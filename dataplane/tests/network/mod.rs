@@ -260,6 +260,7 @@ fn add_method(snapshot: &mut Snapshot, counts: &SharedCounts, index: usize, meth
             let translation =
                 Translation { address: rip, port: translated, client_address: method.client_address };
             snapshot.ways[slot] = Way::Translate(translation);
+            snapshot.translated_real_servers.insert(rip);
         }
         snapshot.destinations[slot] = destination;
         let real_server_port = if method.is_translated() { translated } else { 0 };

@@ -15,7 +15,7 @@ use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::snapshot::{InterfaceId, Options, SharedCounts, Snapshot, shared_counts};
 use dataplane::verdict::{DropReason, IcmpError, PuntQueue};
-use dataplane::worker::{Worker, WorkerParts};
+use dataplane::worker::{Peers, Worker, WorkerParts};
 
 use super::{PORTS, SLOTS, port_mac};
 
@@ -85,14 +85,16 @@ impl Stage {
         let table = |_| ConnectionTable::with_families(CONNECTIONS, true, Pages::Any).expect("memory");
         let tables: Vec<_> = (0..workers).map(table).collect();
         let path_mtus = PathMtus::new(SLOTS);
-        let parts = queues.into_iter().zip(readers).zip(tables).enumerate();
-        let workers = parts.map(|(index, ((queues, mailbox), connections))| {
+        let peers = Peers::among(&tables);
+        let parts = queues.into_iter().zip(readers).zip(tables).zip(peers).enumerate();
+        let workers = parts.map(|(index, (((queues, mailbox), connections), peers))| {
             Worker::new(WorkerParts {
                 index: index as u32,
                 workers: workers as u32,
                 queues,
                 mailbox,
                 connections,
+                peers,
                 templates: templates.clone(),
                 counts: scenery.counts.clone(),
                 path_mtus: path_mtus.clone(),
@@ -173,9 +175,10 @@ impl Stage {
             let ended = counters.forwarded.load()
                 + counters.punted.load()
                 + counters.to_host.load()
+                + counters.handed_over.load()
                 + counters.dropped_total()
                 + counters.fragments_held.load();
-            let came = counters.received.load();
+            let came = counters.received.load() + counters.taken_over.load();
             if came != ended {
                 return Err(format!("{came} frames came, {ended} are accounted for: {counters:?}"));
             }

@@ -2,10 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod ipv6;
+pub mod nat;
+pub mod packet;
+pub mod packets;
 pub mod pieces;
+pub mod tunnels;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::clock::{Clock, ManualClock};
@@ -20,18 +24,24 @@ use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, PortSnapshot, Protocol,
-    Service, ServiceKey, SharedCounts, Snapshot, shared_counts,
+    AddressRole, ClientAddress, Destination, DestinationState, ForwardingMethod, InterfaceId,
+    InterfaceSnapshot, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts, Snapshot, Translation, Way,
+    shared_counts,
 };
 use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
-use dataplane::worker::{Worker, WorkerParts};
+use dataplane::worker::{Peers, Worker, WorkerParts};
 use etherparse::PacketBuilder;
 use scheduler::{Algorithm, HashRing, RealServer, Scheduler, SchedulerConfig, Thresholds};
 
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
 pub const CLIENT: [u8; 4] = [198, 51, 100, 7];
 pub const VIP: [u8; 4] = [192, 0, 2, 10];
+pub const CLIENT_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+pub const VIP_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+/// The pool of full NAT.
+pub const LOCAL_ADDRESSES: [[u8; 4]; 2] = [[10, 0, 0, 200], [10, 0, 0, 201]];
+pub const LOCAL_ADDRESS_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0xa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200];
 pub const DIP: [u8; 4] = [10, 0, 0, 1];
 pub const HTTP: u16 = 80;
 pub const DNS: u16 = 53;
@@ -60,6 +70,14 @@ pub struct Rs {
     pub upper_threshold: u32,
     pub lower_threshold: u32,
     pub is_drained: bool,
+    pub method: ForwardingMethod,
+    /// The port that NAT translates to; 0: none.
+    pub translated_port: u16,
+    pub client_address: ClientAddress,
+    /// VLAN that leads to it.
+    pub vlan: u16,
+    pub is_ipv6: bool,
+    pub mtu: u16,
 }
 
 impl Rs {
@@ -72,6 +90,31 @@ impl Rs {
             upper_threshold: 0,
             lower_threshold: 0,
             is_drained: false,
+            method: ForwardingMethod::Direct,
+            translated_port: 0,
+            client_address: ClientAddress::None,
+            vlan: 0,
+            is_ipv6: false,
+            mtu: 1500,
+        }
+    }
+
+    /// Behind NAT, at this port.
+    pub fn nat(slot: u32, translated_port: u16) -> Rs {
+        Rs { method: ForwardingMethod::Nat, translated_port, ..Rs::new(slot) }
+    }
+
+    /// Behind full NAT, at this port.
+    pub fn full_nat(slot: u32, translated_port: u16) -> Rs {
+        Rs { method: ForwardingMethod::FullNat, ..Rs::nat(slot, translated_port) }
+    }
+
+    pub fn address(&self) -> IpAddr {
+        match self.is_ipv6 {
+            false => Ipv4Addr::new(10, self.port, 0, 11 + self.slot as u8).into(),
+            true => {
+                Ipv6Addr::new(0x2001, 0xdb8, 0xa, self.port.into(), 0, 0, 0, 11 + self.slot as u16).into()
+            }
         }
     }
 }
@@ -114,17 +157,39 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
             macs: [rs_mac(rs.slot), own_mac(rs.port)].concat().try_into().unwrap(),
             port,
             state: if rs.available { DestinationState::Forwarding } else { DestinationState::Unresolved },
-            mtu: 1500,
+            mtu: rs.mtu,
+            vlan: rs.vlan,
+            method: rs.method,
             is_quiesced: rs.weight == 0 || rs.is_drained,
             ..Destination::default()
         };
-        snapshot.addresses.insert(
-            [10, rs.port, 0, 11 + rs.slot as u8].into(),
-            AddressRole::Neighbour(InterfaceId(rs.port.into())),
-        );
+        if matches!(rs.method, ForwardingMethod::Nat | ForwardingMethod::FullNat) {
+            snapshot.ways.resize(SLOTS, Way::Direct);
+            snapshot.ways[rs.slot as usize] = Way::Translate(Translation {
+                address: rs.address(),
+                port: rs.translated_port,
+                client_address: rs.client_address,
+            });
+            snapshot.translated_real_servers.insert(rs.address());
+        }
+        snapshot.addresses.insert(rs.address(), AddressRole::Neighbour(InterfaceId(rs.port.into())));
     }
+    for address in LOCAL_ADDRESSES {
+        snapshot.local_addresses.ipv4.push(address.into());
+        snapshot.addresses.insert(address.into(), AddressRole::Local(InterfaceId(0)));
+    }
+    let local: Ipv6Addr = LOCAL_ADDRESS_6.into();
+    snapshot.local_addresses.ipv6.push(local);
+    snapshot.addresses.insert(local.into(), AddressRole::Local(InterfaceId(0)));
+    snapshot.addresses.insert(VIP_6.into(), AddressRole::Vip);
     for member in [(Protocol::TCP, HTTP), (Protocol::UDP, DNS), (Protocol::SCTP, DIAMETER)] {
-        add_service(&mut snapshot, counts, algorithm, real_servers, &[member], |_| {});
+        for (vip, is_ipv6) in [(IpAddr::from(VIP), false), (VIP_6.into(), true)] {
+            let of_family: Vec<Rs> =
+                real_servers.iter().filter(|rs| rs.is_ipv6 == is_ipv6).copied().collect();
+            if !is_ipv6 || !of_family.is_empty() {
+                add_service_at(vip, &mut snapshot, counts, algorithm, &of_family, &[member], |_| {});
+            }
+        }
     }
     snapshot
 }
@@ -141,7 +206,7 @@ pub fn add_service(
     add_service_at(VIP.into(), snapshot, counts, algorithm, real_servers, members, change);
 }
 
-/// The same of another VIP.
+/// The same at any VIP.
 pub fn add_service_at(
     vip: IpAddr,
     snapshot: &mut Snapshot,
@@ -155,8 +220,8 @@ pub fn add_service_at(
         .iter()
         .map(|rs| RealServer {
             id: rs.slot,
-            address: Ipv4Addr::new(10, rs.port, 0, 11 + rs.slot as u8).into(),
-            port: 0,
+            address: rs.address(),
+            port: rs.translated_port,
             weight: if rs.is_drained { 0 } else { rs.weight },
             last_weight: rs.weight.max(1),
             is_drained: rs.is_drained,
@@ -275,14 +340,16 @@ impl Rig {
         let tables: Vec<_> = (0..workers)
             .map(|_| ConnectionTable::with_families(capacity, true, Pages::Any).unwrap())
             .collect();
+        let peers = Peers::among(&tables);
         let connections = tables.iter().map(ConnectionTable::reader).collect();
         let count = workers as u32;
         let workers = queues
             .into_iter()
             .zip(readers)
             .zip(tables)
+            .zip(peers)
             .enumerate()
-            .map(|(index, ((queues, mailbox), connections))| {
+            .map(|(index, (((queues, mailbox), connections), peers))| {
                 Worker::new(WorkerParts {
                     index: index as u32,
                     workers: count,
@@ -290,6 +357,7 @@ impl Rig {
                     mailbox,
                     connections,
                     templates: templates.clone(),
+                    peers,
                     counts: counts.clone(),
                     path_mtus: path_mtus.clone(),
                     counters: counters[index].clone(),
@@ -332,6 +400,24 @@ impl Rig {
         let sent = self.pass(frame);
         assert!(sent.len() <= 1);
         sent.first().map(|frame| u32::from(frame[5]))
+    }
+
+    /// Injects one frame on a queue of port 0, lets every worker run two rounds, so that what one hands over is sent by the
+    /// other, and returns what was sent, with the port.
+    pub fn pass_on(&mut self, queue: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        assert!(self.ports[0].inject(queue, frame));
+        self.poll();
+        self.poll();
+        let taken = self.ports.iter().enumerate().map(|(port, of)| (port, of.take_transmitted()));
+        taken.flat_map(|(port, frames)| frames.into_iter().map(move |frame| (port, frame))).collect()
+    }
+
+    /// Every buffer is back in its pool.
+    pub fn assert_nothing_leaked(&self) {
+        for port in &self.ports {
+            let pool = port.pool();
+            assert_eq!(pool.available(), pool.capacity());
+        }
     }
 
     pub fn poll(&mut self) {
@@ -410,18 +496,40 @@ impl Rig {
         self.counters.iter().map(|counters| of(counters)).sum()
     }
 
-    /// received = forwarded + punted + to host + dropped + held, in each worker; what went to real servers is what was forwarded.
+    /// The same over a frame that came in several segments, cut at these offsets.
+    pub fn pass_segments(&mut self, frame: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+        assert!(self.ports[0].inject_segments(0, frame, cuts));
+        self.poll();
+        self.ports[0].take_transmitted()
+    }
+
+    /// Every buffer is back in its pool.
+    pub fn assert_no_leak(&self) {
+        for port in &self.ports {
+            assert_eq!(port.pool().available(), port.pool().capacity());
+        }
+    }
+
+    /// received + taken over = forwarded + punted + to host + handed over + dropped + held, in each worker; what went to real servers
+    /// or came from them is what was forwarded; what was handed over was taken.
     pub fn assert_conservation(&self) {
         for counters in &self.counters {
+            let came = counters.received.load() + counters.taken_over.load();
             let accounted = counters.forwarded.load()
                 + counters.punted.load()
                 + counters.to_host.load()
+                + counters.handed_over.load()
                 + counters.dropped_total()
                 + counters.fragments_held.load();
-            assert_eq!(counters.received.load(), accounted, "{counters:?}");
-            let to_real_servers: u64 = counters.destinations.iter().map(|of| of.packets.load()).sum();
-            assert_eq!(counters.forwarded.load(), to_real_servers);
+            assert_eq!(came, accounted, "{counters:?}");
+            let forwarded: u64 =
+                counters.destinations.iter().map(|of| of.packets.load() + of.replies.load()).sum();
+            assert_eq!(counters.forwarded.load(), forwarded);
         }
+        assert_eq!(
+            self.total(|counters| counters.handed_over.load()),
+            self.total(|counters| counters.taken_over.load())
+        );
     }
 }
 

@@ -87,7 +87,7 @@ fn command(verb: &str, arguments: &str) -> Command {
 }
 
 fn applied(text: &str) -> Result<Vec<String>, ErrorReply> {
-    changes(&Command::Apply(Apply { config: config(text), dry_run: false }))
+    changes(&Command::Apply(Apply { config: Box::new(config(text)), dry_run: false }))
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn drain_whose_deadline_has_passed_is_refused_where_it_is_new() {
     let drain = Drain { until_unix_seconds: Some(now), keep_persistent: false };
     running.services[0].real_servers[1].drain = Some(drain);
     let config = Config { services: running.services.clone(), ..Config::default() };
-    let again = Command::Apply(Apply { config, dry_run: false });
+    let again = Command::Apply(Apply { config: Box::new(config), dry_run: false });
     assert_eq!(changes_of(&self::config(FILE), &running, &again), Ok(vec![]));
 }
 

@@ -229,7 +229,7 @@ fn real_servers_of_every_method_are_reached_by_their_next_hops() {
     assert_eq!(tunnelled.macs[..6], gateways[1].2);
     let Way::Tunnel(tunnel) = way else { panic!("{way:?}") };
     assert_eq!(
-        tunnel.source,
+        tunnel.source(),
         "fe80::ff:fe00:100".parse::<IpAddr>().unwrap(),
         "as the gateway knows the director"
     );

@@ -3,16 +3,8 @@
 use std::net::IpAddr;
 
 use ctl::config::{self, Forwarding, RealServerConfig, TunnelChecksum, TunnelConfig, TunnelType};
+use dataplane::packet::{ipv4, ipv6};
 use dataplane::snapshot::{ClientAddress, ForwardingMethod, Translation, Tunnel, TunnelKind, Way};
-
-const IPV4_BYTES: u16 = 20;
-const IPV6_BYTES: u16 = 40;
-/// RFC 2784: without and with a checksum.
-const GRE_BYTES: u16 = 4;
-const GRE_CHECKSUM_BYTES: u16 = 4;
-/// UDP's header and GUE's, variant 0. Remote checksum offload adds to packets that the sender's own host made, and to no
-/// forwarded one.
-const GUE_BYTES: u16 = 8 + 4;
 
 /// The forwarding method as workers name it.
 pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
@@ -27,12 +19,9 @@ pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
 /// What the method of `real_server` needs; `source` is the director's address towards it.
 pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
     if let Some(tunnel) = real_server.tunnel() {
-        return Way::Tunnel(Tunnel {
-            kind: kind(tunnel),
-            has_checksum: tunnel.checksum != TunnelChecksum::None,
-            source,
-            destination: real_server.address,
-        });
+        // `source` is of the family of what it leads to.
+        let tunnel = Tunnel::new(kind(tunnel), source, real_server.address);
+        return tunnel.map_or(Way::Direct, Way::Tunnel);
     }
     if !real_server.forwarding.is_nat() {
         return Way::Direct;
@@ -48,25 +37,21 @@ pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
     })
 }
 
+/// What `remcsum` adds is for packets that the sender's own host made; forwarded ones have the checksum alone.
 fn kind(tunnel: TunnelConfig) -> TunnelKind {
+    let has_checksum = tunnel.checksum != TunnelChecksum::None;
     match tunnel.kind {
         TunnelType::Ipip => TunnelKind::Ipip,
-        TunnelType::Gre => TunnelKind::Gre,
-        TunnelType::Gue => TunnelKind::Gue(tunnel.port.unwrap_or(0)),
+        TunnelType::Gre => TunnelKind::Gre { has_checksum },
+        TunnelType::Gue => TunnelKind::Gue { port: tunnel.port.unwrap_or(0), has_checksum },
     }
 }
 
 /// Bytes that the method adds in front of a packet: the MTU for what clients send is so much smaller.
 pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
     let Some(tunnel) = real_server.tunnel() else { return 0 };
-    let outer = if real_server.address.is_ipv6() { IPV6_BYTES } else { IPV4_BYTES };
-    let inner = match (tunnel.kind, tunnel.checksum) {
-        (TunnelType::Ipip, _) => 0,
-        (TunnelType::Gre, TunnelChecksum::None) => GRE_BYTES,
-        (TunnelType::Gre, _) => GRE_BYTES + GRE_CHECKSUM_BYTES,
-        (TunnelType::Gue, _) => GUE_BYTES,
-    };
-    outer + inner
+    let outer = if real_server.address.is_ipv6() { ipv6::HEADER_BYTES } else { ipv4::HEADER_BYTES };
+    (outer + kind(tunnel).bytes()) as u16
 }
 
 #[cfg(test)]
@@ -101,9 +86,8 @@ mod tests {
     fn way_says_what_the_method_needs() {
         let source = IpAddr::from([10, 0, 0, 1]);
         let gue = real_server("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }");
-        let tunnel =
-            Tunnel { kind: TunnelKind::Gue(6080), has_checksum: true, source, destination: gue.address };
-        assert_eq!(way(&gue, source), Way::Tunnel(tunnel));
+        let kind = TunnelKind::Gue { port: 6080, has_checksum: true };
+        assert_eq!(way(&gue, source), Way::Tunnel(Tunnel::new(kind, source, gue.address).unwrap()));
         let mut translated = RealServerConfig::new(gue.address);
         assert_eq!(way(&translated, source), Way::Direct);
         translated.port = Some(8080);

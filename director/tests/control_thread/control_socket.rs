@@ -97,7 +97,7 @@ fn pipelined_requests_are_answered_in_order() {
         let mut all = Vec::new();
         for weight in 2..100 {
             all.extend(format!(
-                "{{\"version\":1,\"verb\":\"set-rs\",\"arguments\":{{{},\"address\":\"10.0.0.11\",\"weight\":{weight}}}}}\n",
+                "{{\"version\":1,\"verb\":\"set-rs\",\"arguments\":{{{},\"real_server\":\"10.0.0.11\",\"weight\":{weight}}}}}\n",
                 crate::SERVICE
             ).bytes());
         }

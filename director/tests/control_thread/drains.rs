@@ -101,7 +101,7 @@ fn drain_survives_saving_applying_and_a_restart() {
         let Answer::Config(config) = rig.command("config", "").await.unwrap().answer else { panic!() };
         saved = config.to_toml();
         let config = Config::from_toml(&saved, "saved").unwrap();
-        let apply = Command::Apply(ctl::protocol::Apply { config, dry_run: false });
+        let apply = Command::Apply(ctl::protocol::Apply { config: Box::new(config), dry_run: false });
         let Answer::Changed(changed) = execute(&rig.control, &apply).await.unwrap().answer else { panic!() };
         assert_eq!(changed.changes, [""; 0]);
     });

@@ -9,6 +9,7 @@ mod connections;
 mod control_socket;
 mod discovery;
 mod drains;
+mod host_interface;
 mod methods;
 mod metrics;
 mod vlans;

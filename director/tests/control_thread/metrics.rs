@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use dataplane::verdict::{DropReason, StatelessReason};
+use dataplane::verdict::{DropReason, IcmpError, StatelessReason};
 use director::http;
 use director::metrics::{Metric, Scrape};
 use prometheus::proto::MetricType;
@@ -42,6 +42,10 @@ fn page_lists_every_reason_with_its_meaning() {
         let row = format!("| `{}` | {} |", reason.name(), reason.description());
         assert!(page.contains(&row), "docs/METRICS.md lacks:\n{row}");
     }
+    for &kind in IcmpError::ALL {
+        let row = format!("| `{}` | {} |", kind.name(), kind.description());
+        assert!(page.contains(&row), "docs/METRICS.md lacks:\n{row}");
+    }
     for &reason in StatelessReason::ALL {
         let row = format!("| `{}` | {} |", reason.name(), reason.description());
         assert!(page.contains(&row), "docs/METRICS.md lacks:\n{row}");
@@ -72,10 +76,8 @@ fn every_metric_is_exported_with_its_labels_and_packets_are_conserved() {
             samples.iter().map(|sample| sample.get_counter().get_value()).sum()
         };
         let elsewhere =
-            [Metric::WorkerForwarded, Metric::WorkerPunted, Metric::WorkerToHost, Metric::WorkerDropped]
-                .map(sum)
-                .iter()
-                .sum::<f64>();
+            [Metric::WorkerForwarded, Metric::WorkerPunted, Metric::WorkerToHost, Metric::WorkerDropped];
+        let elsewhere: f64 = elsewhere.into_iter().map(sum).sum();
         assert_eq!(sum(Metric::WorkerReceived), elsewhere);
         assert_eq!(sum(Metric::ServicePackets), 100.0);
         assert_eq!(sum(Metric::RealServerConnections), 100.0);

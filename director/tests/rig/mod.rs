@@ -17,11 +17,11 @@ use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
 use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::port::PortStatus;
 use dataplane::worker::Worker;
-use director::assembly::{Assembly, StartedPorts, assemble};
+use director::assembly::{Assembly, AssemblyError, StartedPorts, assemble};
 use director::commands::{Answer, Executed, execute};
 use director::control::{Platform, SharedControl};
 use director::daemon::tick_for_ever;
-use director::host_interface::HostAccess;
+use director::host_interface::{HostAccess, HostThread};
 use tokio::task::LocalSet;
 
 /// MAC of port 0; port N's ends in N.
@@ -58,8 +58,19 @@ pub(crate) fn assembled(
     config: &Config,
     workers: usize,
     port_config: &MemoryPortConfig,
-    mut prepare: impl FnMut(usize, &mut MemoryQueuePair),
+    prepare: impl FnMut(usize, &mut MemoryQueuePair),
 ) -> (Assembly<MemoryQueuePair>, Vec<MemoryPort>, ManualClock) {
+    let (assembly, ports, hand) = try_assembled(config, workers, port_config, prepare, HostAccess::None);
+    (assembly.unwrap_or_else(|error| panic!("{error}")), ports, hand)
+}
+
+fn try_assembled(
+    config: &Config,
+    workers: usize,
+    port_config: &MemoryPortConfig,
+    mut prepare: impl FnMut(usize, &mut MemoryQueuePair),
+    access: HostAccess,
+) -> (Result<Assembly<MemoryQueuePair>, AssemblyError>, Vec<MemoryPort>, ManualClock) {
     if let Err(problems) = ctl::validate::validate_for_start(config) {
         panic!("{problems:?}");
     }
@@ -82,9 +93,8 @@ pub(crate) fn assembled(
     };
     let (clock, hand) = Clock::manual();
     let platform = Platform { dpdk: "none (in-memory ports)".to_owned(), ..Platform::default() };
-    let assembly =
-        assemble(config.clone(), started, (0..workers).collect(), &clock, platform, HostAccess::None);
-    (assembly.unwrap_or_else(|error| panic!("{error}")), ports, hand)
+    let assembly = assemble(config.clone(), started, (0..workers).collect(), &clock, platform, access);
+    (assembly, ports, hand)
 }
 
 impl Rig {
@@ -99,6 +109,17 @@ impl Rig {
             clock,
             network: Rc::default(),
         }
+    }
+
+    /// The same with taps of the kernel, in the network namespace of the calling thread, and their thread.
+    pub(crate) fn with_host(config: &str) -> Result<(Rig, Option<HostThread>), AssemblyError> {
+        let config = Config::from_toml(config, "test").unwrap_or_else(|error| panic!("{error}"));
+        let (assembly, ports, clock) =
+            try_assembled(&config, 1, &MemoryPortConfig::default(), |_, _| {}, HostAccess::Taps);
+        let Assembly { control, workers, host_frames } = assembly?;
+        let host_thread = control.start_host_thread(host_frames).unwrap();
+        let workers = Rc::new(RefCell::new(workers));
+        Ok((Rig { control: control.shared(), ports, workers, clock, network: Rc::default() }, host_thread))
     }
 
     /// Runs `test` with control thread, workers and network beside it.
