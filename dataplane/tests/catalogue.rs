@@ -209,8 +209,9 @@ fn run(case: &Case, view: &View, scenery: &Scenery, variant: &Variant) -> Result
         }
         outcome.judged.push(built);
     }
-    outcome.expected = expected(case, view, &outcome)?;
     outcome.changes = changes(&before, &stage.counts());
+    outcome.expected = expected(case, view, &outcome)
+        .map_err(|error| format!("{error} ({:?}, {:?})", outcome.verdicts, outcome.changes))?;
     stage.check_pools()?;
     Ok(outcome)
 }

@@ -199,7 +199,7 @@ fn translate(view: &View, packet: &mut Vec<u8>, actual: &[u8]) -> Result<(), Str
         packet[of.at + 2..of.at + 4].copy_from_slice(&translated.to_be_bytes());
     }
     if is_full {
-        let chosen = actual.get(ETHERNET + of.at..ETHERNET + of.at + 2).ok_or("too short for ports")?;
+        let chosen = actual.get(ETHERNET + of.at..ETHERNET + of.at + 2).unwrap_or(&[0xff, 0xff]);
         packet[of.at..of.at + 2].copy_from_slice(chosen);
         if u16::from_be_bytes([chosen[0], chosen[1]]) < 1024 {
             return Err("a local port below 1024".into());
