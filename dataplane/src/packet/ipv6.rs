@@ -280,6 +280,27 @@ impl Ipv6Header {
         }
     }
 
+    /// What stands at the end of a chain that [`Ipv6Header::upper_layer`] refuses, whatever its headers say: protocol and where it
+    /// begins, in bytes from the IPv6 header on. None where `payload` or the bounds end before, or a later fragment does not tell.
+    pub fn refused_upper_layer(&self, payload: &[u8]) -> Option<(u8, usize)> {
+        let (mut next, mut offset) = (self.next_header, 0);
+        for _ in 0..=EXTENSION_HEADERS_MAX {
+            if !is_extension(next) {
+                return Some((next, HEADER_BYTES + offset));
+            }
+            let &[following, length, third, fourth] = payload.get(offset..)?.first_chunk()?;
+            let is_later_fragment = next == FRAGMENT && (third, fourth & !7) != (0, 0);
+            if is_later_fragment {
+                // It may be in the midst of an error.
+                let is_known = following != ICMPV6 && !is_extension(following);
+                return is_known.then_some((following, HEADER_BYTES + offset + FRAGMENT_HEADER_BYTES));
+            }
+            offset += header_bytes(next, length);
+            next = following;
+        }
+        None
+    }
+
     fn walk(&self, payload: &[u8]) -> Result<UpperLayer, ExtensionError> {
         let is_multicast = self.destination[0] == 0xff;
         let mut next = self.next_header;
@@ -298,11 +319,7 @@ impl Ipv6Header {
             let Some(&[following, length, _, fourth]) = rest.first_chunk() else {
                 return Err(ExtensionError::Truncated);
             };
-            let bytes = match next {
-                FRAGMENT => FRAGMENT_HEADER_BYTES,
-                AUTHENTICATION => (usize::from(length) + 2) * 4,
-                _ => (usize::from(length) + 1) * 8,
-            };
+            let bytes = header_bytes(next, length);
             if offset + bytes > LAST {
                 return Err(ExtensionError::TooLong);
             }
@@ -353,6 +370,16 @@ impl Ipv6Header {
             return Err(ExtensionError::Malformed(fragment.header + 2));
         }
         Ok(fragment)
+    }
+}
+
+/// Bytes of an extension header by the length that stands in it.
+#[inline(always)]
+fn header_bytes(kind: u8, length: u8) -> usize {
+    match kind {
+        FRAGMENT => FRAGMENT_HEADER_BYTES,
+        AUTHENTICATION => (usize::from(length) + 2) * 4,
+        _ => (usize::from(length) + 1) * 8,
     }
 }
 
@@ -622,6 +649,20 @@ mod tests {
         assert!(walk(&fragment(UDP, 0xfff8, &[0; 7])).is_ok());
         let twice = fragment(FRAGMENT, 0, &[UDP, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(walk(&twice), Err(ExtensionError::Malformed(40)));
+    }
+
+    #[test]
+    fn refused_chain_is_walked_all_the_same() {
+        let refused = |payload: &[u8]| {
+            let packet = packet(DESTINATION_OPTIONS, payload);
+            assert!(walk(&packet).is_err());
+            let (header, payload) = Ipv6Header::ref_from_prefix(&packet).unwrap();
+            header.refused_upper_layer(payload)
+        };
+        assert_eq!(refused(&[ICMPV6, 0, 0x9e, 4, 0, 0, 0, 0, 1]), Some((ICMPV6, 48)));
+        assert_eq!(refused(&[ROUTING, 0, 0x9e, 4, 0, 0, 0, 0, TCP, 0, 0, 1, 0, 0, 0, 0]), Some((TCP, 56)));
+        assert_eq!(refused(&[DESTINATION_OPTIONS, 0, 0x9e, 4, 0, 0, 0, 0, TCP]), None);
+        assert_eq!(refused(&[FRAGMENT, 0, 0x9e, 4, 0, 0, 0, 0, ICMPV6, 0, 0, 8, 0, 0, 0, 1]), None);
     }
 
     #[test]

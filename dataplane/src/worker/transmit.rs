@@ -212,11 +212,16 @@ impl<Q: QueuePair> Worker<Q> {
 
 /// Why a frame is dropped, where its first segment may end within its headers: then they may be good all the same.
 fn seen<F: Frame>(frame: &F, reason: DropReason) -> DropReason {
-    use DropReason::{BadExtensionHeader, BadFragment, BadSip, BadTransportHeader, IcmpIgnored, Truncated};
+    use DropReason::{
+        BadExtensionHeader, BadFragment, BadSip, BadTransportHeader, IcmpIgnored, Truncated, WrongMac,
+    };
     let first = frame.bytes().len();
     let is_cut = first < HEADERS_BYTES_MAX && first < frame.length();
     match reason {
-        Truncated | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip | IcmpIgnored if is_cut => {
+        // To a group: whether it is neighbour discovery lies behind the IP header.
+        Truncated | WrongMac | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip | IcmpIgnored
+            if is_cut =>
+        {
             DropReason::NotContiguous
         }
         reason => reason,

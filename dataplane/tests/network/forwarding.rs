@@ -135,16 +135,17 @@ pub struct Transport {
 
 /// Behind all headers that may stand in front of it.
 pub fn transport(packet: &[u8]) -> Option<Transport> {
-    if packet[0] >> 4 == 4 {
-        let field = u16::from_be_bytes([packet[6], packet[7]]);
+    if packet.first()? >> 4 == 4 {
+        let header = packet.get(..20)?;
+        let field = u16::from_be_bytes([header[6], header[7]]);
         return Some(Transport {
-            at: usize::from(packet[0] & 15) * 4,
-            protocol: packet[9],
+            at: usize::from(header[0] & 15) * 4,
+            protocol: header[9],
             is_piece: field & 0x3fff != 0,
             is_later: field & 0x1fff != 0,
         });
     }
-    let (mut next, mut at, mut is_piece, mut is_later) = (packet[6], 40, false, false);
+    let (mut next, mut at, mut is_piece, mut is_later) = (*packet.get(6)?, 40, false, false);
     while [0, 43, 44, 51, 60].contains(&next) && !is_later {
         let header = packet.get(at..at + 8)?;
         let bytes = match next {
@@ -216,22 +217,12 @@ fn translate(view: &View, packet: &mut Vec<u8>, actual: &[u8]) -> Result<(), Str
     }
     let sum_at = of.at + if of.protocol == 6 { 16 } else { 6 };
     let sum = u16::from_be_bytes([packet[sum_at], packet[sum_at + 1]]);
-    let sum = if of.protocol == 17 && sum == 0 {
-        let [source, destination] = ["lip", "rs"].map(|name| view.address(name, view.is_ipv6));
-        let source = if is_full { source } else { address_of(&new[..width]) };
-        let (source, destination) = (source.ok_or("no source")?, destination.ok_or("no destination")?);
-        sums::transport(source, destination, 17, &packet[of.at..end])
-    } else {
-        sums::patched(sum, &old, &new)
-    };
+    if of.protocol == 17 && sum == 0 {
+        // There is none (RFC 768).
+        return Ok(());
+    }
+    let sum = sums::patched(sum, &old, &new);
     let sum = if of.protocol == 17 && sum == 0 { 0xffff } else { sum };
     packet[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
     Ok(())
-}
-
-fn address_of(octets: &[u8]) -> Option<IpAddr> {
-    match octets.len() {
-        4 => octets.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        _ => octets.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
-    }
 }

@@ -35,7 +35,7 @@ pub const SLOTS: usize = 192;
 /// Ports of the director.
 pub const PORTS: usize = 4;
 /// Largest packet of each interface, by its number.
-const MTUS: [u16; 5] = [1500, 1500, 1500, 1500, 9000];
+pub const MTUS: [u16; 5] = [1500, 1500, 1500, 1500, 9000];
 /// Port and VLAN of each interface.
 const INTERFACES: [(u8, u16); 5] = [(0, 0), (0, 100), (1, 0), (2, 200), (3, 0)];
 /// The services of each method's VIP, with the port that NAT translates to.

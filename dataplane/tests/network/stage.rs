@@ -40,6 +40,15 @@ impl Scenery {
         let snapshot = Arc::new(super::snapshot(&counts, options));
         Scenery { counts, snapshot, host: HostQueues::new() }
     }
+
+    /// No real server has a connection left.
+    pub fn check_counts(&self) -> Result<(), String> {
+        let slots = self.counts.iter().map(|of| of.load()).enumerate();
+        match slots.into_iter().find(|(_, counts)| (counts.active, counts.inactive) != (0, 0)) {
+            Some((slot, counts)) => Err(format!("slot {slot} is left with {counts:?}")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What happened to the frames that went in, by the names of counters.
@@ -59,6 +68,11 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(scenery: &Scenery, workers: usize) -> Stage {
+        Stage::with_frames(scenery, workers, FRAMES)
+    }
+
+    /// With so many buffers for each port.
+    pub fn with_frames(scenery: &Scenery, workers: usize, frames: usize) -> Stage {
         let (publisher, readers) = Publisher::new(scenery.snapshot.clone(), workers);
         let (clock, hand) = Clock::manual();
         let mut ports = Vec::new();
@@ -67,7 +81,7 @@ impl Stage {
             let config = MemoryPortConfig {
                 queues: workers,
                 mac: port_mac(port),
-                frames: FRAMES,
+                frames,
                 rx_capacity: 64,
                 tx_capacity: TX,
                 ..MemoryPortConfig::default()
