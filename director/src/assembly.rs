@@ -16,7 +16,7 @@ use dataplane::path_mtus::PathMtus;
 use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::{FramePool, PortStatus, QueuePair};
 use dataplane::snapshot::shared_counts;
-use dataplane::worker::{Worker, WorkerParts};
+use dataplane::worker::{Peers, Worker, WorkerParts};
 
 use crate::connections::Tables;
 use crate::control::{Control, ControlParts, Platform};
@@ -122,14 +122,16 @@ where
     let buckets = tables.iter().map(|table| table.buckets() as u64).sum();
     let readers = tables.iter().map(ConnectionTable::reader).collect();
     let fragment_capacity = config.director.fragment_capacity_per_worker;
-    let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).enumerate();
-    let made = per_worker.map(|(index, ((queues, mailbox), connections))| {
+    let peers = Peers::among(&tables);
+    let per_worker = started.queues.into_iter().zip(mailboxes).zip(tables).zip(peers).enumerate();
+    let made = per_worker.map(|(index, (((queues, mailbox), connections), peers))| {
         Worker::new(WorkerParts {
             index: index as u32,
             workers: workers as u32,
             queues,
             mailbox,
             connections,
+            peers,
             templates: templates.clone(),
             path_mtus: path_mtus.clone(),
             counts: counts.clone(),

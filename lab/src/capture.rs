@@ -1,6 +1,6 @@
 //! Proof of what passed an interface: tcpdump into a file, counted afterwards.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +10,9 @@ use crate::host::Host;
 use crate::process::{self, Process};
 use crate::wait;
 
+/// The kernel's buffer of a capture: what tcpdump may be behind by.
+const BUFFER_KIB: &str = "32768";
+
 /// A capture that runs, of everything in both directions.
 pub struct Capture {
     tcpdump: Process,
@@ -17,26 +20,22 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts it and waits until it listens.
+    /// Starts it and waits until it listens. Of each packet the headers are kept.
     pub fn start(host: &Host, interface: &str) -> Result<Capture> {
-        let file = host.directory().join(format!("{interface}.pcap"));
+        Self::start_tcpdump(host, interface, interface, &["-s", "128"])
+    }
+
+    /// Starts one of whole packets that match a tcpdump filter, with a name of its own.
+    pub fn start_whole(host: &Host, interface: &str, name: &str, filter: &str) -> Result<Capture> {
+        Self::start_tcpdump(host, interface, name, &["-s", "0", filter])
+    }
+
+    fn start_tcpdump(host: &Host, interface: &str, name: &str, arguments: &[&str]) -> Result<Capture> {
+        let file = host.directory().join(format!("{name}.pcap"));
         let mut command = host.command("tcpdump");
-        command.args([
-            "-i",
-            interface,
-            "-n",
-            "-U",
-            "--immediate-mode",
-            "-B",
-            "16384",
-            "-s",
-            "128",
-            "-Z",
-            "root",
-            "-w",
-        ]);
-        command.arg(&file);
-        let mut tcpdump = Process::spawn(command, &format!("tcpdump-{interface}"), host.directory())?;
+        command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-B", BUFFER_KIB, "-Z", "root", "-w"]);
+        command.arg(&file).args(arguments);
+        let mut tcpdump = Process::spawn(command, &format!("tcpdump-{name}"), host.directory())?;
         tcpdump.wait_for_output("listening on")?;
         Ok(Capture { tcpdump, file })
     }
@@ -77,6 +76,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// The file, in pcap's format.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Packets that match a tcpdump filter.
     pub fn count(&self, filter: &str) -> Result<u64> {
         let text = self.read(&["--count"], filter)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -34,36 +34,31 @@ static REQUESTS_MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Requests `/`, one after the other, each on a connection of its own and from a port that none had before: on a tuple
 /// that it knows the director stays with the real server, and shares would not be exact. A request that fails is an error.
-pub fn get_many(client: &Host, vip: Ipv4Addr, port: u16, count: u32) -> Result<Vec<Answer>> {
-    curl(client, None, vip, port, count)
+pub fn get_many(client: &Host, vip: impl Into<IpAddr>, port: u16, count: u32) -> Result<Vec<Answer>> {
+    curl(client, None, vip.into(), port, count)
 }
 
 /// The same, from one of the client's addresses: the name of the real server that answered each.
 pub fn get_many_from(
     client: &Host,
-    source: Ipv4Addr,
-    vip: Ipv4Addr,
+    source: impl Into<IpAddr>,
+    vip: impl Into<IpAddr>,
     port: u16,
     count: u32,
 ) -> Result<Vec<String>> {
-    let answers = curl(client, Some(source), vip, port, count)?;
+    let answers = curl(client, Some(source.into()), vip.into(), port, count)?;
     Ok(answers.into_iter().map(|answer| answer.server).collect())
 }
 
-fn curl(
-    client: &Host,
-    source: Option<Ipv4Addr>,
-    vip: Ipv4Addr,
-    port: u16,
-    count: u32,
-) -> Result<Vec<Answer>> {
+fn curl(client: &Host, source: Option<IpAddr>, vip: IpAddr, port: u16, count: u32) -> Result<Vec<Answer>> {
     let interface = source.map(|source| format!("interface = {source}\n")).unwrap_or_default();
+    let server = SocketAddr::new(vip, port);
     let first = REQUESTS_MADE.fetch_add(count, Ordering::Relaxed);
     let requests: String = (0..count)
         .map(|number| {
             let client_port = CLIENT_PORTS.start + (first + number) % CLIENT_PORTS.len() as u32;
             format!(
-                "next\nurl = http://{vip}:{port}/\nlocal-port = {client_port}\n{interface}\
+                "next\nurl = http://{server}/\nlocal-port = {client_port}\n{interface}\
                  header = \"Connection: close\"\nmax-time = {}\n\
                  write-out = \" %{{http_code}} %{{num_connects}} %{{local_port}} %{{time_total}}\\n\"\n",
                 HANGS.as_secs()
@@ -101,7 +96,7 @@ pub struct Connection {
 
 impl Connection {
     /// Opens it.
-    pub fn open(client: &Host, vip: Ipv4Addr, port: u16) -> Result<Connection> {
+    pub fn open(client: &Host, vip: impl Into<IpAddr>, port: u16) -> Result<Connection> {
         Ok(Connection { stream: BufReader::new(client.connect(vip, port)?) })
     }
 
@@ -147,7 +142,8 @@ const TRAFFIC_PAUSE: Duration = Duration::from_millis(2);
 
 impl Traffic {
     /// Starts it, and waits for the first answer.
-    pub fn start(client: &Host, vip: Ipv4Addr, port: u16) -> Result<Traffic> {
+    pub fn start(client: &Host, vip: impl Into<IpAddr>, port: u16) -> Result<Traffic> {
+        let vip = SocketAddr::new(vip.into(), port);
         let stopped = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU32::new(0));
         let thread = {
@@ -156,7 +152,7 @@ impl Traffic {
                 client.enter(|| {
                     let mut servers = Vec::new();
                     while !stopped.load(Ordering::Relaxed) {
-                        let server = get_once(vip, port);
+                        let server = get_once(vip);
                         servers.push(server.with_context(|| format!("request {}", servers.len() + 1))?);
                         answered.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(TRAFFIC_PAUSE);
@@ -207,9 +203,8 @@ impl Drop for Traffic {
 }
 
 /// One request on a connection of its own; the calling thread is on the client.
-fn get_once(vip: Ipv4Addr, port: u16) -> Result<String> {
-    let mut stream =
-        TcpStream::connect_timeout(&SocketAddrV4::new(vip, port).into(), HANGS).context("connect")?;
+fn get_once(vip: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&vip, HANGS).context("connect")?;
     stream.set_read_timeout(Some(HANGS))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
@@ -229,7 +224,8 @@ pub fn shares<'a>(servers: impl IntoIterator<Item = &'a str>) -> BTreeMap<String
 }
 
 /// Sends a datagram and waits for the answer: name of the server.
-pub fn ask(socket: &UdpSocket, vip: Ipv4Addr, port: u16, question: &str) -> Result<String> {
+pub fn ask(socket: &UdpSocket, vip: impl Into<IpAddr>, port: u16, question: &str) -> Result<String> {
+    let vip = vip.into();
     socket.send_to(question.as_bytes(), (vip, port))?;
     let mut buffer = [0; 2048];
     let (length, from) =

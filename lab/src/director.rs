@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::process::{self, Process};
 use crate::wait::{self, HANGS};
@@ -23,6 +24,10 @@ use crate::wait::{self, HANGS};
 /// What the daemon says of a change that it has made, but that a worker has not taken within two seconds: on a machine with
 /// more to do than CPUs a worker is off its CPU for several.
 const NOT_IN_FORCE: &str = "not in force everywhere";
+
+/// What the daemon logs at its end where not every packet buffer is back in its pool: once its ports are closed, none is on
+/// its way any more.
+const STILL_IN_USE: &str = "DPDK is still in use by";
 
 /// How long the generation has to stay the same.
 const SETTLE_PAUSE: Duration = Duration::from_millis(30);
@@ -42,6 +47,7 @@ pub struct DirectorProcess {
     host: Host,
     socket: PathBuf,
     dr_ctl: PathBuf,
+    dissection: Option<Dissection>,
 }
 
 /// A configuration for a daemon on `host`: small, without hugepages, no port and no service yet.
@@ -62,6 +68,28 @@ pub fn configuration(host: &Host, workers: u16) -> Config {
         },
         ..Config::default()
     }
+}
+
+/// What a lab's daemon is given in the table `director`.
+const KEYS: [&str; 7] = [
+    "worker_cpus",
+    "control_cpus",
+    "hugepages",
+    "memory_mib",
+    "connection_capacity_per_worker",
+    "control_socket",
+    "metrics_listen",
+];
+
+/// The table `director` of [`configuration`] as a user would write it, to be continued: what is as by default stays away.
+pub fn text(host: &Host, workers: u16) -> Result<String> {
+    let table = toml::Table::try_from(configuration(host, workers).director)?;
+    let mut text = String::from("[director]\n");
+    for key in KEYS {
+        let value = table.get(key).with_context(|| format!("no {key}"))?;
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    Ok(text)
 }
 
 /// Where the control socket of a daemon on `host` is.
@@ -89,6 +117,14 @@ impl DirectorProcess {
         Self::start_with_file(host, &file, &config.director.control_socket)
     }
 
+    /// Starts the daemon with the text of a configuration file, whose control socket is [`control_socket`].
+    pub fn start_with_text(host: &Host, text: &str) -> Result<DirectorProcess> {
+        let file = host.directory().join("director.toml");
+        // A file that ends amid a line is taken for a cut one.
+        fs::write(&file, format!("{}\n", text.trim_end()))?;
+        Self::start_with_file(host, &file, &control_socket(host))
+    }
+
     /// Starts the daemon with a file, which names `socket` as its control socket.
     pub fn start_with_file(host: &Host, file: &Path, socket: &Path) -> Result<DirectorProcess> {
         let process = Process::spawn(daemon(host, file)?, "dr-director", host.directory())?;
@@ -97,6 +133,7 @@ impl DirectorProcess {
             host: host.clone(),
             socket: socket.to_owned(),
             dr_ctl: binary("dr-ctl")?,
+            dissection: None,
         };
         wait::until("an answer on dr-director's control socket", || {
             if let Some(status) = director.process.ended()? {
@@ -106,6 +143,11 @@ impl DirectorProcess {
         })
         .map_err(|error| anyhow!("{error:#}\ndr-director's log:\n{}", director.log()))?;
         Ok(director)
+    }
+
+    /// What it sends is judged at [`DirectorProcess::finish`] by a dissection that was started before it.
+    pub fn dissected_by(self, dissection: Dissection) -> DirectorProcess {
+        DirectorProcess { dissection: Some(dissection), ..self }
     }
 
     /// Process id of the daemon.
@@ -235,12 +277,21 @@ impl DirectorProcess {
         .map_err(|error| anyhow!("{error:#}\n{:#?}\n{:#?}", self.show(), self.neighbours()))
     }
 
-    /// Sends a signal and returns how long the daemon took to end, and how it ended.
+    /// Sends a signal and returns how long the daemon took to end, and how it ended. A packet buffer that was not given back
+    /// until then is an error.
     pub fn stop(mut self, signal: Signal) -> Result<(Duration, ExitStatus)> {
         let start = Instant::now();
         self.process.signal(signal)?;
         let status = self.process.wait()?;
-        Ok((start.elapsed(), status))
+        let duration = start.elapsed();
+        let log = self.log();
+        let leak = log.lines().find(|line| line.contains(STILL_IN_USE));
+        ensure!(
+            leak.is_none(),
+            "dr-director did not get back all of its buffers: {}",
+            leak.unwrap_or_default()
+        );
+        Ok((duration, status))
     }
 
     /// SIGTERM; an end that is not clean is an error. How long it took.
@@ -250,10 +301,12 @@ impl DirectorProcess {
         Ok(duration)
     }
 
-    /// The end of a test: the law of conservation, then [`DirectorProcess::terminate`].
-    pub fn finish(self) -> Result<()> {
+    /// The end of a test: the law of conservation, [`DirectorProcess::terminate`], then tshark on all that it sent.
+    pub fn finish(mut self) -> Result<()> {
         self.assert_conservation()?;
-        self.terminate().map(drop)
+        let dissection = self.dissection.take();
+        self.terminate()?;
+        dissection.map_or(Ok(0), Dissection::finish).map(drop)
     }
 
     /// SIGKILL.
@@ -271,7 +324,7 @@ impl DirectorProcess {
     /// Exact, so it needs quiet: a frame that is between two counters when they are read is given a moment to arrive.
     pub fn assert_conservation(&self) -> Result<PacketTotals> {
         let mut last = String::new();
-        wait::until("received = forwarded + punted + dropped", || {
+        wait::until("the law of conservation to hold", || {
             let stats = self.stats()?;
             match conservation(&stats) {
                 Ok(()) => Ok(Some(stats.totals)),
@@ -286,7 +339,7 @@ impl DirectorProcess {
 }
 
 /// One request line over a daemon's control socket, and the answer.
-fn request(socket: &Path, line: &str) -> Result<Value> {
+pub fn request(socket: &Path, line: &str) -> Result<Value> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(HANGS))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
@@ -329,29 +382,40 @@ pub fn daemon(host: &Host, file: &Path) -> Result<Command> {
 /// Says where the counters disagree.
 pub fn conservation(stats: &Stats) -> Result<()> {
     let balance = |what: &str, packets: &PacketTotals| {
-        let dropped: u64 = packets.drops.values().sum();
-        let accounted = packets.forwarded + packets.punted + dropped;
+        let PacketTotals {
+            received,
+            taken_over,
+            forwarded,
+            punted,
+            to_host,
+            handed_over,
+            fragments_held,
+            originated: _,
+            ref drops,
+        } = *packets;
+        let dropped: u64 = drops.values().sum();
+        let (came, went) =
+            (received + taken_over, forwarded + punted + to_host + handed_over + dropped + fragments_held);
         ensure!(
-            packets.received == accounted,
-            "{what}: received {} but forwarded {} + punted {} + dropped {dropped} = {accounted}",
-            packets.received,
-            packets.forwarded,
-            packets.punted
+            came == went,
+            "{what}: received {received} + taken over {taken_over} but forwarded {forwarded} + punted {punted} + to the \
+             host {to_host} + handed over {handed_over} + dropped {dropped} + fragments held {fragments_held} = {went}"
         );
         Ok(())
     };
-    let mut sum = PacketTotals::default();
     for worker in &stats.workers {
         balance(&format!("worker {}", worker.worker), &worker.packets)?;
-        sum.received += worker.packets.received;
-        sum.forwarded += worker.packets.forwarded;
-        sum.punted += worker.packets.punted;
-        for (reason, count) in &worker.packets.drops {
-            *sum.drops.entry(reason.clone()).or_insert(0) += count;
-        }
     }
-    balance("all workers", &stats.totals)?;
-    ensure!(sum == stats.totals, "the workers' sum is {sum:?}, the totals say {:?}", stats.totals);
+    let totals = &stats.totals;
+    balance("all workers", totals)?;
+    let sum = stats.workers.iter().fold(PacketTotals::default(), |sum, worker| add(sum, &worker.packets));
+    ensure!(sum == *totals, "the workers' sum is {sum:?}, the totals say {totals:?}");
+    ensure!(
+        totals.handed_over == totals.taken_over,
+        "{} packets were handed over, {} taken over",
+        totals.handed_over,
+        totals.taken_over
+    );
     let from_ports: u64 = stats.ports.iter().map(|port| port.rx_packets).sum();
     ensure!(
         from_ports == stats.totals.received,
@@ -359,6 +423,21 @@ pub fn conservation(stats: &Stats) -> Result<()> {
         stats.totals.received
     );
     Ok(())
+}
+
+fn add(mut sum: PacketTotals, packets: &PacketTotals) -> PacketTotals {
+    sum.received += packets.received;
+    sum.taken_over += packets.taken_over;
+    sum.forwarded += packets.forwarded;
+    sum.punted += packets.punted;
+    sum.to_host += packets.to_host;
+    sum.handed_over += packets.handed_over;
+    sum.fragments_held += packets.fragments_held;
+    sum.originated += packets.originated;
+    for (reason, count) in &packets.drops {
+        *sum.drops.entry(reason.clone()).or_insert(0) += count;
+    }
+    sum
 }
 
 /// A binary of this workspace: beside the program that runs, or in `DR_BIN_DIR`.
@@ -389,34 +468,63 @@ fn target_directory() -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn stats(received: u64, forwarded: u64, from_ports: u64) -> Stats {
-        let totals = PacketTotals {
-            received,
-            forwarded,
-            punted: 2,
-            drops: [("truncated".to_owned(), 3), ("not_local".to_owned(), 0)].into(),
-        };
-        let worker = serde_json::json!({ "worker": 0, "cpu": 1, "control_frames_sent": 1, "connections": 1,
-            "connection_capacity": 8, "generation": 1, "received": received, "forwarded": forwarded, "punted": 2,
-            "stateless": {}, "drops": totals.drops });
+    /// One worker's packets, all of which came from one port.
+    fn stats(packets: &PacketTotals, from_ports: u64) -> Stats {
+        let mut worker = serde_json::json!({ "worker": 0, "cpu": 1, "control_frames_sent": 1, "connections": 1,
+            "connection_capacity": 8, "generation": 1, "stateless": {} });
+        let counted = serde_json::to_value(packets).unwrap();
+        worker.as_object_mut().unwrap().append(&mut counted.as_object().unwrap().clone());
         let port = serde_json::json!({ "port": "lan", "link_is_up": true, "rx_packets": from_ports, "rx_bytes": 0,
             "tx_packets": 0, "tx_bytes": 0, "rx_missed": 0, "rx_errors": 0, "rx_no_mbuf": 0, "tx_errors": 0 });
         let (worker, port) = (serde_json::from_value(worker).unwrap(), serde_json::from_value(port).unwrap());
-        Stats { services: Vec::new(), totals, workers: vec![worker], ports: vec![port] }
+        Stats { services: Vec::new(), totals: packets.clone(), workers: vec![worker], ports: vec![port] }
+    }
+
+    fn packets() -> PacketTotals {
+        PacketTotals {
+            received: 20,
+            taken_over: 4,
+            forwarded: 5,
+            punted: 2,
+            to_host: 6,
+            handed_over: 4,
+            fragments_held: 3,
+            originated: 7,
+            drops: [("truncated".to_owned(), 4), ("not_local".to_owned(), 0)].into(),
+        }
     }
 
     #[test]
     fn conservation_holds_exactly_or_says_where_not() {
-        assert!(conservation(&stats(10, 5, 10)).is_ok());
-        assert!(
-            conservation(&stats(11, 5, 11)).unwrap_err().to_string().starts_with("worker 0: received 11")
-        );
-        assert!(conservation(&stats(10, 6, 10)).is_err());
-        assert!(conservation(&stats(10, 5, 11)).unwrap_err().to_string().contains("ports delivered 11"));
-        let mut torn = stats(10, 5, 10);
-        torn.totals.forwarded = 6;
-        torn.totals.punted = 1;
-        assert!(conservation(&torn).unwrap_err().to_string().contains("the workers' sum"));
+        assert!(conservation(&stats(&packets(), 20)).is_ok());
+        let off_by_one: [fn(&mut PacketTotals); 7] = [
+            |packets| packets.received += 1,
+            |packets| packets.taken_over += 1,
+            |packets| packets.forwarded += 1,
+            |packets| packets.punted += 1,
+            |packets| packets.to_host += 1,
+            |packets| packets.handed_over += 1,
+            |packets| packets.fragments_held += 1,
+        ];
+        for change in off_by_one {
+            let mut packets = packets();
+            change(&mut packets);
+            let error = conservation(&stats(&packets, packets.received)).unwrap_err().to_string();
+            assert!(error.starts_with("worker 0: received 2"), "{error}");
+        }
+        let refused = |stats: &Stats, what: &str| {
+            let error = conservation(stats).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        };
+        refused(&stats(&packets(), 21), "ports delivered 21");
+        let mut torn = stats(&packets(), 20);
+        torn.totals.forwarded += 1;
+        torn.totals.punted -= 1;
+        refused(&torn, "the workers' sum");
+        // One frame is between two workers: each of them is in balance.
+        let mut between = packets();
+        (between.received, between.handed_over) = (21, 5);
+        refused(&stats(&between, 21), "5 packets were handed over, 4 taken over");
     }
 
     #[test]

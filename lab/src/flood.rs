@@ -1,4 +1,7 @@
 //! A flood of SYNs, each of another client, as frames on the client's cable.
+//!
+//! A flood that is to be counted goes as fast as the director takes it and no faster: what a full ring loses before the director
+//! has seen it is nothing that a test of the director could tell of.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
@@ -8,12 +11,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use ctl::protocol::Stats;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
+use serde_json::json;
 
 use crate::differential::frame::{Frame, Mac, Payload};
-use crate::differential::wire;
+use crate::differential::{neighbours, wire};
+use crate::director::{self, DirectorProcess};
 use crate::host::Host;
+use crate::wait;
 
 /// The first source: 198.18.0.0/15 is for benchmarks (RFC 2544), and nobody here has a route to it.
 const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -25,6 +32,10 @@ const SOURCE_COUNT: u64 = 1 << 17;
 const PORT_FIRST: u64 = 1024;
 
 const TCP_SYN: u8 = 2;
+
+/// SYNs of a counted flood that are on their way at once: with what else there is, less than a ring of a port holds that is
+/// given 4,096 frames.
+pub const WINDOW: u64 = 1024;
 
 /// Frames between two pauses.
 const BURST: u64 = 64;
@@ -45,6 +56,23 @@ impl Flood {
         count: u64,
         pause: Duration,
     ) -> Result<Flood> {
+        Self::start_paced(host, to, destination, count, move |_| {
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
+            Ok(())
+        })
+    }
+
+    /// The same with a pace of another kind: it is told after each 64 how many were sent, and returns when the next ones may
+    /// be.
+    pub fn start_paced(
+        host: &Host,
+        to: Mac,
+        destination: SocketAddrV4,
+        count: u64,
+        mut pace: impl FnMut(u64) -> Result<()> + Send + 'static,
+    ) -> Result<Flood> {
         let socket = wire::open(host, "eth0")?;
         let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = {
@@ -53,7 +81,7 @@ impl Flood {
                 while !is_over.load(Ordering::Relaxed) && sent.load(Ordering::Relaxed) < count {
                     for _ in 0..BURST {
                         let number = sent.load(Ordering::Relaxed);
-                        let bytes = syn(number, destination).bytes(number as u16, wire::ROUTER_MAC, to);
+                        let bytes = syn(number, destination).bytes(number as u16, neighbours::ROUTER_MAC, to);
                         match send(socket.as_raw_fd(), &bytes, MsgFlags::empty()) {
                             Ok(_) => sent.store(number + 1, Ordering::Relaxed),
                             // The cable is full for the moment.
@@ -61,14 +89,41 @@ impl Flood {
                             Err(error) => return Err(error).context("cannot send a frame"),
                         }
                     }
-                    if !pause.is_zero() {
-                        std::thread::sleep(pause);
-                    }
+                    pace(sent.load(Ordering::Relaxed))?;
                 }
                 Ok(())
             })
         };
         Ok(Flood { is_over, sent, thread: Some(thread) })
+    }
+
+    /// The same as fast as `director` takes them: `counted` says of its counters how many it has seen, and no more than
+    /// [`WINDOW`] are on their way.
+    pub fn start_counted(
+        host: &Host,
+        to: Mac,
+        destination: SocketAddrV4,
+        count: u64,
+        director: &DirectorProcess,
+        counted: impl Fn(&Stats) -> u64 + Send + 'static,
+    ) -> Result<Flood> {
+        let socket = director.socket().to_owned();
+        let line = json!({ "version": ctl::protocol::VERSION, "verb": "stats" }).to_string();
+        let now = move || -> Result<u64> {
+            let stats = director::request(&socket, &line)?["result"].take();
+            Ok(counted(&serde_json::from_value(stats)?))
+        };
+        let before = now()?;
+        let mut seen = 0;
+        Self::start_paced(host, to, destination, count, move |sent| {
+            if sent <= seen + WINDOW {
+                return Ok(());
+            }
+            wait::until(&format!("{sent} packets of a flood to be counted"), || {
+                seen = now()? - before;
+                Ok((sent <= seen + WINDOW).then_some(()))
+            })
+        })
     }
 
     /// SYNs sent so far.

@@ -1,7 +1,7 @@
 //! One host: a network namespace with its name, its directory and what runs in it.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -38,6 +38,19 @@ impl Host {
         }
         host.set("net/ipv4/ip_forward", "0")?;
         Ok(host)
+    }
+
+    /// Gives it IPv6, which a host has none of at first. Its addresses are used at once, without asking whether somebody has
+    /// them.
+    pub fn enable_ipv6(&self) -> Result<()> {
+        for (name, value) in
+            [("accept_dad", "0"), ("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", "0")]
+        {
+            for place in ["default", "all"] {
+                self.set(&format!("net/ipv6/conf/{place}/{name}"), value)?;
+            }
+        }
+        Ok(())
     }
 
     /// Its name in the network: `client`, `rs1`.
@@ -99,6 +112,13 @@ impl Host {
             .with_context(|| format!("{}: cannot set {sysctl} to {value}", self.name))
     }
 
+    /// Names of its interfaces.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        let links: serde_json::Value = serde_json::from_str(&self.ip("-j link show")?)?;
+        let links = links.as_array().context("ip printed no list")?;
+        Ok(links.iter().filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect())
+    }
+
     /// MAC address of an interface.
     pub fn mac(&self, interface: &str) -> Result<String> {
         let links: serde_json::Value = serde_json::from_str(&self.ip(&format!("-j link show {interface}"))?)?;
@@ -108,9 +128,10 @@ impl Host {
             .ok_or_else(|| anyhow!("{interface} has no MAC address"))
     }
 
-    /// Adds an address (`10.0.0.2/24`).
+    /// Adds an address (`10.0.0.2/24`, `2001:db8::2/64`).
     pub fn add_address(&self, interface: &str, address: &str) -> Result<()> {
-        self.ip(&format!("address add {address} dev {interface}")).map(drop)
+        let options = if address.contains(':') { " nodad" } else { "" };
+        self.ip(&format!("address add {address} dev {interface}{options}")).map(drop)
     }
 
     /// Runs `work` on a thread that is on this host: its sockets are the host's, wherever they are used later.
@@ -129,10 +150,11 @@ impl Host {
     }
 
     /// Opens a TCP connection from this host; reads and writes time out after [`HANGS`].
-    pub fn connect(&self, address: Ipv4Addr, port: u16) -> Result<TcpStream> {
+    pub fn connect(&self, address: impl Into<IpAddr>, port: u16) -> Result<TcpStream> {
+        let address = SocketAddr::new(address.into(), port);
         let stream = self
-            .enter(|| TcpStream::connect_timeout(&SocketAddrV4::new(address, port).into(), HANGS))?
-            .with_context(|| format!("{} cannot connect to {address}:{port}", self.name))?;
+            .enter(|| TcpStream::connect_timeout(&address, HANGS))?
+            .with_context(|| format!("{} cannot connect to {address}", self.name))?;
         stream.set_read_timeout(Some(HANGS))?;
         stream.set_write_timeout(Some(HANGS))?;
         Ok(stream)
@@ -140,10 +162,11 @@ impl Host {
 
     /// A UDP socket of this host, on a port of the system's choice if `port` is 0; reads time out after
     /// [`HANGS`].
-    pub fn udp_socket(&self, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+    pub fn udp_socket(&self, address: impl Into<IpAddr>, port: u16) -> Result<UdpSocket> {
+        let address = SocketAddr::new(address.into(), port);
         let socket = self
-            .enter(|| UdpSocket::bind(SocketAddrV4::new(address, port)))?
-            .with_context(|| format!("{} cannot use UDP {address}:{port}", self.name))?;
+            .enter(|| UdpSocket::bind(address))?
+            .with_context(|| format!("{} cannot use UDP {address}", self.name))?;
         socket.set_read_timeout(Some(HANGS))?;
         Ok(socket)
     }

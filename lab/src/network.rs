@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -16,7 +16,8 @@ use crate::host::Host;
 use crate::process;
 use crate::reaper::{self, Reaper};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static HAS_NETWORK: Mutex<bool> = Mutex::new(false);
+static NETWORK_IS_GONE: Condvar = Condvar::new();
 static NETWORKS_MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Longest name of an interface: the kernel's IFNAMSIZ less the final zero.
@@ -28,14 +29,35 @@ pub struct Network {
     directory: PathBuf,
     // Order matters: all is removed before the next network may start.
     _reaper: Reaper,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
+}
+
+/// The right to have a network. Unlike a lock's guard it may go from one test's thread to the next one's.
+struct Turn;
+
+impl Turn {
+    fn wait() -> Turn {
+        // A test that failed while it had its turn has left nothing behind: Drop ran.
+        let mut has_network = HAS_NETWORK.lock().unwrap_or_else(PoisonError::into_inner);
+        while *has_network {
+            has_network = NETWORK_IS_GONE.wait(has_network).unwrap_or_else(PoisonError::into_inner);
+        }
+        *has_network = true;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *HAS_NETWORK.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        NETWORK_IS_GONE.notify_one();
+    }
 }
 
 impl Network {
     /// A network without hosts. Waits for the end of this process's other network.
     pub fn new() -> Result<Network> {
-        // A test that failed while it held the turn has left nothing behind: Drop ran.
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
         reaper::sweep_stale();
         let number = NETWORKS_MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{number}", reaper::prefix_of(std::process::id()));
@@ -98,12 +120,17 @@ impl Network {
         Ok(())
     }
 
+    /// Joins a host's interface to a switch and gives it a MAC address; the switch's socket is `to-<host>`.
+    pub fn plug_interface(&self, host: &Host, interface: &str, switch: &Host, mac: &str) -> Result<()> {
+        let socket = format!("to-{}", host.name());
+        self.add_cable((host, interface), (switch, &socket))?;
+        host.ip(&format!("link set {interface} address {mac}"))?;
+        switch.ip(&format!("link set {socket} master br0")).map(drop)
+    }
+
     /// Joins a host's `eth0` to a switch and gives it a MAC address.
     pub fn plug(&self, host: &Host, switch: &Host, mac: &str) -> Result<()> {
-        let socket = format!("to-{}", host.name());
-        self.add_cable((host, "eth0"), (switch, &socket))?;
-        host.ip(&format!("link set eth0 address {mac}"))?;
-        switch.ip(&format!("link set {socket} master br0")).map(drop)
+        self.plug_interface(host, "eth0", switch, mac)
     }
 }
 

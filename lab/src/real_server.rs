@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,11 +34,11 @@ pub struct RealServer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The client as nginx saw it.
-    pub client: Ipv4Addr,
+    pub client: IpAddr,
     /// Its port.
     pub client_port: u16,
     /// The address that it spoke to.
-    pub server: Ipv4Addr,
+    pub server: IpAddr,
     /// HTTP status of the answer.
     pub status: u16,
     /// What was asked for.
@@ -48,13 +48,24 @@ pub struct Request {
 impl RealServer {
     /// Makes a real server of a host: the VIP on `lo`, where ARP does not tell of it.
     pub fn set_up(host: Host, address: Ipv4Addr, vip: Ipv4Addr) -> Result<RealServer> {
-        for interface in ["all", "lo"] {
-            host.set(&format!("net/ipv4/conf/{interface}/arp_ignore"), "1")?;
-            host.set(&format!("net/ipv4/conf/{interface}/arp_announce"), "2")?;
-        }
-        let server = RealServer { host, address, nginx: None };
+        let server = Self::without_vip(host, address);
+        server.keep_vips_silent()?;
         server.add_vip(vip)?;
         Ok(server)
+    }
+
+    /// Makes a real server of a host that has no VIP: for NAT, where it is asked for at its RIP.
+    pub fn without_vip(host: Host, address: Ipv4Addr) -> RealServer {
+        RealServer { host, address, nginx: None }
+    }
+
+    /// ARP tells of no address of `lo`. Of an IPv6 address on `lo` neighbour discovery tells by itself nothing.
+    pub fn keep_vips_silent(&self) -> Result<()> {
+        for interface in ["all", "lo"] {
+            self.host.set(&format!("net/ipv4/conf/{interface}/arp_ignore"), "1")?;
+            self.host.set(&format!("net/ipv4/conf/{interface}/arp_announce"), "2")?;
+        }
+        Ok(())
     }
 
     /// Its host's name, with which it answers.
@@ -63,16 +74,29 @@ impl RealServer {
     }
 
     /// Adds another VIP.
-    pub fn add_vip(&self, vip: Ipv4Addr) -> Result<()> {
-        self.host.add_address("lo", &format!("{vip}/32"))
+    pub fn add_vip(&self, vip: impl Into<IpAddr>) -> Result<()> {
+        let vip = vip.into();
+        self.host.add_address("lo", &format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 }))
     }
 
-    /// Starts nginx on `ports` of all addresses: it answers its host's name, and `/slow` at a limited rate.
+    /// Starts nginx on `ports` of all addresses: it answers its host's name, and `/slow` at a limited rate. What is PUT
+    /// below `/upload/` is in `upload` of the host's directory, and what is in `files` there can be got. `/proxied` is who speaks
+    /// to whom by PROXY protocol.
     pub fn start_nginx(&mut self, ports: &[u16]) -> Result<()> {
+        let listen: Vec<String> =
+            ports.iter().flat_map(|port| [port.to_string(), format!("[::]:{port}")]).collect();
+        self.start_nginx_on(&listen, ports)
+    }
+
+    /// The same, with the arguments of nginx's `listen`, and the ports on which it must answer before this returns.
+    pub fn start_nginx_on(&mut self, listen: &[String], ports: &[u16]) -> Result<()> {
         let directory = self.host.directory();
+        for files in ["files", "upload"] {
+            fs::create_dir_all(directory.join(files))?;
+        }
         fs::write(directory.join("slow"), vec![b'.'; SLOW_BYTES])?;
         let configuration = directory.join("nginx.conf");
-        fs::write(&configuration, self.nginx_configuration(ports)?)?;
+        fs::write(&configuration, self.nginx_configuration(listen)?)?;
         let mut command = self.host.command("nginx");
         command.arg("-p").arg(directory).arg("-c").arg(&configuration);
         // The log of before `error_log` is read would be a file of the distribution's.
@@ -88,12 +112,12 @@ impl RealServer {
         Ok(())
     }
 
-    fn nginx_configuration(&self, ports: &[u16]) -> Result<String> {
+    fn nginx_configuration(&self, arguments: &[String]) -> Result<String> {
         let name = self.name();
         let directory = self.host.directory().display();
         let mut listen = String::new();
-        for port in ports {
-            write!(listen, "listen {port}; ")?;
+        for argument in arguments {
+            write!(listen, "listen {argument}; ")?;
         }
         Ok(format!(
             r#"user root;
@@ -113,6 +137,9 @@ http {{
         {listen}
         root {directory};
         location / {{ return 200 "{name}"; }}
+        location = /proxied {{ return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port"; }}
+        location /files/ {{ }}
+        location /upload/ {{ dav_methods PUT; client_max_body_size 0; }}
         location = /slow {{ limit_rate {SLOW_BYTES_PER_SECOND}; add_header X-Real-Server {name}; }}
     }}
 }}
@@ -135,8 +162,8 @@ http {{
     }
 
     /// Starts a UDP server on `address:port`; it must be the VIP for its answers to carry the VIP.
-    pub fn start_udp(&self, address: Ipv4Addr, port: u16) -> Result<UdpServer> {
-        UdpServer::start(&self.host, address, port)
+    pub fn start_udp(&self, address: impl Into<IpAddr>, port: u16) -> Result<UdpServer> {
+        UdpServer::start(&self.host, address.into(), port)
     }
 }
 
@@ -155,12 +182,12 @@ fn parse(line: &str) -> Option<Request> {
 /// Answers each datagram with its host's name, a space, and the datagram.
 pub struct UdpServer {
     stopped: Arc<AtomicBool>,
-    clients: Arc<Mutex<Vec<SocketAddrV4>>>,
+    clients: Arc<Mutex<Vec<SocketAddr>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl UdpServer {
-    fn start(host: &Host, address: Ipv4Addr, port: u16) -> Result<UdpServer> {
+    fn start(host: &Host, address: IpAddr, port: u16) -> Result<UdpServer> {
         let socket = host.udp_socket(address, port)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let stopped = Arc::new(AtomicBool::new(false));
@@ -172,7 +199,7 @@ impl UdpServer {
                 let mut datagram = [0; 2048];
                 while !stopped.load(Ordering::Relaxed) {
                     // A time-out, or an ICMP error of an earlier answer: neither ends a server.
-                    let Ok((length, SocketAddr::V4(client))) = socket.recv_from(&mut datagram) else {
+                    let Ok((length, client)) = socket.recv_from(&mut datagram) else {
                         continue;
                     };
                     clients.lock().unwrap_or_else(PoisonError::into_inner).push(client);
@@ -185,7 +212,7 @@ impl UdpServer {
     }
 
     /// Where each datagram came from, in the order of arrival.
-    pub fn clients(&self) -> Vec<SocketAddrV4> {
+    pub fn clients(&self) -> Vec<SocketAddr> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -8,7 +8,6 @@
 //!
 //! The client is what a router would be: it holds the VIP's network to be on the wire and asks for the VIP by ARP.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -18,8 +17,10 @@ use scheduler::Algorithm;
 
 use crate::capture::Capture;
 use crate::director::{self, DirectorProcess};
+use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::network::Network;
+use crate::quiet;
 use crate::real_server::{RealServer, Request};
 use crate::wait;
 
@@ -194,7 +195,8 @@ impl Lab {
 
     /// Starts the director and waits until it answers and every real server with a weight gets connections.
     pub fn start_director(&self, config: &Config) -> Result<DirectorProcess> {
-        let director = DirectorProcess::start(&self.director, config)?;
+        let dissection = self.dissect_director()?;
+        let director = DirectorProcess::start(&self.director, config)?.dissected_by(dissection);
         let weighted = config.services.iter().flat_map(|service| &service.real_servers);
         director
             .wait_until_up(weighted.filter(|server| server.weight > 0 && server.drain.is_none()).count())?;
@@ -229,12 +231,7 @@ impl Lab {
     /// have arrived.
     pub fn wait_until_quiet(&self) -> Result<()> {
         let servers = self.real_servers.iter().map(|server| &server.host);
-        for host in [&self.client].into_iter().chain(servers) {
-            wait::until(&format!("TCP on {} to be quiet", host.name()), || {
-                Ok(tcp_is_quiet(host)?.then_some(()))
-            })?;
-        }
-        Ok(())
+        quiet::wait([&self.client].into_iter().chain(servers))
     }
 
     /// Waits until the director's workers have counted all that came of requests that are over. Its counters are exact
@@ -267,28 +264,12 @@ impl Lab {
     pub fn capture_director(&self) -> Result<Capture> {
         Capture::start(&self.switch, "to-director")
     }
-}
 
-/// Whether no TCP connection of a host has anything left to send by itself: each has ended, or is established and has all
-/// that it sent acknowledged.
-fn tcp_is_quiet(host: &Host) -> Result<bool> {
-    // `/proc/net` would be that of the process's first thread, which stays where it is.
-    let table = host.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
-    Ok(table.lines().skip(1).all(|line| {
-        // The kernel's Documentation/networking/proc_net_tcp.rst: number, local and remote address, state, tx:rx queue.
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [_, _, _, ESTABLISHED, queues, ..] => queues.starts_with("00000000:"),
-            [_, _, _, state, ..] => [TIME_WAIT, LISTEN].contains(&state),
-            _ => false,
-        }
-    }))
+    /// Records all that comes out of the director's cable, for tshark to judge.
+    pub fn dissect_director(&self) -> Result<Dissection> {
+        Dissection::start(&[(&self.switch, "to-director", &mac_of(DIP))])
+    }
 }
-
-/// States in `/proc/net/tcp`: the kernel's tcp_states.h.
-const ESTABLISHED: &str = "01";
-const TIME_WAIT: &str = "06";
-const LISTEN: &str = "0A";
 
 /// A real server whose MAC address is asked by ARP.
 pub fn real_server(address: Ipv4Addr, weight: u16) -> RealServerConfig {

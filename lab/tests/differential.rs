@@ -15,9 +15,9 @@ use lab::differential::collection;
 use lab::differential::comparison::{Deviations, differences};
 use lab::differential::director::{Director, Scenario};
 use lab::differential::frame::{Frame, Payload};
+use lab::differential::neighbours::address_of;
 use lab::differential::run::{Run, State, Subject};
-use lab::differential::scenario::{Step, Transcript};
-use lab::differential::wire::address_of;
+use lab::differential::scenario::{Step, Transcript, has_packets};
 
 /// Scenarios that may wait at the same time.
 const WAITING_MAX: usize = 16;
@@ -42,6 +42,14 @@ fn waits(steps: &[Step]) -> bool {
     steps.iter().any(|step| matches!(step, Step::Wait(_)))
 }
 
+/// What came of scenarios.
+#[derive(Default)]
+struct Outcome {
+    transcripts: BTreeMap<String, Transcript>,
+    /// Scenarios that could not be run to their end, and why.
+    broken: Vec<String>,
+}
+
 /// Runs scenarios on one director after the other.
 struct Replay {
     director: Director,
@@ -53,8 +61,11 @@ struct Replay {
 
 impl Replay {
     /// Runs these scenarios on a director of their own.
-    fn of(scenarios: Vec<(&String, Vec<Step>)>, network: &Network, place: usize) -> Result<Replay> {
-        let director = Director::start(network, place)?;
+    fn of(scenarios: Vec<(&String, Vec<Step>)>, start: impl FnOnce() -> Result<Director>) -> Result<Outcome> {
+        if scenarios.is_empty() {
+            return Ok(Outcome::default());
+        }
+        let director = start()?;
         let mut replay =
             Replay { director, waiting: Vec::new(), transcripts: BTreeMap::new(), broken: Vec::new() };
         for (name, steps) in scenarios {
@@ -63,7 +74,7 @@ impl Replay {
         }
         replay.finish_waiting()?;
         replay.director.process().assert_conservation()?;
-        Ok(replay)
+        Ok(Outcome { transcripts: replay.transcripts, broken: replay.broken })
     }
 
     /// Begins a scenario; it is over afterwards, or waits if it may.
@@ -147,24 +158,27 @@ fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
     let wanted = std::env::var("DR_SCENARIOS").unwrap_or_default();
     golden.retain(|name, _| wanted.split(',').any(|prefix| name.starts_with(prefix)));
     ensure!(!golden.is_empty(), "no golden file starts with {wanted}");
-    // Those that may wait side by side on one director, those whose settings are everybody's on another. Who waits comes
-    // first.
-    let (mut local, mut global): (Vec<_>, Vec<_>) = golden
-        .iter()
-        .map(|(name, transcript)| (name, transcript.steps()))
-        .partition(|(_, steps)| is_local(steps));
+    // Those that may wait side by side on one director, those whose settings are everybody's on another, and whole packets on
+    // a third after them. Who waits comes first.
+    let all = golden.iter().map(|(name, transcript)| (name, transcript.steps()));
+    let (packets, others): (Vec<_>, Vec<_>) = all.partition(|(_, steps)| has_packets(steps));
+    let (mut local, mut global): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, steps)| is_local(steps));
     local.sort_by_key(|(_, steps)| !waits(steps));
     global.sort_by_key(|(_, steps)| !waits(steps));
     let network = Network::new()?;
-    let (local, global) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| Replay::of(global, &network, 1));
-        (Replay::of(local, &network, 0), other.join())
+    let (local, others) = std::thread::scope(|scope| {
+        let others = scope.spawn(|| -> Result<[Outcome; 2]> {
+            let global = Replay::of(global, || Director::start(&network, 1))?;
+            Ok([global, Replay::of(packets, || Director::start_for_packets(&network, 1))?])
+        });
+        (Replay::of(local, || Director::start(&network, 0)), others.join())
     });
-    let global = global.map_err(|_| anyhow!("the replay has panicked"))??;
-    let replays = [local?, global];
+    let [global, packets] = others.map_err(|_| anyhow!("the replay has panicked"))??;
+    let outcomes = [local?, global, packets];
 
-    let mut all: Vec<String> = replays.iter().flat_map(|replay| replay.broken.clone()).collect();
-    for (name, transcript) in replays.iter().flat_map(|replay| &replay.transcripts) {
+    let mut all: Vec<String> = outcomes.iter().flat_map(|outcome| outcome.broken.clone()).collect();
+    for (name, transcript) in outcomes.iter().flat_map(|outcome| &outcome.transcripts) {
         all.extend(differences(name, &golden[name], transcript)?);
     }
     let deviations = Deviations::read()?;

@@ -31,7 +31,7 @@ fn weights_1_2_3_of_600_datagrams_give_100_200_300() -> Result<()> {
     for (server, (udp, share)) in lab.real_servers.iter().zip(servers.iter().zip(SHARES)) {
         let seen = udp.clients();
         ensure!(seen.len() == share, "{} was asked {} times, not {share}", server.name(), seen.len());
-        ensure!(seen.iter().all(|client| *client.ip() == CLIENT), "{seen:?}");
+        ensure!(seen.iter().all(|client| client.ip() == CLIENT), "{seen:?}");
         ensure!(answers.iter().filter(|answer| *answer == server.name()).count() == share);
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use ctl::config::Protocol;
 use lab::client::{self, Connection, Traffic};
-use lab::differential::wire;
+use lab::differential::neighbours;
 use lab::real_server::SLOW_BYTES;
 use lab::{DirectorProcess, Flood, Lab, VIP, director, wait};
 use nix::sys::signal::Signal;
@@ -75,7 +75,7 @@ fn withstands_a_flood(workers: u16, pause: Duration, queue: &str) -> Result<()> 
 
     let service = SocketAddrV4::new(VIP, 80);
     let start = Instant::now();
-    let flood = Flood::start(&lab.client, wire::mac_of(1), service, SYNS, pause)?;
+    let flood = Flood::start(&lab.client, neighbours::mac_of(1), service, SYNS, pause)?;
     wait_until_sent(&flood, SYNS / 2)?;
     let mut during = Connection::open(&lab.client, VIP, 80)?;
     let during_home = during.get("/").context("a connection of during the flood")?;

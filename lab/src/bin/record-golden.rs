@@ -8,6 +8,7 @@ use lab::Network;
 use lab::differential::collection;
 use lab::differential::kernel::{self, Kernel};
 use lab::differential::run::Run;
+use lab::differential::scenario;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -25,7 +26,8 @@ fn main() -> Result<()> {
         scenarios.retain(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
     }
     for (number, (name, steps)) in scenarios.into_iter().enumerate().filter(|(n, _)| n % parts == part) {
-        let mut kernel = Kernel::set_up(&network, &far_end, number)?;
+        let vips6 = scenario::has_packets(&steps).then(|| collection::vip_network6(&name));
+        let mut kernel = Kernel::set_up(&network, &far_end, number, vips6.as_deref())?;
         match Run::new(steps).finish(&mut kernel).with_context(|| name.clone()) {
             Ok(transcript) => fs::write(output.join(&name), transcript.to_string())?,
             Err(error) => {

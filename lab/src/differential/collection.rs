@@ -1,7 +1,7 @@
 //! Every scenario and every golden file, by name.
 //!
 //! A hand-made scenario is `lab/differential/scenarios/NAME`, its golden file `lab/differential/golden/NAME`; a generated one is
-//! its golden file alone, `generated-SEED`.
+//! its golden file alone, `generated-SEED` or `packets-SEED`.
 //!
 //! One director runs many scenarios, and its connections outlive them: so each has VIPs of its own. A scenario says
 //! 192.0.2.x, and that network becomes one that comes of its name.
@@ -13,13 +13,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::generator;
+use super::packet_generator;
 use super::scenario::{self, Step, Transcript};
 
 /// How many scenarios are generated, from the seeds 1, 2, 3, ...
 pub const GENERATED: u32 = 220;
 
+/// How many scenarios of whole packets are generated.
+pub const GENERATED_PACKETS: u32 = 60;
+
 /// The VIPs' network in a scenario's text.
 const VIP_NETWORK: &str = "192.0.2.";
+
+/// The same for IPv6.
+const VIP_NETWORK6: &str = "2001:db8:2::";
 
 /// Where scenarios, golden files and the list of deviations are.
 pub fn directory() -> PathBuf {
@@ -36,6 +43,10 @@ pub fn scenarios() -> Result<BTreeMap<String, Vec<Step>>> {
         let name = format!("generated-{seed:03}");
         scenarios.insert(name.clone(), read(&name, &generator::generate(seed))?);
     }
+    for seed in 1..=GENERATED_PACKETS {
+        let name = format!("packets-{seed:03}");
+        scenarios.insert(name.clone(), read(&name, &packet_generator::generate(seed))?);
+    }
     Ok(scenarios)
 }
 
@@ -50,16 +61,26 @@ pub fn golden() -> Result<BTreeMap<String, Transcript>> {
 }
 
 fn read(name: &str, text: &str) -> Result<Vec<Step>> {
-    scenario::parse(&text.replace(VIP_NETWORK, &vip_network(name))).with_context(|| name.to_owned())
+    let text = text.replace(VIP_NETWORK, &vip_network(name)).replace(VIP_NETWORK6, &vip_network6(name));
+    scenario::parse(&text).with_context(|| name.to_owned())
 }
 
 /// The VIPs' network of a scenario: one of 32,768 in 10.128.0.0/9.
 pub fn vip_network(name: &str) -> String {
-    // FNV-1a, 32 bits, folded.
+    let [high, low] = hash(name).to_be_bytes();
+    format!("10.{}.{low}.", 128 | high)
+}
+
+/// The IPv6 VIPs' network of a scenario: one of 32,768 of 64 bits in 2001:db8:2::/48.
+pub fn vip_network6(name: &str) -> String {
+    format!("2001:db8:2:{:x}::", 0x8000 | hash(name))
+}
+
+/// FNV-1a, 32 bits, folded.
+fn hash(name: &str) -> u16 {
     let hash =
         name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let [_, _, high, low] = (hash ^ (hash >> 16)).to_be_bytes();
-    format!("10.{}.{low}.", 128 | high)
+    (hash ^ (hash >> 16)) as u16
 }
 
 fn files(directory: &Path) -> Result<Vec<(String, String)>> {

@@ -7,6 +7,8 @@
 //! removal-syn:12 - TCP SYN_RECV 198.51.100.7:40000 ...       it does not list this row
 //! removal-syn:12 + TCP SYN_RECV 198.51.100.7:40000 ...       it lists this row besides
 //! persistent-removed:9 stale templates                       it lists none of the templates that the kernel has given up
+//! nat-udp:7 - > 10.0.0.11: ip ...                            this packet did not come out
+//! nat-udp:7 + > 10.0.0.11: ip ...                            this one did besides
 //! twos-equal:605 shares 10.0.0.11: 10 where the kernel has 200 of 600
 //! ```
 //!
@@ -20,6 +22,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 
 use super::collection;
+use super::packet::whole::Pieces;
 use super::scenario::{Answer, Step, Transcript};
 
 /// How many standard deviations two shares may be apart: beyond it is no chance any more.
@@ -32,12 +35,19 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
     let mut line = 1;
     let is_statistical = |at: usize| golden.lines[at..].iter().any(|(step, _)| *step == Step::Shares);
     let mut shares_from = 0;
+    let (mut kernel_pieces, mut director_pieces) = (Pieces::default(), Pieces::default());
     for (at, ((step, expected), (_, got))) in golden.lines.iter().zip(&director.lines).enumerate() {
         let place = format!("{name}:{line}");
         let mut differs = |what: String| differences.push(format!("{place} {what}"));
         match (expected, got) {
             (Answer::Listed(expected), Answer::Listed(got)) => {
                 compare_rows(expected, got).into_iter().for_each(&mut differs);
+                line += expected.len();
+            }
+            (Answer::Sent(expected), Answer::Sent(got)) => {
+                let together = kernel_pieces.put_together(at, expected)?;
+                let got = director_pieces.put_together(at, got)?;
+                compare_fresh_rows(&marked(&together), &marked(&got)).into_iter().for_each(&mut differs);
                 line += expected.len();
             }
             (Answer::Forwarded(_), Answer::Forwarded(_)) if is_statistical(at) => {}
@@ -54,6 +64,11 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
         line += 1;
     }
     Ok(differences)
+}
+
+/// Packets that came out, as their golden file has them.
+fn marked(packets: &[String]) -> Vec<String> {
+    packets.iter().map(|packet| format!("> {packet}")).collect()
 }
 
 /// Rows that are missing and rows that are too much; where only their order differs, that.

@@ -1,21 +1,22 @@
 //! dr-director in a namespace: one process for many scenarios, each on VIPs of its own.
+//!
+//! For scenarios of whole packets it has all links, both families, and the routes that the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::collection::vip_network;
+use super::collection::{vip_network, vip_network6};
 use super::listing;
+use super::neighbours::{BARRIER_REAL_SERVER, DIRECTOR, REAL_SERVERS, Responder, address_of, mac_text};
+use super::neighbours::{LINK_MTUS, Neighbour, ROUTER, ROUTES};
 use super::run::Subject;
 use super::scenario::Step;
-use super::wire::{
-    ArpResponder, BARRIER_REAL_SERVER, BARRIER_SERVICE, DIRECTOR_MAC, REAL_SERVERS, Wire, address_of,
-    mac_text,
-};
-use crate::director::{DirectorProcess, allowed_cpus, configuration, port};
+use super::wire::{BARRIER_SERVICE, BARRIER_SERVICES, Wire};
+use crate::director::{DirectorProcess, allowed_cpus, configuration, control_socket};
 use crate::host::Host;
 use crate::network::Network;
 use crate::topology::PortDriver;
@@ -27,14 +28,24 @@ const SCENARIOS_PER_PROCESS: usize = 60;
 /// a barrier takes a round, and the scenarios that wait open less than a thousand.
 const SWEEP_BARRIERS: usize = 32;
 
+/// Numbers of the real servers that scenarios of whole packets use.
+const PACKET_REAL_SERVERS: std::ops::RangeInclusive<u8> = 11..=18;
+
+/// Services that keep every RS of those scenarios known: none of them forwards to any.
+const KNOWN_SERVICES: [&str; 2] = ["192.0.2.252:9", "[2001:db8:2::fc]:9"];
+
+/// Options whose value at the start is not 0.
+const STARTS_WITH_1: [&str; 2] = ["conn_reuse_mode", "pmtu_disc"];
+
 /// `ipvsadm --set` as a director starts with.
 const TIMEOUTS: &str = "--set 900 120 300";
 
 /// The daemon as a director.
 pub struct Director {
+    links: usize,
     process: DirectorProcess,
     wire: Wire,
-    _arp: ArpResponder,
+    _neighbours: Vec<Responder>,
     host: Host,
     place: usize,
     scenario: Scenario,
@@ -47,6 +58,8 @@ pub struct Director {
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
     network: String,
+    /// The same of IPv6, as it is listed.
+    network6: String,
     /// Members of groups by mark: the kernel's rules are there before and after the service, a group's members are not.
     members: BTreeMap<u32, Vec<Value>>,
     marks: BTreeSet<u32>,
@@ -59,6 +72,7 @@ impl Scenario {
         let mark = |step: &Step| if let Step::Member { mark, .. } = step { Some(*mark) } else { None };
         Scenario {
             network: vip_network(name),
+            network6: format!("[{}", vip_network6(name)),
             marks: steps.iter().filter_map(mark).collect(),
             ..Scenario::default()
         }
@@ -66,34 +80,60 @@ impl Scenario {
 
     /// Whether a VIP:port or a mark is one of its own.
     fn has(&self, service: &str) -> bool {
-        service.starts_with(&self.network)
+        [&self.network, &self.network6].into_iter().any(|network| service.starts_with(network))
             || self.marks.iter().any(|mark| {
                 // A mark is listed as itself, and as an address in its templates.
-                service == mark.to_string() || service == format!("{}:0", Ipv4Addr::from(*mark))
+                let (as_ip, as_ip6) = (Ipv4Addr::from(*mark), Ipv6Addr::from(u128::from(*mark)));
+                [mark.to_string(), format!("{as_ip}:0"), format!("[{as_ip6}]:0")]
+                    .contains(&service.to_owned())
             })
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        self.marks.iter().map(u32::to_string).chain([self.network.clone()])
+        self.marks.iter().map(u32::to_string).chain([self.network.clone(), self.network6.clone()])
     }
 }
 
 impl Director {
-    /// Starts the daemon on a cable of its own in `network`, which must outlive it; `place` tells apart those that run at the
+    /// Starts the daemon on cables of its own in `network`, which must outlive it; `place` tells apart those that run at the
     /// same time, so that their workers have CPUs of their own where there are two.
     pub fn start(network: &Network, place: usize) -> Result<Director> {
-        let far_end = network.add_host(&format!("far-end-{place}"))?;
-        let host = network.add_host(&format!("director-{place}"))?;
-        network.add_cable((&host, "eth0"), (&far_end, "to-director"))?;
-        host.ip(&format!("link set eth0 address {}", mac_text(DIRECTOR_MAC)))?;
-        // The port's address is not the kernel's.
-        host.ip("link set eth0 arp off")?;
-        let arp = ArpResponder::start(&far_end, "to-director")?;
-        let wire = Wire::open(&far_end, "to-director")?;
-        let process = start_process(&host, place)?;
+        Self::start_on(network, place, 1)
+    }
+
+    /// The same for scenarios of whole packets.
+    pub fn start_for_packets(network: &Network, place: usize) -> Result<Director> {
+        Self::start_on(network, place, LINK_MTUS.len())
+    }
+
+    fn start_on(network: &Network, place: usize, links: usize) -> Result<Director> {
+        let far_end = network.add_host(&format!("far-end-{place}-{links}"))?;
+        let host = network.add_host(&format!("director-{place}-{links}"))?;
+        let ends: Vec<String> = (0..links).map(|link| format!("to-director{link}")).collect();
+        let mut neighbours = Vec::new();
+        for (link, end) in ends.iter().enumerate() {
+            network.add_cable((&host, &format!("eth{link}")), (&far_end, end))?;
+            let mac = mac_text(Neighbour { link: link as u8, number: DIRECTOR }.mac());
+            host.ip(&format!("link set eth{link} address {mac}"))?;
+            // The port's address is not the kernel's.
+            host.ip(&format!("link set eth{link} arp off"))?;
+            neighbours.push(Responder::start(&far_end, end)?);
+        }
+        let wire = Wire::open(&far_end, &ends.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let process = start_process(&host, place, links)?;
         let (scenario, seen) = (Scenario::default(), BTreeSet::new());
-        let mut director = Director { process, wire, _arp: arp, host, place, scenario, seen, scenarios: 0 };
-        director.make_barrier()?;
+        let mut director = Director {
+            links,
+            process,
+            wire,
+            _neighbours: neighbours,
+            host,
+            place,
+            scenario,
+            seen,
+            scenarios: 0,
+        };
+        director.make_barriers()?;
         Ok(director)
     }
 
@@ -105,10 +145,10 @@ impl Director {
     /// Starts the process afresh: no scenario may be running.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill_in_place()?;
-        self.process = start_process(&self.host, self.place)?;
+        self.process = start_process(&self.host, self.place, self.links)?;
         self.seen.clear();
         self.scenarios = 0;
-        self.make_barrier()
+        self.make_barriers()
     }
 
     /// What follows is of a new scenario.
@@ -135,7 +175,7 @@ impl Director {
         for option in std::mem::take(&mut self.scenario.options) {
             match option.as_str() {
                 "--set" => self.ipvsadm(&[TIMEOUTS])?,
-                name => self.set_option(name, if name == "conn_reuse_mode" { "1" } else { "0" })?,
+                name => self.set_option(name, if STARTS_WITH_1.contains(&name) { "1" } else { "0" })?,
             }
         }
         Ok(())
@@ -146,19 +186,54 @@ impl Director {
         &self.process
     }
 
-    /// The service that always forwards, with every RS that a scenario may use: their MACs are known from now on, and a
+    /// The services that always forward, with every RS that a scenario may use: their MACs are known from now on, and a
     /// scenario need not wait for ARP.
-    fn make_barrier(&mut self) -> Result<()> {
+    fn make_barriers(&mut self) -> Result<()> {
         let service = BARRIER_SERVICE.to_string();
         self.ipvsadm(&[&format!("-A -u {service} -s wrr")])?;
         for octet in REAL_SERVERS.chain([BARRIER_REAL_SERVER]) {
             self.ipvsadm(&[&format!("-a -u {service} -r {} -w 1", address_of(octet))])?;
         }
-        self.process.wait_until_up(REAL_SERVERS.count() + 1)?;
+        let mut known = REAL_SERVERS.count() + 1;
+        for (link, service) in BARRIER_SERVICES.iter().enumerate().take(self.links).skip(1) {
+            let real_server = Neighbour { link: link as u8, number: BARRIER_REAL_SERVER }.address();
+            self.ipvsadm(&[&format!("-A -u {service} -s rr"), &format!("-a -u {service} -r {real_server}")])?;
+            known += 1;
+        }
+        if self.links > 1 {
+            known += self.make_known()?;
+        }
+        self.process.wait_until_up(known)?;
         for octet in REAL_SERVERS {
             self.ipvsadm(&[&format!("-e -u {service} -r {} -w 0", address_of(octet))])?;
         }
         self.wire.wait_until_forwarding()
+    }
+
+    /// Makes every RS of scenarios of whole packets known, of both families, on all links and behind the gateway. Returns
+    /// how many.
+    fn make_known(&mut self) -> Result<usize> {
+        for service in KNOWN_SERVICES {
+            self.ipvsadm(&[&format!("-A -u {service} -s rr")])?;
+        }
+        let mut known = 0;
+        for number in PACKET_REAL_SERVERS {
+            for link in 0..self.links as u8 {
+                let neighbour = Neighbour { link, number };
+                let (address, address6) = (neighbour.address(), neighbour.address6());
+                self.ipvsadm(&[
+                    &format!("-a -u {} -r {address}:9 -i -w 0", KNOWN_SERVICES[0]),
+                    &format!("-a -u {} -r [{address6}]:9 -i -w 0", KNOWN_SERVICES[1]),
+                ])?;
+                known += 2;
+            }
+            self.ipvsadm(&[
+                &format!("-a -u {} -r 10.9.0.{number}:9 -i -w 0", KNOWN_SERVICES[0]),
+                &format!("-a -u {} -r [2001:db8:9::{number}]:9 -i -w 0", KNOWN_SERVICES[1]),
+            ])?;
+            known += 2;
+        }
+        Ok(known)
     }
 
     fn add_members(&self, mark: u32) -> Result<()> {
@@ -204,14 +279,63 @@ impl Director {
     }
 }
 
-fn start_process(host: &Host, place: usize) -> Result<DirectorProcess> {
+fn start_process(host: &Host, place: usize, links: usize) -> Result<DirectorProcess> {
     let mut config = configuration(host, 1);
     let cpus = allowed_cpus();
     config.director.worker_cpus = cpus.iter().rev().copied().cycle().skip(place).take(1).collect();
     config.director.control_cpus = cpus.iter().copied().cycle().skip(place).take(1).collect();
-    let device = PortDriver::AfPacket.device(0, "eth0", 1);
-    config.ports.push(port("lan", &device, address_of(DIRECTOR_MAC[5]), 24)?);
-    DirectorProcess::start(host, &config)
+    let mut file = toml::Table::try_from(&config)?;
+    let is_for_packets = links > 1;
+    if is_for_packets {
+        file.entry("director").or_insert_with(table).as_table_mut().context("no table")?.extend([
+            ("ipv6".to_owned(), "on".into()),
+            // An error is compared with the kernel's, which has no limit here.
+            ("icmp_packets_per_second".to_owned(), 1_000_000.into()),
+        ]);
+        // The kernel leaves a SYN as it is.
+        let connections = toml::Table::from_iter([("tunnel_mss_clamp".to_owned(), false.into())]);
+        file.insert("connections".to_owned(), connections.into());
+        file.insert("routes".to_owned(), toml::Value::Array(routes()));
+    }
+    let ports = (0..links).map(|link| port(link as u8, is_for_packets)).collect();
+    file.insert("ports".to_owned(), toml::Value::Array(ports));
+    let path = host.directory().join("director.toml");
+    std::fs::write(&path, toml::to_string(&file)?)?;
+    DirectorProcess::start_with_file(host, &path, &control_socket(host))
+}
+
+fn table() -> toml::Value {
+    toml::Table::new().into()
+}
+
+fn port(link: u8, is_for_packets: bool) -> toml::Value {
+    let director = Neighbour { link, number: DIRECTOR };
+    let mut addresses = vec![toml::Value::from(format!("{}/24", director.address()))];
+    let device = PortDriver::AfPacket.device(u32::from(link), &format!("eth{link}"), 1);
+    let mut port = toml::Table::from_iter([
+        ("name".to_owned(), format!("lan{link}").into()),
+        ("device".to_owned(), device.into()),
+        ("mtu".to_owned(), i64::from(LINK_MTUS[usize::from(link)]).into()),
+    ]);
+    if is_for_packets {
+        addresses.push(format!("{}/64", director.address6()).into());
+        port.insert("host_interface".to_owned(), "off".into());
+    }
+    port.insert("addresses".to_owned(), toml::Value::Array(addresses));
+    port.into()
+}
+
+fn routes() -> Vec<toml::Value> {
+    let route = |(network, gateway): (&str, Neighbour)| {
+        let address = if network.contains(':') {
+            gateway.address6().to_string()
+        } else {
+            gateway.address().to_string()
+        };
+        let route = [("network".to_owned(), network.into()), ("gateway".to_owned(), address.into())];
+        toml::Table::from_iter(route).into()
+    };
+    [("0.0.0.0/0", Neighbour { link: 0, number: ROUTER })].into_iter().chain(ROUTES).map(route).collect()
 }
 
 /// Name of the group with this mark, wherever `show` has it.
@@ -247,7 +371,7 @@ impl Subject for Director {
         self.set_option(name, value)
     }
 
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()> {
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()> {
         let member = json!({ "protocol": protocol, "address": vip, "port": port });
         self.scenario.members.entry(mark).or_default().push(member.clone());
         if let Some(group) = group_of(&self.process.ctl_json(&["show"])?, mark) {

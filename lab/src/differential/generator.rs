@@ -47,9 +47,19 @@ pub fn generate(seed: u32) -> String {
 }
 
 /// xorshift64* (Vigna 2016).
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
+    /// The numbers of a seed.
+    pub(super) fn new(seed: u32) -> Random {
+        // Any number but zero; the product spreads the small seeds.
+        let mut random = Random(u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -57,15 +67,15 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    fn percent(&mut self, chance: usize) -> bool {
+    pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
@@ -116,11 +126,7 @@ struct Generator {
 
 impl Generator {
     fn new(seed: u32) -> Generator {
-        // Any number but zero; the product spreads the small seeds.
-        let mut random = Random(u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        for _ in 0..8 {
-            random.next();
-        }
+        let mut random = Random::new(seed);
         let scheduler = SCHEDULERS[seed as usize % SCHEDULERS.len()];
         let mut generator = Generator {
             text: String::new(),

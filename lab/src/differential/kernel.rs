@@ -3,18 +3,18 @@
 //! A namespace for each scenario, because nothing else ends the kernel's connections: `ipvsadm -C` leaves them.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::listing::{self, Filter};
-use super::run::Subject;
-use super::wire::{
-    BARRIER_REAL_SERVER, BARRIER_SERVICE, DIRECTOR_MAC, REAL_SERVERS, ROUTER, ROUTER_MAC, Wire, address_of,
-    mac_of, mac_text,
+use super::neighbours::{
+    BARRIER_REAL_SERVER, DIRECTOR, GATEWAY, LINK_MTUS, Neighbour, REAL_SERVERS, ROUTER, ROUTES, mac_text,
 };
+use super::run::Subject;
+use super::wire::{BARRIER_SERVICES, Wire};
 use crate::host::Host;
 use crate::network::Network;
 use crate::process::{output, text};
@@ -24,7 +24,7 @@ const VIP_NETWORKS: [&str; 2] = ["192.0.2.0/24", "10.128.0.0/9"];
 
 /// Loads what `ipvsadm` cannot load by itself.
 pub fn load_modules() -> Result<()> {
-    crate::process::run(Command::new("modprobe").args(["-a", "ip_vs", "ip_vs_pe_sip"])).map(drop)
+    crate::process::run(Command::new("modprobe").args(["-a", "ip_vs", "ip_vs_pe_sip", "ip_vs_ftp"])).map(drop)
 }
 
 /// The kernel as a director.
@@ -34,34 +34,35 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A new namespace with IPVS and nothing in it but the barrier; `far_end` has the other end of its cable, and `number`
-    /// is its own.
-    pub fn set_up(network: &Network, far_end: &Host, number: usize) -> Result<Kernel> {
+    /// A new namespace with IPVS and nothing in it but the barrier; `far_end` has the other end of its cables, and `number`
+    /// is its own. With `vips6`, the IPv6 VIPs' network, it has all links and both families.
+    pub fn set_up(network: &Network, far_end: &Host, number: usize, vips6: Option<&str>) -> Result<Kernel> {
         let host = network.add_host(&format!("kernel{number}"))?;
-        let far_interface = format!("to-kernel{number}");
-        network.add_cable((&host, "eth0"), (far_end, &far_interface))?;
-        let mut batch =
-            format!("link set eth0 address {}\naddress add 10.0.0.1/24 dev eth0\n", mac_text(DIRECTOR_MAC));
-        let neighbours = REAL_SERVERS.chain([BARRIER_REAL_SERVER]).map(|octet| (octet, mac_of(octet)));
-        for (octet, mac) in neighbours.chain([(ROUTER, ROUTER_MAC)]) {
-            batch += &format!("neighbour add {} lladdr {} dev eth0\n", address_of(octet), mac_text(mac));
+        let links = if vips6.is_some() { LINK_MTUS.len() } else { 1 };
+        if vips6.is_some() {
+            enable_ipv6(&host)?;
         }
-        batch += &format!("route add default via {}\n", address_of(ROUTER));
-        for network in VIP_NETWORKS {
-            batch += &format!("route add local {network} dev lo\n");
+        let ends: Vec<String> = (0..links).map(|link| format!("to-k{number}-{link}")).collect();
+        for (link, end) in ends.iter().enumerate() {
+            network.add_cable((&host, &format!("eth{link}")), (far_end, end))?;
         }
         let file = host.directory().join("ip.batch");
-        std::fs::write(&file, batch)?;
+        std::fs::write(&file, addresses_and_routes(links, vips6))?;
         host.ip(&format!("-batch {}", file.display()))?;
         host.set("net/ipv4/ip_forward", "1")?;
         host.set("net/ipv4/conf/all/send_redirects", "0")?;
-        host.set("net/ipv4/conf/eth0/send_redirects", "0")?;
         // Every refusal is answered, so that none of them is missing because of another.
         host.set("net/ipv4/icmp_ratelimit", "0")?;
-        let wire = Wire::open(far_end, &far_interface)?;
+        let mut barriers = Vec::new();
+        for (link, service) in BARRIER_SERVICES.iter().enumerate().take(links) {
+            host.set(&format!("net/ipv4/conf/eth{link}/send_redirects"), "0")?;
+            let real_server = Neighbour { link: link as u8, number: BARRIER_REAL_SERVER }.address();
+            barriers.push(format!("-A -u {service} -s rr"));
+            barriers.push(format!("-a -u {service} -r {real_server}"));
+        }
+        let wire = Wire::open(far_end, &ends.iter().map(String::as_str).collect::<Vec<_>>())?;
         let mut kernel = Kernel { host, wire };
-        let (service, real_server) = (BARRIER_SERVICE, address_of(BARRIER_REAL_SERVER));
-        kernel.ipvsadm(&[&format!("-A -u {service} -s rr"), &format!("-a -u {service} -r {real_server}")])?;
+        kernel.ipvsadm(&barriers.iter().map(String::as_str).collect::<Vec<_>>())?;
         kernel.wire.wait_until_forwarding()?;
         Ok(kernel)
     }
@@ -78,9 +79,61 @@ impl Kernel {
     }
 }
 
-/// Everything but the barrier.
+/// Everything but the barriers.
 fn is_ours() -> impl Filter {
-    |service: &str| service != BARRIER_SERVICE.to_string()
+    |service: &str| BARRIER_SERVICES.iter().all(|barrier| service != barrier.to_string())
+}
+
+/// What is made from now on has IPv6, and only the addresses that it is given.
+fn enable_ipv6(host: &Host) -> Result<()> {
+    for (setting, value) in [
+        ("all/disable_ipv6", "0"),
+        ("default/disable_ipv6", "0"),
+        ("all/forwarding", "1"),
+        ("default/accept_dad", "0"),
+        ("default/addr_gen_mode", "1"),
+    ] {
+        host.set(&format!("net/ipv6/conf/{setting}"), value)?;
+    }
+    host.set("net/ipv6/icmp/ratelimit", "0")
+}
+
+/// Commands of `ip`.
+fn addresses_and_routes(links: usize, vips6: Option<&str>) -> String {
+    let mut batch = String::new();
+    let hosts = REAL_SERVERS.chain([BARRIER_REAL_SERVER, GATEWAY, ROUTER]);
+    for (link, mtu) in LINK_MTUS.iter().enumerate().take(links) {
+        let neighbour = |number| Neighbour { link: link as u8, number };
+        let (director, mac) = (neighbour(DIRECTOR), mac_text(neighbour(DIRECTOR).mac()));
+        batch += &format!("link set eth{link} address {mac} mtu {mtu}\n");
+        batch += &format!("address add {}/24 dev eth{link}\n", director.address());
+        if vips6.is_some() {
+            batch += &format!("address add {}/64 dev eth{link} nodad\n", director.address6());
+        }
+        for host in hosts.clone().map(neighbour) {
+            let mac = mac_text(host.mac());
+            batch += &format!("neighbour add {} lladdr {mac} dev eth{link}\n", host.address());
+            if vips6.is_some() {
+                batch += &format!("neighbour add {} lladdr {mac} dev eth{link}\n", host.address6());
+            }
+        }
+    }
+    let router = Neighbour { link: 0, number: ROUTER };
+    batch += &format!("route add default via {}\n", router.address());
+    for network in VIP_NETWORKS {
+        batch += &format!("route add local {network} dev lo\n");
+    }
+    if let Some(vips) = vips6 {
+        for (network, gateway) in ROUTES {
+            let is_ip6 = network.contains(':');
+            let gateway = if is_ip6 { gateway.address6().to_string() } else { gateway.address().to_string() };
+            batch += &format!("route add {network} via {gateway}\n");
+        }
+        for number in [10, 11] {
+            batch += &format!("address add {vips}{number}/128 dev lo nodad\n");
+        }
+    }
+    batch
 }
 
 impl Subject for Kernel {
@@ -105,14 +158,17 @@ impl Subject for Kernel {
         self.host.set(&format!("net/ipv4/vs/{name}"), value)
     }
 
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()> {
-        let chain = "add table ip differential; add chain ip differential marks \
-                     { type filter hook prerouting priority -150; }";
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()> {
+        let (family, of_protocol) = if vip.is_ipv6() { ("ip6", "nexthdr") } else { ("ip", "protocol") };
+        let chain = format!(
+            "add table {family} differential; add chain {family} differential marks \
+             {{ type filter hook prerouting priority -150; }}"
+        );
         let matched = match port {
-            0 => format!("ip daddr {vip} ip protocol {protocol}"),
-            port => format!("ip daddr {vip} {protocol} dport {port}"),
+            0 => format!("{family} daddr {vip} {family} {of_protocol} {protocol}"),
+            port => format!("{family} daddr {vip} {protocol} dport {port}"),
         };
-        let rule = format!("{chain}; add rule ip differential marks {matched} meta mark set {mark}");
+        let rule = format!("{chain}; add rule {family} differential marks {matched} meta mark set {mark}");
         self.host.run(&["nft", &rule]).map(drop)
     }
 

@@ -10,8 +10,11 @@
 //! |---|---|
 //! | [`scenario`] | the scenario's text: steps, and what came of them |
 //! | [`frame`] | one frame of a scenario, as text and as bytes |
+//! | [`packet`] | a whole packet of a scenario, as text and as bytes |
+//! | [`neighbours`] | who is on the director's links |
 //! | [`listing`] | what `ipvsadm -L` shows, without what depends on the moment |
 //! | [`generator`] | scenarios from seeds |
+//! | [`packet_generator`] | the same of whole packets |
 //! | [`collection`] | every scenario, every golden file, by name |
 //! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
 //! | [`run`] | a scenario through either of the two |
@@ -26,6 +29,9 @@ pub mod frame;
 pub mod generator;
 pub mod kernel;
 pub mod listing;
+pub mod neighbours;
+pub mod packet;
+pub mod packet_generator;
 pub mod run;
 pub mod scenario;
 pub mod wire;

@@ -2,14 +2,18 @@
 //! while one waits.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::frame::{Frame, Payload};
+use super::neighbours::Neighbour;
+use super::packet::mask::Seen;
+use super::packet::text::Text;
+use super::packet::{self, Layer};
 use super::scenario::{Answer, Step, Transcript};
-use super::wire::Wire;
+use super::wire::{Received, Wire};
 
 /// How long the kernel may have a connection that another one has replaced: it sets its timer to now, and timers are
 /// looked at once a tick (at most 10 ms).
@@ -22,7 +26,7 @@ pub trait Subject {
     /// Sets one of net.ipv4.vs.
     fn set(&mut self, name: &str, value: &str) -> Result<()>;
     /// Gives frames a firewall mark; port 0 is every port.
-    fn add_member(&mut self, mark: u32, protocol: &str, vip: Ipv4Addr, port: u16) -> Result<()>;
+    fn add_member(&mut self, mark: u32, protocol: &str, vip: IpAddr, port: u16) -> Result<()>;
     /// The listing, its rows as [`super::listing`] makes them.
     fn list(&mut self) -> Result<Vec<String>>;
     /// The counters.
@@ -52,12 +56,28 @@ pub struct Run {
     state: State,
     /// Tuples that frames came from and went to.
     tuples: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
+    output: Output,
+}
+
+/// What a scenario's packets have come to.
+#[derive(Debug, Default)]
+struct Output {
+    /// What came out of the last packet of which anything came out.
+    last: Vec<Vec<u8>>,
+    /// Random fields.
+    random: Seen,
 }
 
 impl Run {
     /// A scenario before its first step.
     pub fn new(steps: Vec<Step>) -> Run {
-        Run { steps, transcript: Transcript::default(), state: State::Ready, tuples: BTreeSet::new() }
+        Run {
+            steps,
+            transcript: Transcript::default(),
+            state: State::Ready,
+            tuples: BTreeSet::new(),
+            output: Output::default(),
+        }
     }
 
     /// Where it is.
@@ -92,7 +112,13 @@ impl Run {
             rest[..together].iter().position(|step| frame(step).is_some_and(|frame| replaces(frame, tuples)));
         together = replacing.map_or(together, |place| place + 1);
         let now = &rest[..together];
-        let answers = answer(now, subject).with_context(|| format!("at `{first}`"))?;
+        let answers = match first {
+            Step::Packet(from, layers) => {
+                exchange(*from, layers, &mut self.output, subject).map(|lines| vec![Answer::Sent(lines)])
+            }
+            _ => answer(now, subject),
+        };
+        let answers = answers.with_context(|| format!("at `{first}`"))?;
         if replacing.is_some() {
             subject.settle(REPLACED);
         }
@@ -142,14 +168,45 @@ fn answer(steps: &[Step], subject: &mut impl Subject) -> Result<Vec<Answer>> {
         }
         Step::Sysctl(name, value) => subject.set(name, value)?,
         Step::Member { mark, protocol, destination } => {
-            subject.add_member(*mark, protocol, *destination.ip(), destination.port())?;
+            subject.add_member(*mark, protocol, destination.ip(), destination.port())?;
         }
         Step::List => return Ok(vec![Answer::Listed(subject.list()?)]),
         Step::Statistics => return Ok(vec![Answer::Listed(subject.statistics()?)]),
         Step::Settle(time) => subject.settle(*time),
-        Step::Wait(_) | Step::Shares => {}
+        Step::Wait(_) | Step::Shares | Step::Packet(..) => {}
     }
     Ok(vec![Answer::Silent; steps.len()])
+}
+
+/// Sends a packet and says what came of it.
+fn exchange(
+    from: Neighbour,
+    layers: &[Layer],
+    output: &mut Output,
+    subject: &mut impl Subject,
+) -> Result<Vec<String>> {
+    let whole: Option<Vec<Layer>> = layers.iter().map(|layer| quote(layer, &output.last)).collect();
+    // What did not come out cannot be quoted: that it did not is a difference by itself.
+    let Some(whole) = whole else { return Ok(Vec::new()) };
+    let received = subject.wire().exchange(from, &packet::build(&whole))?;
+    if !received.is_empty() {
+        output.last = received.iter().map(|received| received.packet.clone()).collect();
+    }
+    let kept = packet::random_fields(layers);
+    output.random.next_step();
+    let line = |received: &Received| {
+        let mut layers = packet::read(&received.packet);
+        packet::mask(&mut layers, &kept, &mut output.random);
+        format!("{}: {}", received.by.address(), Text(&layers))
+    };
+    Ok(received.iter().map(line).collect())
+}
+
+/// The layer, with what came out before where it is quoted.
+fn quote(layer: &Layer, output: &[Vec<u8>]) -> Option<Layer> {
+    let Layer::Output(quoted) = layer else { return Some(layer.clone()) };
+    let bytes = output.get(quoted.number.checked_sub(1)?)?;
+    Some(Layer::Data(bytes[..bytes.len().min(quoted.length)].to_vec()))
 }
 
 fn frame(step: &Step) -> Option<&Frame> {

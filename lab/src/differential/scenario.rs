@@ -6,6 +6,8 @@
 //! sysctl expire_nodest_conn=1                net.ipv4.vs.*, of the director's too
 //! member 7 tcp 192.0.2.10:80                 frames to it carry firewall mark 7
 //! tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN a frame, see frame.rs
+//! from 10.0.0.254: ip 198.51.100.7 > 192.0.2.10 / tcp 40000 > 80 SYN
+//!                                            a packet of that neighbour, see packet/
 //! wait 2s
 //! settle 2.5s                                time passes where a setting takes effect late: in the kernel
 //! list                                       services, real servers, connections
@@ -14,7 +16,7 @@
 //! ```
 //!
 //! A transcript is the same with the answers: `= 10.0.0.11` (the RS that got it) or `= -` (nobody did) after a frame, `| ...`
-//! lines after a listing. Golden files are transcripts. `| ^ 198.51.100.8:40000` is the row above, of another source.
+//! lines after a listing, `> 10.0.0.11: ...` (who got what) for each packet that came out of a packet. Golden files are transcripts. `| ^ 198.51.100.8:40000` is the row above, of another source.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +24,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::frame::Frame;
+use super::neighbours::Neighbour;
+use super::packet::text::Text;
+use super::packet::{self, Layer};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +42,12 @@ pub enum Step {
         /// `tcp`, `udp` or `sctp`.
         protocol: String,
         /// VIP and port.
-        destination: std::net::SocketAddrV4,
+        destination: std::net::SocketAddr,
     },
     /// A frame of a client.
     Frame(Frame),
+    /// A packet of a neighbour.
+    Packet(Neighbour, Vec<Layer>),
     /// Time passes.
     Wait(Duration),
     /// Time passes in the kernel, which looks at some settings once a second only.
@@ -60,6 +67,8 @@ pub enum Answer {
     Silent,
     /// The RS that got the frame; none if it was not forwarded.
     Forwarded(Option<std::net::Ipv4Addr>),
+    /// The packets that came out of one: who got them, and what they were.
+    Sent(Vec<String>),
     /// Lines of a listing.
     Listed(Vec<String>),
 }
@@ -109,6 +118,11 @@ fn parse_line(line: &str) -> Result<Vec<Step>> {
             let (mark, destination) = (mark.parse()?, destination.parse()?);
             Step::Member { mark, protocol: protocol.to_owned(), destination }
         }
+        ("from", packet) => {
+            let (from, packet) = packet.split_once(": ").context("write `from ADDRESS: PACKET`")?;
+            let from = Neighbour::of(from.parse()?).with_context(|| format!("no neighbour: {from}"))?;
+            Step::Packet(from, packet::parse(packet)?)
+        }
         ("wait", time) => Step::Wait(parse_seconds(time)?),
         ("settle", time) => Step::Settle(parse_seconds(time)?),
         ("list", "") => Step::List,
@@ -127,6 +141,11 @@ fn parse_seconds(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Whether there are whole packets among these steps: then all links and both families are needed.
+pub fn has_packets(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::Packet(..)))
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,6 +155,7 @@ impl fmt::Display for Step {
                 write!(f, "member {mark} {protocol} {destination}")
             }
             Step::Frame(frame) => write!(f, "{frame}"),
+            Step::Packet(from, layers) => write!(f, "from {}: {}", from.address(), Text(layers)),
             Step::Wait(time) => write!(f, "wait {}s", time.as_secs_f64()),
             Step::Settle(time) => write!(f, "settle {}s", time.as_secs_f64()),
             Step::List => write!(f, "list"),
@@ -167,6 +187,13 @@ impl Transcript {
             lines.push(row);
             return Ok(());
         }
+        if let Some(sent) = line.strip_prefix("> ") {
+            let Some((_, Answer::Sent(lines))) = self.lines.last_mut() else {
+                bail!("`{line}` is not below a packet");
+            };
+            lines.push(sent.to_owned());
+            return Ok(());
+        }
         let (text, answer) = match line.rsplit_once(" = ") {
             Some((text, "-")) => (text, Answer::Forwarded(None)),
             Some((text, address)) => (text, Answer::Forwarded(Some(address.parse()?))),
@@ -175,8 +202,11 @@ impl Transcript {
         let steps = parse_line(text)?;
         ensure!(steps.len() == 1, "a transcript has no `+`");
         for step in steps {
-            let is_listing = matches!(step, Step::List | Step::Statistics);
-            let answer = if is_listing { Answer::Listed(Vec::new()) } else { answer.clone() };
+            let answer = match step {
+                Step::List | Step::Statistics => Answer::Listed(Vec::new()),
+                Step::Packet(..) => Answer::Sent(Vec::new()),
+                _ => answer.clone(),
+            };
             ensure!(matches!(step, Step::Frame(_)) == matches!(answer, Answer::Forwarded(_)), "no answer");
             self.lines.push((step, answer));
         }
@@ -196,6 +226,10 @@ impl fmt::Display for Transcript {
                 Answer::Silent => writeln!(f, "{step}")?,
                 Answer::Forwarded(Some(address)) => writeln!(f, "{step} = {address}")?,
                 Answer::Forwarded(None) => writeln!(f, "{step} = -")?,
+                Answer::Sent(lines) => {
+                    writeln!(f, "{step}")?;
+                    lines.iter().try_for_each(|line| writeln!(f, "> {line}"))?;
+                }
                 Answer::Listed(lines) => {
                     writeln!(f, "{step}")?;
                     let mut above = "";
@@ -225,10 +259,12 @@ mod tests {
                     tcp 198.51.100.7:40000 > 192.0.2.10:80 SYN = 10.0.0.11\n\
                     tcp 198.51.100.7:40000 > 192.0.2.11:80 SYN = -\nwait 2.5s\nsettle 1s\nlist\n| TCP 192.0.2.10:80 rr\n\
                     | -> 10.0.0.11:80 Route 1 1 0 0\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.11:80\n\
-                    | ^ 198.51.100.7:40001\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.12:80\nstatistics\nshares\n";
+                    | ^ 198.51.100.7:40001\n| UDP UDP 198.51.100.7:40000 192.0.2.10:80 10.0.0.12:80\nstatistics\nshares\n\
+                    from 10.1.0.11: ip 10.1.0.11 > 198.51.100.7 / udp 53 > 40000\n\
+                    > 10.0.0.254: ip 192.0.2.10 > 198.51.100.7 ttl=63 / udp 53 > 40000\n";
         let transcript = Transcript::parse(text).unwrap();
         assert_eq!(transcript.to_string(), text);
-        assert_eq!(transcript.steps().len(), 10);
+        assert_eq!(transcript.steps().len(), 11);
         let Answer::Listed(rows) = &transcript.lines[7].1 else { panic!("no listing") };
         assert_eq!(rows[3], "UDP UDP 198.51.100.7:40001 192.0.2.10:80 10.0.0.11:80");
     }

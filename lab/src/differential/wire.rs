@@ -6,9 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,26 +17,19 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::frame::{Frame, Mac, Payload, read_forwarded};
+use super::neighbours::{
+    BARRIER_REAL_SERVER, DIRECTOR, DIRECTOR_MAC, Neighbour, REAL_SERVERS, ROUTER_MAC, address_of, mac_of,
+    mac_text,
+};
 use crate::host::Host;
 use crate::wait::HANGS;
 
-/// MAC address of the director's end.
-pub const DIRECTOR_MAC: Mac = mac_of(1);
-
-/// MAC address of the router that the clients are behind.
-pub const ROUTER_MAC: Mac = mac_of(ROUTER);
-
-/// Last octet of the router's address.
-pub const ROUTER: u8 = 254;
-
-/// Last octets of the real servers that a scenario may use: 10.0.0.11 to 10.0.0.26.
-pub const REAL_SERVERS: std::ops::RangeInclusive<u8> = 11..=26;
-
-/// Last octet of the RS behind [`BARRIER_SERVICE`].
-pub const BARRIER_REAL_SERVER: u8 = 250;
-
 /// The service that always forwards.
 pub const BARRIER_SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 254), 9);
+
+/// Such a service for each link: its RS is there.
+pub const BARRIER_SERVICES: [SocketAddrV4; 2] =
+    [BARRIER_SERVICE, SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 253), 9)];
 
 const BARRIER_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 1), 9);
 
@@ -49,37 +39,82 @@ const BATCH: usize = 32;
 /// How long a barrier may take before another one is sent, while the director is not known to forward.
 const BARRIER_RETRY: Duration = Duration::from_millis(200);
 
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
 /// How long one look at the socket may take.
 const LOOK: TimeVal = TimeVal::new(0, 100_000);
 
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-const FRAME_BYTES_MAX: usize = 2048;
-
-/// MAC address of 10.0.0.`octet`.
-pub const fn mac_of(octet: u8) -> Mac {
-    [2, 0, 10, 0, 0, octet]
-}
-
-/// Address 10.0.0.`octet`.
-pub fn address_of(octet: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, octet)
-}
-
-/// A MAC address as `ip` writes it.
-pub fn mac_text(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
+pub(super) const FRAME_BYTES_MAX: usize = 2048;
 
 /// The far end, and the numbers of its frames.
 pub struct Wire {
-    socket: OwnedFd,
+    /// One a link.
+    sockets: Vec<OwnedFd>,
     next_number: u16,
 }
 
+/// A frame that came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Who got it.
+    pub by: Neighbour,
+    /// From its IP header on.
+    pub packet: Vec<u8>,
+}
+
 impl Wire {
-    /// Opens it on an interface of `host`.
-    pub fn open(host: &Host, interface: &str) -> Result<Wire> {
-        Ok(Wire { socket: open(host, interface)?, next_number: 1 })
+    /// Opens it on interfaces of `host`, one a link.
+    pub fn open(host: &Host, interfaces: &[&str]) -> Result<Wire> {
+        let sockets = interfaces.iter().map(|interface| open(host, interface)).collect::<Result<_>>()?;
+        Ok(Wire { sockets, next_number: 1 })
+    }
+
+    /// Sends one packet to the director, and returns what came out of it on all links.
+    pub fn exchange(&mut self, from: Neighbour, packet: &[u8]) -> Result<Vec<Received>> {
+        let link = usize::from(from.link);
+        let director = Neighbour { link: from.link, number: DIRECTOR };
+        let ethertype: [u8; 2] =
+            if packet.first().is_some_and(|first| first >> 4 == 6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        self.put(link, &[&director.mac(), &from.mac(), &ethertype[..], packet].concat())?;
+        // In on the link that the packet came in on: between two links there is no order.
+        let services: Vec<_> = BARRIER_SERVICES.into_iter().take(self.sockets.len()).collect();
+        let mut barriers = Vec::new();
+        for service in services {
+            let number = self.number();
+            let barrier = Frame::new(BARRIER_CLIENT, service, Payload::Udp);
+            self.put(link, &barrier.bytes(number, ROUTER_MAC, director.mac()))?;
+            barriers.push(number);
+        }
+        let mut received = Vec::new();
+        for (link, barrier) in barriers.into_iter().enumerate() {
+            self.receive_until(link as u8, barrier, &mut received)?;
+        }
+        Ok(received)
+    }
+
+    fn receive_until(&self, link: u8, barrier: u16, received: &mut Vec<Received>) -> Result<()> {
+        let director = Neighbour { link, number: DIRECTOR };
+        let start = Instant::now();
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        while start.elapsed() < HANGS {
+            let socket = &self.sockets[usize::from(link)];
+            let Ok(length) = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) else { continue };
+            let frame = &bytes[..length];
+            if is_talk_among_neighbours(frame) || frame[6..12] != director.mac() {
+                continue;
+            }
+            let to = <Mac>::try_from(&frame[..6])?;
+            let by = Neighbour::of_mac(to).filter(|by| by.link == link);
+            let by = by.with_context(|| format!("a frame went to {} on link {link}", mac_text(to)))?;
+            if by.number != BARRIER_REAL_SERVER {
+                received.push(Received { by, packet: frame[14..].to_vec() });
+            } else if read_forwarded(frame).is_some_and(|(number, _)| number == barrier) {
+                return Ok(());
+            }
+        }
+        bail!("the barrier did not come out of link {link} within {HANGS:?}")
     }
 
     /// Sends frames and returns what came of each: the RS that got it, or nothing.
@@ -126,12 +161,21 @@ impl Wire {
     }
 
     fn inject(&mut self, frame: &Frame) -> Result<u16> {
+        let number = self.number();
+        self.put(0, &frame.bytes(number, ROUTER_MAC, DIRECTOR_MAC))?;
+        Ok(number)
+    }
+
+    fn number(&mut self) -> u16 {
         let number = self.next_number;
         // Zero is the number of frames that somebody else made.
         self.next_number = number.checked_add(1).unwrap_or(1);
-        let bytes = frame.bytes(number, ROUTER_MAC, DIRECTOR_MAC);
-        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty()).context("cannot send a frame")?;
-        Ok(number)
+        number
+    }
+
+    fn put(&self, link: usize, frame: &[u8]) -> Result<()> {
+        let sent = send(self.sockets[link].as_raw_fd(), frame, MsgFlags::empty());
+        sent.map(drop).with_context(|| format!("cannot send a frame of {} bytes", frame.len()))
     }
 
     /// Destination MAC by number of what comes out until the barrier does.
@@ -140,7 +184,9 @@ impl Wire {
         let start = Instant::now();
         let mut bytes = [0; FRAME_BYTES_MAX];
         while start.elapsed() < limit {
-            let Ok(length) = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) else { continue };
+            let Ok(length) = recv(self.sockets[0].as_raw_fd(), &mut bytes, MsgFlags::empty()) else {
+                continue;
+            };
             let Some((number, mac)) = read_forwarded(&bytes[..length]) else { continue };
             if mac == mac_of(BARRIER_REAL_SERVER) && number == barrier {
                 return Ok(arrived);
@@ -157,60 +203,19 @@ fn barrier() -> Frame {
     Frame::new(BARRIER_CLIENT, BARRIER_SERVICE, Payload::Udp)
 }
 
-/// Answers ARP for the real servers, as real hosts would, until dropped.
-pub struct ArpResponder {
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl ArpResponder {
-    /// Starts it on an interface of `host`.
-    pub fn start(host: &Host, interface: &str) -> Result<ArpResponder> {
-        let socket = open(host, interface)?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&is_over);
-        let thread = std::thread::spawn(move || {
-            let mut bytes = [0; FRAME_BYTES_MAX];
-            while !flag.load(Ordering::Relaxed) {
-                let Ok(length) = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) else { continue };
-                if let Some(answer) = arp_answer(&bytes[..length]) {
-                    // The director asks again if this one is lost.
-                    let _ = send(socket.as_raw_fd(), &answer, MsgFlags::empty());
-                }
-            }
-        });
-        Ok(ArpResponder { is_over, thread: Some(thread) })
-    }
-}
-
-impl Drop for ArpResponder {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+/// ARP, neighbour discovery, and groups: not what comes of a packet.
+fn is_talk_among_neighbours(frame: &[u8]) -> bool {
+    const ICMP6: u8 = 58;
+    let is_group = |mac: &[u8]| mac[0] & 1 != 0;
+    match frame.get(12..14) {
+        Some(ethertype) if ethertype == ETHERTYPE_IPV4 => frame.len() < 34 || is_group(frame),
+        Some(ethertype) if ethertype == ETHERTYPE_IPV6 => {
+            let is_discovery = frame.get(20) == Some(&ICMP6)
+                && frame.get(54).is_some_and(|message| (130..=137).contains(message));
+            frame.len() < 54 || is_group(frame) || is_discovery
         }
+        _ => true,
     }
-}
-
-/// The answer to an ARP request for 10.0.0.x, the director's own address aside (RFC 826).
-fn arp_answer(bytes: &[u8]) -> Option<Vec<u8>> {
-    const REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1];
-    if bytes.len() < 42 || bytes[12..22] != REQUEST {
-        return None;
-    }
-    let (asker, target) = (&bytes[22..32], &bytes[38..42]);
-    let [10, 0, 0, octet] = *target else { return None };
-    // Not for the director's own address, nor for one that it probes before it uses it.
-    if octet == DIRECTOR_MAC[5] || asker[6..] == [0; 4] {
-        return None;
-    }
-    let mac = mac_of(octet);
-    let mut answer = [&asker[..6], &mac, &REQUEST].concat();
-    answer[21] = 2;
-    answer.extend(mac);
-    answer.extend(target);
-    answer.extend(asker);
-    Some(answer)
 }
 
 /// A packet socket on one interface, of all protocols.
@@ -228,23 +233,4 @@ pub(crate) fn open(host: &Host, interface: &str) -> Result<OwnedFd> {
         setsockopt(&socket, ReceiveTimeout, &LOOK)?;
         Ok(socket)
     })?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arp_request_for_a_real_server_is_answered_and_for_the_director_not() {
-        let mut request = [&[0xff; 6][..], &DIRECTOR_MAC, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]].concat();
-        request.extend(DIRECTOR_MAC);
-        request.extend([10, 0, 0, 1]);
-        request.extend([0; 6]);
-        request.extend([10, 0, 0, 11]);
-        let answer = arp_answer(&request).unwrap();
-        assert_eq!(answer[..6], DIRECTOR_MAC);
-        assert_eq!(answer[20..32], [0, 2, 2, 0, 10, 0, 0, 11, 10, 0, 0, 11]);
-        request[41] = 1;
-        assert_eq!(arp_answer(&request), None);
-    }
 }

@@ -1,0 +1,72 @@
+//! Takes out what is random in the kernel and need not be equal: docs/DEVIATIONS.md, "What is masked".
+//!
+//! Equal values of one step get equal numbers: whether two fragments belong together is seen.
+
+use std::collections::BTreeSet;
+
+use super::format::{GUE_PORTS, Kind, USUAL_ID};
+use super::{Header, Layer};
+
+/// The random values of a scenario.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Those of this step, in the order in which they came.
+    step: Vec<(&'static str, u64)>,
+    /// Those of all steps: errors quote them later.
+    all: BTreeSet<(&'static str, u64)>,
+}
+
+impl Seen {
+    /// What follows is of another step.
+    pub fn next_step(&mut self) {
+        self.step.clear();
+    }
+
+    fn number(&mut self, name: &'static str, value: u64) -> usize {
+        self.all.insert((name, value));
+        let place = self.step.iter().position(|seen| *seen == (name, value)).unwrap_or_else(|| {
+            self.step.push((name, value));
+            self.step.len() - 1
+        });
+        self.step[..=place].iter().filter(|(other, _)| *other == name).count()
+    }
+}
+
+/// Headers at the front that may have random fields: IPv6, its fragment header, UDP.
+const OUTERMOST: usize = 3;
+
+/// Masks what is random in a packet that came out; `kept` are the random fields of the frame that went in
+/// ([`super::random_fields`]).
+pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
+    for (place, layer) in layers.iter_mut().enumerate() {
+        let Layer::Header(header) = layer else { continue };
+        for name in ["flow", "id", "sport"] {
+            let Some(value) = random_field(header, name) else { continue };
+            let is_random = place < OUTERMOST && !kept.contains(&value);
+            if is_random || seen.all.contains(&(name, value)) {
+                mask_field(header, name, seen.number(name, value));
+                // Of a fragment: it cannot be told whether it is right, and it depends on the port.
+                if name == "sport" && header.fields.get("sum").is_some_and(|sum| *sum != 0) {
+                    mask_field(header, "sum", 1);
+                }
+            }
+        }
+    }
+}
+
+/// The value of a field that may be random in such a header. Zero is said: it is not.
+fn random_field(header: &Header, name: &str) -> Option<u64> {
+    let is_gue = header.fields.get("dport").is_some_and(|port| GUE_PORTS.contains(port));
+    let usual = match (header.kind, name) {
+        (Kind::Ip, "id") => USUAL_ID,
+        (Kind::Ip6, "flow") | (Kind::Fragment6, "id") => 0,
+        (Kind::Udp, "sport") if is_gue => 0,
+        _ => return None,
+    };
+    Some(header.fields.get(name).copied().unwrap_or(usual)).filter(|value| *value != 0)
+}
+
+fn mask_field(header: &mut Header, name: &'static str, number: usize) {
+    header.fields.remove(name);
+    header.masked.insert(name, number);
+}
