@@ -26,8 +26,8 @@ use crate::connection::{Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
 use crate::fragments::{Fate, First, FragmentKey, FragmentLimits, FragmentTable, Later, Piece};
 use crate::packet::ipv4::{self, Ipv4Header};
-use crate::packet::ipv6::{FRAGMENT_HEADER_BYTES, Ipv6Header};
-use crate::packet::sctp::SctpHeader;
+use crate::packet::ipv6::{self, FRAGMENT_HEADER_BYTES, Ipv6Header};
+use crate::packet::sctp::{ChunkHeader, SctpHeader};
 use crate::packet::tcp::{self, TcpHeader};
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Frame, QueuePair};
@@ -407,7 +407,7 @@ fn ports(protocol: u8, transport: &[u8], is_secure: bool) -> Result<(Event, [u8;
             (Event::UDP, udp.source_port, udp.destination_port)
         }
         ipv4::SCTP => {
-            let is_whole = transport.len() >= size_of::<SctpHeader>() + CHUNK_HEADER_BYTES;
+            let is_whole = transport.len() >= size_of::<SctpHeader>() + size_of::<ChunkHeader>();
             let reason = if is_whole { DropReason::BadTransportHeader } else { DropReason::BadFragment };
             let (sctp, event) = SctpHeader::read_of(transport, whole).ok_or(reason)?;
             (event, sctp.source_port, sctp.destination_port)
