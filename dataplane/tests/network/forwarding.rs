@@ -6,43 +6,52 @@ use dataplane::snapshot::{ForwardingMethod, Options, TunnelKind};
 
 use super::View;
 use super::methods::GUE_PORT;
-use crate::notation::{self, Layer, Names, Way, sums};
+use crate::notation::{self, FRAME_BYTES_MIN, Layer, Names, Way, sums};
 
 const ETHERNET: usize = 14;
 
 /// The frame for the real server. `frame` is the client's, with a tag or without; what the director may choose is taken from
 /// `actual`.
 pub fn forwarded(view: &View, frame: &[u8], options: &Options, actual: &[u8]) -> Result<Vec<u8>, String> {
-    let frame = &without_tag(frame);
+    let untagged = stripped(frame);
+    let mut out = to_real_server(view, &untagged, options, actual)?;
+    if untagged.len() < frame.len() {
+        out.resize(out.len().max(FRAME_BYTES_MIN), 0);
+    }
+    Ok(out)
+}
+
+fn to_real_server(view: &View, frame: &[u8], options: &Options, actual: &[u8]) -> Result<Vec<u8>, String> {
     let mut packet = frame[ETHERNET..].to_vec();
     decrement_ttl(&mut packet);
     match view.method.forwarding {
-        ForwardingMethod::Direct => {
-            let mut out = link(view)?;
-            out.extend(&frame[12..14]);
-            out.extend(packet);
-            Ok(out)
-        }
         ForwardingMethod::Tunnel => {
             packet.truncate(length(&packet));
-            tunnelled(view, &packet, options, actual)
+            return tunnelled(view, &packet, options, actual);
         }
-        ForwardingMethod::Nat | ForwardingMethod::FullNat => {
-            translate(view, &mut packet, actual)?;
-            let mut out = link(view)?;
-            out.extend(&frame[12..14]);
-            out.extend(packet);
-            Ok(out)
-        }
+        ForwardingMethod::Nat | ForwardingMethod::FullNat => translate(view, &mut packet, actual)?,
+        ForwardingMethod::Direct => {}
     }
+    let mut out = link(view)?;
+    out.extend(&frame[12..14]);
+    out.extend(packet);
+    Ok(out)
 }
 
-/// The frame without its VLAN tag.
-pub fn without_tag(frame: &[u8]) -> Vec<u8> {
+fn stripped(frame: &[u8]) -> Vec<u8> {
     match frame.get(12..14) {
         Some([0x81, 0]) if frame.len() >= 16 => [&frame[..12], &frame[16..]].concat(),
         _ => frame.to_vec(),
     }
+}
+
+/// The frame without its VLAN tag, padded again where it is too short then.
+pub fn without_tag(frame: &[u8]) -> Vec<u8> {
+    let mut untagged = stripped(frame);
+    if untagged.len() < frame.len() {
+        untagged.resize(untagged.len().max(FRAME_BYTES_MIN), 0);
+    }
+    untagged
 }
 
 /// MACs and tag of the frame.
