@@ -133,7 +133,7 @@ pub enum ExtensionError {
     Discard,
     /// A field that cannot be: an option beyond its header, a second fragment header, a fragment over 65,535 bytes.
     Malformed(u16),
-    /// A routing header that we shall not follow: type 0 (RFC 5095), or segments left.
+    /// A routing header with segments left, which nobody may have us follow (RFC 5095 section 3 for type 0).
     Routing(u16),
     /// A hop-by-hop header that is not the first one.
     Misplaced(u16),
@@ -280,6 +280,27 @@ impl Ipv6Header {
         }
     }
 
+    /// What stands at the end of a chain that [`Ipv6Header::upper_layer`] refuses, whatever its headers say: protocol and where it
+    /// begins, in bytes from the IPv6 header on. None where `payload` or the bounds end before, or a later fragment does not tell.
+    pub fn refused_upper_layer(&self, payload: &[u8]) -> Option<(u8, usize)> {
+        let (mut next, mut offset) = (self.next_header, 0);
+        for _ in 0..=EXTENSION_HEADERS_MAX {
+            if !is_extension(next) {
+                return Some((next, HEADER_BYTES + offset));
+            }
+            let &[following, length, third, fourth] = payload.get(offset..)?.first_chunk()?;
+            let is_later_fragment = next == FRAGMENT && (third, fourth & !7) != (0, 0);
+            if is_later_fragment {
+                // It may be in the midst of an error.
+                let is_known = following != ICMPV6 && !is_extension(following);
+                return is_known.then_some((following, HEADER_BYTES + offset + FRAGMENT_HEADER_BYTES));
+            }
+            offset += header_bytes(next, length);
+            next = following;
+        }
+        None
+    }
+
     fn walk(&self, payload: &[u8]) -> Result<UpperLayer, ExtensionError> {
         let is_multicast = self.destination[0] == 0xff;
         let mut next = self.next_header;
@@ -295,21 +316,17 @@ impl Ipv6Header {
                 return Err(ExtensionError::Misplaced(said_at));
             }
             let rest = payload.get(offset - HEADER_BYTES..).ok_or(ExtensionError::Truncated)?;
-            let Some(&[following, length, third, fourth]) = rest.first_chunk() else {
+            let Some(&[following, length, _, fourth]) = rest.first_chunk() else {
                 return Err(ExtensionError::Truncated);
             };
-            let bytes = match next {
-                FRAGMENT => FRAGMENT_HEADER_BYTES,
-                AUTHENTICATION => (usize::from(length) + 2) * 4,
-                _ => (usize::from(length) + 1) * 8,
-            };
+            let bytes = header_bytes(next, length);
             if offset + bytes > LAST {
                 return Err(ExtensionError::TooLong);
             }
             let header = rest.get(..bytes).ok_or(ExtensionError::Truncated)?;
             match next {
                 HOP_BY_HOP | DESTINATION_OPTIONS => check_options(header, offset, is_multicast)?,
-                ROUTING if third == 0 || fourth != 0 => {
+                ROUTING if fourth != 0 => {
                     return Err(ExtensionError::Routing(offset as u16 + 2));
                 }
                 FRAGMENT if fragment.is_some() => return Err(ExtensionError::Malformed(said_at)),
@@ -353,6 +370,16 @@ impl Ipv6Header {
             return Err(ExtensionError::Malformed(fragment.header + 2));
         }
         Ok(fragment)
+    }
+}
+
+/// Bytes of an extension header by the length that stands in it.
+#[inline(always)]
+fn header_bytes(kind: u8, length: u8) -> usize {
+    match kind {
+        FRAGMENT => FRAGMENT_HEADER_BYTES,
+        AUTHENTICATION => (usize::from(length) + 2) * 4,
+        _ => (usize::from(length) + 1) * 8,
     }
 }
 
@@ -583,9 +610,7 @@ mod tests {
     #[test]
     fn routing_is_followed_by_nobody() {
         let with = |kind, left| walk(&packet(ROUTING, &[TCP, 0, kind, left, 0, 0, 0, 0]));
-        assert_eq!(with(0, 0), Err(ExtensionError::Routing(42)));
-        assert_eq!(with(0, 1), Err(ExtensionError::Routing(42)));
-        for kind in [2, 3, 4, 255] {
+        for kind in [0, 2, 3, 4, 255] {
             assert_eq!(with(kind, 1), Err(ExtensionError::Routing(42)), "{kind}");
             assert_eq!(with(kind, 0), ends_at(TCP, 48), "{kind}");
         }
@@ -624,6 +649,20 @@ mod tests {
         assert!(walk(&fragment(UDP, 0xfff8, &[0; 7])).is_ok());
         let twice = fragment(FRAGMENT, 0, &[UDP, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(walk(&twice), Err(ExtensionError::Malformed(40)));
+    }
+
+    #[test]
+    fn refused_chain_is_walked_all_the_same() {
+        let refused = |payload: &[u8]| {
+            let packet = packet(DESTINATION_OPTIONS, payload);
+            assert!(walk(&packet).is_err());
+            let (header, payload) = Ipv6Header::ref_from_prefix(&packet).unwrap();
+            header.refused_upper_layer(payload)
+        };
+        assert_eq!(refused(&[ICMPV6, 0, 0x9e, 4, 0, 0, 0, 0, 1]), Some((ICMPV6, 48)));
+        assert_eq!(refused(&[ROUTING, 0, 0x9e, 4, 0, 0, 0, 0, TCP, 0, 0, 1, 0, 0, 0, 0]), Some((TCP, 56)));
+        assert_eq!(refused(&[DESTINATION_OPTIONS, 0, 0x9e, 4, 0, 0, 0, 0, TCP]), None);
+        assert_eq!(refused(&[FRAGMENT, 0, 0x9e, 4, 0, 0, 0, 0, ICMPV6, 0, 0, 8, 0, 0, 0, 1]), None);
     }
 
     #[test]

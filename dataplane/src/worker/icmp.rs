@@ -25,9 +25,9 @@ use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 /// The packet is an error that may be about a connection.
 pub(super) fn is_error(packet: &Packet, message: &[u8]) -> bool {
     let Some(&kind) = message.first() else { return false };
-    match packet.protocol {
-        ipv4::ICMP => icmp::is_error(kind),
-        ipv6::ICMPV6 => icmpv6::is_error(kind),
+    match (packet.protocol, packet.key.is_ipv6()) {
+        (ipv4::ICMP, false) => icmp::is_error(kind),
+        (ipv6::ICMPV6, true) => icmpv6::is_error(kind),
         _ => false,
     }
 }

@@ -23,7 +23,7 @@ use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{
-    Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
+    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
     Translation, Way,
 };
 use crate::stateless;
@@ -88,6 +88,9 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
     let Some((service, is_own_port)) = service_of(snapshot, key) else {
         return Err(Verdict::Drop(DropReason::NoService));
     };
+    if is_own(snapshot, tuple.client) {
+        return Err(Verdict::Drop(DropReason::BadSource));
+    }
     if packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExpired));
     }
@@ -180,6 +183,14 @@ pub(super) fn without_trace<Q: QueuePair>(
         has_translated: false,
     };
     opening.templated().map_or_else(|| opening.pick(), Ok)
+}
+
+/// The address is the director's: nobody else has it, and answers to it would come back (the kernel: a martian source).
+fn is_own(snapshot: &Snapshot, address: IpAddr) -> bool {
+    matches!(
+        snapshot.addresses.get(&address),
+        Some(AddressRole::Vip | AddressRole::Dip(_) | AddressRole::Local(_))
+    )
 }
 
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
