@@ -88,6 +88,12 @@ impl Rewrite {
         }
     }
 
+    /// The transport header that `transport` begins with has these ports already.
+    pub fn keeps_ports(&self, transport: &[u8]) -> bool {
+        let ([a, b], [c, d]) = (self.source.1.to_be_bytes(), self.destination.1.to_be_bytes());
+        transport.first_chunk() == Some(&[a, b, c, d])
+    }
+
     /// Writes the ports into the transport header that `transport` begins with and patches its checksum, as far as they are
     /// there; `addresses` is what [`Rewrite::write_addresses`] returned. `length`: of the transport header and all that follows it,
     /// however much of it is in `transport`; SCTP's checksum depends on it. False where the ports are not there.

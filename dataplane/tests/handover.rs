@@ -51,7 +51,7 @@ fn reply_reaches_its_client_whichever_worker_receives_it() {
             }
             assert_eq!(rig.counters.iter().map(|of| of.connections.load()).collect::<Vec<_>>(), [1; WORKERS]);
             rig.assert_conservation();
-            rig.assert_nothing_leaked();
+            rig.assert_no_leak();
         }
     }
 }
@@ -88,7 +88,7 @@ fn full_inbox_is_a_counted_drop_and_what_is_in_it_is_sent() {
     rig.workers[1].poll();
     assert_eq!(rig.ports[0].take_transmitted().len(), INBOX_CAPACITY);
     rig.assert_conservation();
-    rig.assert_nothing_leaked();
+    rig.assert_no_leak();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn connection_that_ends_on_the_way_is_a_counted_drop_and_nothing_goes_round_in_c
     assert!(rig.pass_on(0, &answer).is_empty());
     assert_eq!((handed_over(&rig), rig.dropped(DropReason::NoConnection)), (1, 2));
     rig.assert_conservation();
-    rig.assert_nothing_leaked();
+    rig.assert_no_leak();
 }
 
 #[test]
@@ -175,6 +175,6 @@ fn workers_on_threads_answer_every_client_of_nat() {
         assert!(handed_over(&rig) > u64::from(FLOWS) / 3, "{}", handed_over(&rig));
         assert_eq!(rig.total(|counters| counters.dropped_total()), 0);
         rig.assert_conservation();
-        rig.assert_nothing_leaked();
+        rig.assert_no_leak();
     }
 }

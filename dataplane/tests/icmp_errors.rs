@@ -141,17 +141,21 @@ fn service_without_real_server_is_port_unreachable_also_for_tcp() {
 }
 
 #[test]
-fn port_without_service_is_unreachable_for_udp_only() {
+fn port_without_service_is_unreachable_for_what_opens_connections() {
     let mut rig = rig_with(|_| {});
     for (is_ipv6, kind, code) in [(false, 3, 3), (true, 1, 4)] {
         // TTL 1: traceroute's last hop.
-        let packet = Ip::of(is_ipv6).ttl(1).udp_to(33_434, 40_000, b"probe");
-        let error = told(&mut rig, &framed(0, &packet), DropReason::NoService);
-        assert_eq!(error, Error { vlan: 0, kind, code, rest: 0, quote: packet });
-        let mut syn = Ip::of(is_ipv6).tcp(40_000, SYN, &[], b"");
-        let port = if is_ipv6 { 43 } else { 23 };
-        syn[port] = 81;
-        silent(&mut rig, &framed(0, &syn), DropReason::NoService);
+        let probe = Ip::of(is_ipv6).ttl(1).udp_to(33_434, 40_000, b"probe");
+        let to_port_81 = |flags| {
+            let mut segment = Ip::of(is_ipv6).tcp(40_000, flags, &[], b"");
+            segment[if is_ipv6 { 43 } else { 23 }] = 81;
+            segment
+        };
+        for packet in [probe, to_port_81(SYN)] {
+            let error = told(&mut rig, &framed(0, &packet), DropReason::NoService);
+            assert_eq!(error, Error { vlan: 0, kind, code, rest: 0, quote: packet });
+        }
+        silent(&mut rig, &framed(0, &to_port_81(ACK)), DropReason::NoService);
     }
 }
 
@@ -398,6 +402,9 @@ proptest! {
                 prop_assert!(is_right);
             }
         }
+        rig.assert_conservation();
+        // Fragments that wait for the rest are given up.
+        rig.advance_and_sweep(60);
         rig.assert_conservation();
         rig.assert_no_leak();
     }

@@ -20,6 +20,7 @@ use dataplane::mailbox::Publisher;
 use dataplane::port::PortStatus;
 use dataplane::snapshot::Snapshot;
 
+use crate::alarms::Alarms;
 use crate::changes::{self, Circumstances};
 use crate::connections::Tables;
 use crate::describe::describe;
@@ -119,6 +120,7 @@ pub struct Control {
     /// When the next snapshot for neighbours alone may be made.
     neighbours_pause_ends: Duration,
     collected: Duration,
+    pub(crate) alarms: Alarms,
     log_limit: RateLimit,
 }
 
@@ -161,6 +163,7 @@ impl Control {
             drains: Drains::default(),
             neighbours_pause_ends: Duration::ZERO,
             collected: Duration::ZERO,
+            alarms: Alarms::default(),
             log_limit: log_limit(),
         };
         control.follow_addresses(Duration::ZERO);
@@ -315,6 +318,9 @@ impl Control {
         if now.saturating_sub(self.collected) >= COLLECT_PAUSE {
             self.collected = now;
             self.publisher.reclaim();
+            for text in self.alarms.look(&self.counters, now) {
+                tracing::warn!("{text}");
+            }
             self.services.collect(self.oldest_running());
             if !self.drains.is_empty() {
                 self.end_drains(now);

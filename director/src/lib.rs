@@ -23,6 +23,7 @@
 //! | [`arp`], [`neighbour_discovery`] | the packets of both, for IPv4 and IPv6 |
 //! | [`neighbourhood`] | all of these over the workers' frames, and ping |
 //! | [`host_interface`] | the host's part of the traffic, through taps |
+//! | [`alarms`] | drops that somebody should look at |
 //! | [`connections`], [`selection`] | connections, listed without stopping a worker; the first rows of many |
 //! | [`views`] | what `show`, `stats`, `neighbours` and `status` answer |
 //! | [`socket`] | the control socket |
@@ -35,6 +36,7 @@
 //! | [`daemon`] | the tasks of the control thread |
 
 pub mod access;
+pub mod alarms;
 pub mod arp;
 pub mod assembly;
 pub mod changes;

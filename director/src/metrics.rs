@@ -111,6 +111,10 @@ metrics! {
         "Packets handed to the control thread: ARP, neighbour discovery and ping.";
     WorkerToHost = COUNTER "dr_worker_to_host_packets_total" ["worker"]
         "Packets handed to a host interface.";
+    WorkerHandedOver = COUNTER "dr_worker_handed_over_packets_total" ["worker"]
+        "Packets handed to the worker whose connection they are of.";
+    WorkerTakenOver = COUNTER "dr_worker_taken_over_packets_total" ["worker"]
+        "Packets that other workers handed over, and which ended here like received ones.";
     WorkerOriginated = COUNTER "dr_worker_originated_packets_total" ["worker"]
         "Packets that the worker made itself and sent: ICMP errors, pieces of packets.";
     WorkerOriginatedNotSent = COUNTER "dr_worker_originated_not_sent_packets_total" ["worker"]
@@ -487,6 +491,8 @@ fn add_worker(families: &mut Families, stats: &WorkerStats, numbers: &WorkerNumb
         (Metric::WorkerForwarded, stats.packets.forwarded),
         (Metric::WorkerPunted, stats.packets.punted),
         (Metric::WorkerToHost, stats.packets.to_host),
+        (Metric::WorkerHandedOver, stats.packets.handed_over),
+        (Metric::WorkerTakenOver, stats.packets.taken_over),
         (Metric::WorkerOriginated, stats.packets.originated),
         (Metric::WorkerOriginatedNotSent, numbers.originated_not_sent),
         (Metric::WorkerFragmentsHeld, stats.packets.fragments_held),

@@ -27,7 +27,7 @@ use scheduler::Thresholds;
 use crate::draft::Settings;
 use crate::neighbours::Wanted;
 use crate::slots::{Instance, Owner, Slots};
-use crate::topology::Topology;
+use crate::topology::{Route, Topology};
 use crate::traffic::{difference, sum};
 use group_numbers::GroupNumbers;
 
@@ -52,6 +52,8 @@ struct Running {
 #[derive(Clone, Copy, Debug)]
 struct RunningRealServer {
     slot: u32,
+    /// How it is reached, which never changes; none before it is compiled.
+    route: Option<Route>,
     /// The last weight over 0 that it had.
     last_weight: u16,
     /// When its slow start began.
@@ -236,6 +238,7 @@ impl Services {
                 let slot = self.slots.take(owner, running.instance);
                 RunningRealServer {
                     slot: slot.expect("check_room found a slot for each real server"),
+                    route: None,
                     last_weight: 0,
                     joined_seconds: None,
                     is_eligible: false,

@@ -122,6 +122,7 @@ pub struct Topology {
     /// In the order of the configuration.
     routes: Vec<(IpNet, Route)>,
     dips: HashMap<IpAddr, InterfaceId>,
+    names: HashMap<String, InterfaceId>,
 }
 
 fn family(address: IpAddr) -> usize {
@@ -186,14 +187,14 @@ impl Topology {
                 self.reached[family].add(dip.trunc(), reach);
                 self.dips.entry(dip.addr()).or_insert(interface.id);
             }
+            self.names.insert(interface.name.clone(), interface.id);
         }
     }
 
     /// A route whose gateway is in no connected network is refused by validation.
     fn add_route(&mut self, config: &RouteConfig) {
-        let named = config.interface.as_deref();
-        let named = named.and_then(|name| self.interfaces.iter().find(|interface| interface.name == name));
         let gateway = config.gateway;
+        let named = config.interface.as_ref().and_then(|name| self.interface(*self.names.get(name)?));
         let way = match (named, is_link_local(gateway)) {
             (Some(interface), true) => Some((interface.id, IpAddr::V6(interface.link_local()))),
             (Some(interface), false) => {

@@ -282,6 +282,7 @@ impl Control {
         warnings.extend(down.map(|port| format!("port {}: link down", port.name)));
         warnings.extend(self.full_tables());
         warnings.extend(self.full_templates());
+        warnings.extend(self.alarms.warnings(self.now()));
         let neighbours = self.neighbourhood.neighbours.all();
         for (state, what) in [
             (NeighbourState::Unresolved, "never answered, so nothing goes there"),
@@ -352,12 +353,13 @@ fn packet_totals(counters: &WorkerCounters) -> PacketTotals {
         punted: counters.punted.load(),
         to_host: counters.to_host.load(),
         fragments_held: counters.fragments_held.load(),
+        handed_over: counters.handed_over.load(),
+        taken_over: counters.taken_over.load(),
         originated: counters.originated.load(),
         drops: DropReason::ALL
             .iter()
             .map(|&reason| (reason.name().to_owned(), counters.dropped(reason)))
             .collect(),
-        ..PacketTotals::default()
     }
 }
 

@@ -3,7 +3,7 @@
 //! | fragment | goes |
 //! |---|---|
 //! | of a packet to the director's own address | to the host |
-//! | the first | as a packet of its connection, found or opened by its ports; what was held for its packet follows it |
+//! | the first | as a packet of its connection, found or opened by its ports, or to the worker that has it; what was held for its packet follows it |
 //! | another one, the first known | where that went |
 //! | another one, the first not yet seen | is held, for 30 s at most, within the bounds of [`FragmentTable`] |
 //! | of a packet whose first fragment was dropped | is dropped for the same reason |
@@ -20,9 +20,9 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 use zerocopy::FromBytes;
 
-use super::{Packet, Round, Worker, icmp, lookup, other, oversize};
+use super::{Packet, Part, Round, Worker, WorkerParts, icmp, leg, lookup, other, oversize};
 use crate::clock::Ticks;
-use crate::connection::{Event, FlowKey};
+use crate::connection::{Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
 use crate::fragments::{Fate, First, FragmentKey, FragmentLimits, FragmentTable, Later, Piece};
 use crate::packet::ipv4::{self, Ipv4Header};
@@ -31,8 +31,8 @@ use crate::packet::sctp::SctpHeader;
 use crate::packet::tcp::{self, TcpHeader};
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Frame, QueuePair};
-use crate::snapshot::{AddressRole, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::snapshot::AddressRole;
+use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 
 /// Frames held at once, whatever the limits say: what the first fragments of one burst may set free has to be sent.
 const HELD_MAX: usize = 256;
@@ -48,26 +48,45 @@ const INTO_TCP_HEADER: u16 = 8;
 enum Target {
     /// To the real server in this destination slot.
     Forward(u32),
+    /// As the entry of this key says, with other addresses.
+    Translate {
+        key: FlowKey,
+        pair: Ipv6Pair,
+        /// The packet is an ICMP error about one of the connection's.
+        is_error: bool,
+    },
+    /// To this worker.
+    HandOver(u16),
     /// Nowhere.
     Drop(DropReason),
 }
 
 impl Target {
-    /// Where the others go when the first went so.
-    fn of(verdict: Verdict) -> Target {
+    /// Where the others go when the first, which belongs to the entry of this key, went so.
+    fn of(verdict: Verdict, (key, pair): (FlowKey, Ipv6Pair), is_error: bool) -> Target {
         match verdict {
             Verdict::Forward(slot) | Verdict::ForwardInPieces(slot) => Target::Forward(slot),
+            Verdict::Ready(_) | Verdict::InPieces(_) => Target::Translate { key, pair, is_error },
+            Verdict::HandOver(HandOver { worker, .. }) => Target::HandOver(worker),
             Verdict::Drop(reason) => Target::Drop(reason),
             // The sender is told once.
             Verdict::TooBig(_) => Target::Drop(DropReason::TooBig),
-            _ => Target::Drop(DropReason::Fragment),
+            Verdict::Hold | Verdict::Punt(_) | Verdict::Host => Target::Drop(DropReason::Fragment),
         }
     }
 
-    /// What becomes of the fragment in `frame`, which is not the first.
-    fn verdict(self, packet: &Packet, frame: &[u8], snapshot: &Snapshot) -> Verdict {
+    /// What becomes of the fragment in this frame, which is not the first.
+    fn verdict<Q: QueuePair>(self, packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
         match self {
-            Target::Forward(slot) => oversize::follow(snapshot, slot, packet, frame),
+            Target::Forward(slot) => {
+                let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+                oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
+            }
+            Target::Translate { key, pair, is_error } => match round.parts.connections.find(&key, &pair) {
+                Some(id) => leg::pass_later_fragment(packet, index, id, is_error, round),
+                None => Verdict::Drop(DropReason::NoConnection),
+            },
+            Target::HandOver(worker) => Verdict::HandOver(HandOver { worker, kind: PacketKind::Fragment }),
             Target::Drop(reason) => Verdict::Drop(reason),
         }
     }
@@ -181,15 +200,30 @@ impl<Q: QueuePair> Worker<Q> {
 
     #[cold]
     fn forward_some_released(&mut self, now: Ticks, now_seconds: u32) {
-        let snapshot = self.parts.mailbox.current();
         let count = self.fragments.released.len().min(BURST);
-        for ((waiting, target), packet) in self.fragments.released.drain(..count).zip(self.packets.iter_mut())
-        {
-            *packet = waiting.packet;
-            packet.settle(target.verdict(packet, waiting.frame.bytes(), snapshot));
+        let mut targets = [Target::Drop(DropReason::Fragment); BURST];
+        let places = self.packets.iter_mut().zip(&mut targets);
+        for ((waiting, of), (packet, target)) in self.fragments.released.drain(..count).zip(places) {
+            (*packet, *target) = (waiting.packet, of);
             self.rx.push(waiting.frame);
         }
+        let mut round = Round {
+            parts: &mut self.parts,
+            admission: &mut self.admission,
+            local_ports: &mut self.local_ports,
+            frames: &mut self.rx,
+            originated: &mut self.originated,
+            fragments: &mut self.fragments,
+            icmp_allowance: &mut self.icmp_allowance,
+            now,
+            now_seconds,
+        };
+        for (index, (packet, target)) in self.packets.iter_mut().zip(targets).take(count).enumerate() {
+            let verdict = target.verdict(packet, index, &mut round);
+            packet.settle(verdict);
+        }
         self.dispose(now, now_seconds);
+        self.packets.iter_mut().take(count).for_each(|packet| packet.is_taken_over = false);
         self.fragments.gauge(&self.parts.counters);
     }
 }
@@ -266,6 +300,8 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     let snapshot = round.parts.mailbox.current();
     match snapshot.addresses.get(&fragment.destination) {
         Some(AddressRole::Vip) => {}
+        Some(AddressRole::Dip(_)) => return other::not_a_service(fragment.destination, packet, snapshot),
+        _ if may_be_reply(&fragment, round) => {}
         _ => return other::not_a_service(fragment.destination, packet, snapshot),
     }
     if fragment.is_impossible(packet.protocol) {
@@ -278,39 +314,72 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
         return Verdict::Drop(DropReason::TtlExpired);
     }
     match round.fragments.table.on_later(&fragment.key, fragment.piece, round.now) {
-        Later::Known(target) => target.verdict(packet, frame, snapshot),
+        Later::Known(target) => target.verdict(packet, index, round),
         Later::Hold => Verdict::Hold,
         Later::Refuse => Verdict::Drop(DropReason::FragmentEvicted),
     }
 }
 
+/// It comes from a real server whose addresses are translated.
+fn may_be_reply<Q: QueuePair>(fragment: &Fragment, round: &Round<Q>) -> bool {
+    let sources = &round.parts.mailbox.current().translated_real_servers;
+    round.parts.peers.translate() && (sources.is_empty() || sources.contains(&fragment.source))
+}
+
 fn first<Q: QueuePair>(packet: &Packet, fragment: &Fragment, index: usize, round: &mut Round<Q>) -> Verdict {
-    let verdict = forward(packet, fragment, index, round);
-    let target = Target::of(verdict);
-    match round.fragments.learn(fragment, target, round.now, &round.parts.counters) {
-        true => verdict,
-        false => Verdict::Drop(DropReason::BadFragment),
+    // The packet keeps the key and the hash that all its fragments have.
+    let first = Packet { part: Part::First, ..*packet };
+    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+    let is_error = icmp::is_error(packet, icmp::message(frame, packet));
+    let (key, verdict) = match is_error {
+        true => {
+            let key = icmp::key_of_quoted(&first, index, round).unwrap_or_default();
+            (key, icmp::judge(&first, index, fragment.destination, round))
+        }
+        false => match flow(&first, fragment, index, round) {
+            Ok(flow) => ((flow.key, flow.pair), forward(&flow, index, round)),
+            Err(reason) => (Default::default(), Verdict::Drop(reason)),
+        },
+    };
+    let target = Target::of(verdict, key, is_error);
+    if !round.fragments.learn(fragment, target, round.now, &round.parts.counters) {
+        return Verdict::Drop(DropReason::BadFragment);
+    }
+    match verdict {
+        Verdict::HandOver(HandOver { worker, .. }) => {
+            Verdict::HandOver(HandOver { worker, kind: PacketKind::Fragment })
+        }
+        verdict => verdict,
     }
 }
 
 /// What becomes of a first fragment: that of a packet of its connection.
-fn forward<Q: QueuePair>(
+fn forward<Q: QueuePair>(flow: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
+    let WorkerParts { connections, peers, .. } = &*round.parts;
+    let is_known = connections.find(&flow.key, &flow.pair).is_some();
+    if !is_known
+        && !flow.is_taken_over
+        && let Some(worker) = peers.owner_of(&flow.key, &flow.pair)
+    {
+        return Verdict::HandOver(HandOver { worker: worker as u16, kind: PacketKind::Fragment });
+    }
+    let verdict = lookup::pass_alone(flow, index, round).map_or_else(|verdict| verdict, Verdict::Forward);
+    if !is_known && flow.event == Event::UDP {
+        round.parts.peers.has_fragmented(round.now_seconds);
+    }
+    verdict
+}
+
+/// A packet whose first fragment is in this frame, with what its transport header says.
+fn flow<Q: QueuePair>(
     packet: &Packet,
     fragment: &Fragment,
     index: usize,
-    round: &mut Round<Q>,
-) -> Verdict {
-    let snapshot = round.parts.mailbox.current();
+    round: &Round<Q>,
+) -> Result<Packet, DropReason> {
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
-    let transport = icmp::message(frame, packet);
-    if icmp::is_error(packet, transport) {
-        return icmp::to_vip(packet, index, round);
-    }
-    let (event, client_port, virtual_port) =
-        match ports(packet.protocol, transport, snapshot.options.secure_tcp) {
-            Ok(read) => read,
-            Err(reason) => return Verdict::Drop(reason),
-        };
+    let is_secure = round.parts.mailbox.current().options.secure_tcp;
+    let (event, client_port, virtual_port) = ports(packet.protocol, icmp::message(frame, packet), is_secure)?;
     let connections = &round.parts.connections;
     let key = match (fragment.source, fragment.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -318,12 +387,7 @@ fn forward<Q: QueuePair>(
         }
         _ => connections.seed().ipv6_key(&packet.pair, client_port, virtual_port, packet.protocol),
     };
-    // The packet keeps the key and the hash that all its fragments have.
-    let flow = Packet { key, hash: connections.hash(&key), candidate: None, event, ..*packet };
-    match lookup::pass_alone(&flow, index, round) {
-        Ok(slot) => Verdict::Forward(slot),
-        Err(verdict) => verdict,
-    }
+    Ok(Packet { key, hash: connections.hash(&key), candidate: None, event, ..*packet })
 }
 
 /// Event, source and destination port of the packet whose first fragment holds `transport`.

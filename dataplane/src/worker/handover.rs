@@ -10,7 +10,7 @@
 //! over once: its owner judges it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
@@ -24,6 +24,8 @@ use crate::verdict::{HandOver, PacketKind};
 
 /// Frames that may wait in an inbox.
 pub const INBOX_CAPACITY: usize = 1024;
+/// Seconds after the last packet of connections opened for fragmented datagrams for which there may still be such.
+const FRAGMENTED_SECONDS: i32 = 3600;
 /// Tables that are looked at side by side.
 const AT_ONCE: usize = 16;
 
@@ -44,6 +46,8 @@ struct Shared<F> {
     inboxes: Box<[Inbox<F>]>,
     /// Some worker has had a translated connection.
     translates: CachePadded<AtomicBool>,
+    /// When a connection last was seen that was opened for a fragmented datagram, in seconds; 0: never.
+    fragmented: CachePadded<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,11 @@ impl<F> Peers<F> {
             queued: CachePadded::new(AtomicU64::new(0)),
         };
         let inboxes = tables.iter().map(inbox).collect();
-        let shared = Arc::new(Shared { inboxes, translates: CachePadded::new(AtomicBool::new(false)) });
+        let shared = Arc::new(Shared {
+            inboxes,
+            translates: CachePadded::new(AtomicBool::new(false)),
+            fragmented: CachePadded::new(AtomicU32::new(0)),
+        });
         let lookups: Box<[_]> = tables.iter().map(ConnectionTable::lookup).collect();
         let of = |index| Peers { index, tables: lookups.clone(), shared: shared.clone(), taken: 0 };
         (0..tables.len() as u32).map(of).collect()
@@ -93,6 +101,32 @@ impl<F> Peers<F> {
     #[inline]
     pub(super) fn translate(&self) -> bool {
         self.shared.translates.load(Ordering::Relaxed)
+    }
+
+    /// A datagram in fragments opened a connection of this worker.
+    pub(super) fn has_fragmented(&self, now_seconds: u32) {
+        let now_seconds = now_seconds.max(1);
+        if self.shared.fragmented.load(Ordering::Relaxed) != now_seconds {
+            self.shared.fragmented.store(now_seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// The other worker whose connection a whole datagram is of, because fragments opened it there: the NIC spreads fragments by their
+    /// addresses alone.
+    #[inline]
+    pub(super) fn owner_of_fragmented(
+        &self,
+        key: &FlowKey,
+        pair: &Ipv6Pair,
+        now_seconds: u32,
+    ) -> Option<u32> {
+        let seen = self.shared.fragmented.load(Ordering::Relaxed);
+        if seen == 0 || now_seconds.wrapping_sub(seen) as i32 > FRAGMENTED_SECONDS {
+            return None;
+        }
+        let owner = self.owner_of(key, pair)?;
+        self.has_fragmented(now_seconds);
+        Some(owner)
     }
 
     /// The other worker whose table has an entry of `key`, which is as the table of this worker knows it.

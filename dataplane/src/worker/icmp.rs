@@ -5,20 +5,22 @@
 //! | a DIP | what the director put into a tunnel | to the client, as an error about its own packet ([`super::tunnel_errors`]) |
 //! | a VIP | what a real server sent to a client | to that connection's real server, as the client's packets go |
 //! | a VIP | a packet of no connection | to where its client's next packet would go, with `schedule_icmp` or where it may be one that is forwarded without state; else dropped |
+//! | a client or a local address | what came to a real server by translation | to the client ([`super::icmp_nat`]) |
 //!
 //! As `ip_vs_in_icmp` does it, and parameter problems too. An error must be addressed to the sender of what it quotes, so that
-//! nobody moves a connection by errors to elsewhere. It changes neither state nor timer: anybody can send one.
+//! nobody moves a connection by errors to elsewhere. It changes neither state nor timer: anybody can send one. NICs know nothing
+//! of quotes and put errors on any queue: one about another worker's connection is handed over.
 
 use std::net::IpAddr;
 
-use super::{Packet, Round, open, oversize, parse, tunnel};
-use crate::connection::{Connection, Tuple};
+use super::{Packet, Round, icmp_nat, open, other, oversize, parse, tunnel};
+use crate::connection::{ConnectionFlags, FlowKey, Ipv6Pair, Tuple};
 use crate::packet::icmp_error::ErrorMessage;
 use crate::packet::quote::Quote;
 use crate::packet::{checksum, icmp, icmpv6, ipv4, ipv6};
 use crate::port::{Frame, QueuePair};
-use crate::snapshot::{Protocol, ServiceKey};
-use crate::verdict::{DropReason, Verdict};
+use crate::snapshot::{AddressRole, Protocol, ServiceKey, Snapshot};
+use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 
 /// The packet is an error that may be about a connection.
 pub(super) fn is_error(packet: &Packet, message: &[u8]) -> bool {
@@ -53,25 +55,75 @@ pub(super) fn is_intact<F: Frame>(frame: &F, packet: &Packet) -> bool {
     checksum::add(pseudo_header, tunnel::sum(frame, transport_offset, length)) == 0xffff
 }
 
-/// What becomes of an error to a VIP.
-pub(super) fn to_vip<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
-    let Some(quote) = quote(packet, index, round) else { return Verdict::Drop(DropReason::IcmpIgnored) };
-    let Some(tuple) = reply_of(&quote) else { return Verdict::Drop(DropReason::IcmpIgnored) };
-    let slot = match connection_of(&tuple, round) {
-        Some(connection) => connection.destination,
-        // Nothing is remembered of it: what is quoted is never a connection's first packet, and the next one comes by itself.
-        None => match open::without_trace(packet, &tuple, round) {
-            Ok(slot) => slot,
-            // As the kernel, which says nothing where there is no service.
-            Err(DropReason::NoService) => return Verdict::Drop(DropReason::IcmpIgnored),
-            Err(reason) => return Verdict::Drop(reason),
+/// What becomes of an error to this address.
+pub(super) fn judge<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    addressee: IpAddr,
+    round: &mut Round<Q>,
+) -> Verdict {
+    let snapshot = round.parts.mailbox.current();
+    let is_vip = snapshot.addresses.get(&addressee) == Some(&AddressRole::Vip);
+    let quote = quote(packet, index, round);
+    let Some((quote, tuple)) = quote.and_then(|quote| Some((quote, reply_of(&quote)?))) else {
+        return nobodys(packet, addressee, snapshot);
+    };
+    let (key, pair) = tuple.key(round.parts.connections.seed());
+    let slot = match round.parts.connections.find(&key, &pair) {
+        Some(id) => {
+            let connection = round.parts.connections.connection(id);
+            if connection.flags.intersects(ConnectionFlags::TRANSLATED.with(ConnectionFlags::COMPANION)) {
+                return icmp_nat::pass(packet, index, id, &quote, round);
+            }
+            Some(connection.destination).filter(|_| !connection.expires.is_past(round.now))
+        }
+        None => match owner_of(&key, &pair, packet, round) {
+            Some(verdict) => return verdict,
+            None => None,
         },
+    };
+    if !is_vip {
+        return nobodys(packet, addressee, snapshot);
+    }
+    let slot = match slot.map_or_else(|| open::without_trace(packet, &tuple, round), Ok) {
+        Ok(slot) => slot,
+        // As the kernel, which says nothing where there is no service.
+        Err(DropReason::NoService) => return Verdict::Drop(DropReason::IcmpIgnored),
+        Err(reason) => return Verdict::Drop(reason),
     };
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
     }
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
     oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
+}
+
+/// An error about no packet of ours.
+fn nobodys(packet: &Packet, addressee: IpAddr, snapshot: &Snapshot) -> Verdict {
+    match other::not_a_service(addressee, packet, snapshot) {
+        Verdict::Drop(DropReason::NoService) => Verdict::Drop(DropReason::IcmpIgnored),
+        verdict => verdict,
+    }
+}
+
+/// What becomes of an error about a connection of this key, which this worker does not have, where another one has it.
+pub(super) fn owner_of<Q: QueuePair>(
+    key: &FlowKey,
+    pair: &Ipv6Pair,
+    packet: &Packet,
+    round: &Round<Q>,
+) -> Option<Verdict> {
+    let owner = round.parts.peers.owner_of(key, pair).filter(|_| !packet.is_taken_over)?;
+    Some(Verdict::HandOver(HandOver { worker: owner as u16, kind: PacketKind::Other }))
+}
+
+/// The entry that a packet of the quoted one's other direction would hit.
+pub(super) fn key_of_quoted<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    round: &Round<Q>,
+) -> Option<(FlowKey, Ipv6Pair)> {
+    Some(reply_of(&quote(packet, index, round)?)?.key(round.parts.connections.seed()))
 }
 
 /// The packet that an error quotes, which the error's addressee sent.
@@ -86,17 +138,10 @@ fn quote<Q: QueuePair>(packet: &Packet, index: usize, round: &Round<Q>) -> Optio
     (quote.source == addressee).then_some(quote)
 }
 
-/// The connection of a quoted packet of the virtual service's.
+/// What the connection of a quoted packet is known by to who sent the packet: the virtual service, or a client of which the real
+/// server stands in the client's place.
 fn reply_of(quote: &Quote) -> Option<Tuple> {
     let (port, client_port) = quote.ports?;
     let service = ServiceKey { address: quote.source, port, protocol: Protocol(quote.protocol) };
     Some(Tuple { client: quote.destination, client_port, service })
-}
-
-/// The connection that `tuple` names, unless its time is over.
-pub(super) fn connection_of<Q: QueuePair>(tuple: &Tuple, round: &Round<Q>) -> Option<Connection> {
-    let connections = &round.parts.connections;
-    let (key, pair) = tuple.key(connections.seed());
-    let connection = connections.connection(connections.find(&key, &pair)?);
-    (!connection.expires.is_past(round.now)).then_some(connection)
 }

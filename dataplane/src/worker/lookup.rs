@@ -1,11 +1,13 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
 use super::{Packet, Round, Step, fragment, nat, open, other, reuse};
-use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, StateTimeouts};
+use crate::connection::{
+    Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, StateTimeouts,
+};
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::QueuePair;
 use crate::snapshot::{Destination, DestinationState, SharedCounts, Snapshot};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 
 /// Pass 2: hashes the keys and starts loading the buckets. A loop of its own, so short that many packets' chains of
 /// multiplications can run side by side; end to end it measured the same as within pass 1, to under a nanosecond.
@@ -95,6 +97,13 @@ pub(super) fn pass_alone<Q: QueuePair>(
 /// The packet is of no connection of this worker: it opens one, is of another worker's, or is for the host.
 #[inline(never)]
 fn miss<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
+    let peers = &round.parts.peers;
+    if packet.event == Event::UDP
+        && !packet.is_taken_over
+        && let Some(worker) = peers.owner_of_fragmented(&packet.key, &packet.pair, round.now_seconds)
+    {
+        return Err(Verdict::HandOver(HandOver { worker: worker as u16, kind: PacketKind::Flow }));
+    }
     match open::open(packet, index, round) {
         Err(Verdict::Drop(DropReason::NoService)) => Err(nat::judge_unwanted(packet, index, round)),
         opened => opened,

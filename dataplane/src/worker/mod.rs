@@ -29,10 +29,13 @@ mod fragmentation;
 mod handover;
 mod icmp;
 mod icmp_errors;
+mod icmp_nat;
+mod leg;
 mod local_ports;
 mod lookup;
 mod nat;
 mod open;
+mod open_translated;
 mod other;
 mod outlet;
 mod oversize;
@@ -156,8 +159,19 @@ struct Packet {
     interface: InterfaceId,
     /// Another worker received it and handed it over.
     is_taken_over: bool,
+    /// What of a packet the frame holds: whole ones, but where its file says otherwise ([`fragment`]).
+    part: Part,
     /// Why its extension headers do not lead to a transport header.
     extension_error: Option<ExtensionError>,
+}
+
+/// What of a packet a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// The beginning, ports included.
+    First,
 }
 
 /// How far a packet has come: what is to be judged still, or its [`Verdict`], in two bytes.
@@ -242,6 +256,7 @@ impl Packet {
         ip_length: 0,
         interface: InterfaceId(0),
         is_taken_over: false,
+        part: Part::Whole,
         extension_error: None,
     };
 

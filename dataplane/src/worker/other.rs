@@ -34,13 +34,19 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     };
     let kind = message.first().copied().unwrap_or_default();
     if packet.protocol == ipv6::ICMPV6 && is_neighbour_discovery(kind) {
-        return neighbour_discovery(packet, source, message, snapshot);
+        return neighbour_discovery(packet, [source, destination], message, snapshot);
     }
     match snapshot.addresses.get(&destination) {
-        Some(AddressRole::Vip) if icmp::is_error(packet, message) => icmp::to_vip(packet, index, round),
         Some(AddressRole::Dip(_)) if icmp::is_error(packet, message) => {
             tunnel_errors::judge(packet, index, round)
                 .unwrap_or_else(|| not_a_service(destination, packet, round.parts.mailbox.current()))
+        }
+        Some(AddressRole::Vip) if icmp::is_error(packet, message) => {
+            icmp::judge(packet, index, destination, round)
+        }
+        // Only translated packets are quoted to anybody else.
+        _ if icmp::is_error(packet, message) && round.parts.peers.translate() => {
+            icmp::judge(packet, index, destination, round)
         }
         _ => match not_a_service(destination, packet, snapshot) {
             Verdict::Drop(DropReason::NoService) | Verdict::Host if is_echo_request(packet, message) => {
@@ -52,13 +58,19 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
 }
 
 /// Neighbour discovery is the control thread's where no router forwarded it and it concerns an address that the director
-/// answers for or asks for, as with ARP. Routers' messages are nobody's: the routes are configured.
-fn neighbour_discovery(packet: &Packet, source: IpAddr, message: &[u8], snapshot: &Snapshot) -> Verdict {
+/// answers for or asks for, or comes to the host, which asks for its own peers; as with ARP. Routers' messages are
+/// nobody's: the routes are configured.
+fn neighbour_discovery(
+    packet: &Packet,
+    between: [IpAddr; 2],
+    message: &[u8],
+    snapshot: &Snapshot,
+) -> Verdict {
     let concerns_us = |address| parse::concerns(address, packet.interface, snapshot);
     match ndp::target(message) {
         Some((_, target))
             if packet.ttl == ON_LINK_HOP_LIMIT
-                && (concerns_us(IpAddr::from(target)) || concerns_us(source)) =>
+                && (concerns_us(IpAddr::from(target)) || between.into_iter().any(concerns_us)) =>
         {
             Verdict::Punt(PuntQueue::Neighbour)
         }

@@ -10,7 +10,7 @@ use super::{Packet, Step, Worker, WorkerParts};
 use crate::clock::Ticks;
 use crate::counters::WorkerCounters;
 use crate::host::Origin;
-use crate::packet::ethernet;
+use crate::packet::{ethernet, vlan};
 use crate::path_mtus::PathMtus;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, ForwardingMethod, Snapshot, Way};
@@ -217,8 +217,15 @@ fn record(packet: &Packet) -> Record {
     }
 }
 
-/// Control thread and host get frames without the tag of their interface.
+/// Control thread and host get frames without the tag of their interface. One with two tags has both still where the port took the
+/// outer one out.
 fn untag<F: Frame>(frame: &mut F, packet: &Packet) {
+    if let Some(tci) = frame.vlan_tci()
+        && vlan::read(frame.bytes()).is_some_and(|tagging| tagging.tci.is_some())
+        && frame.prepend(vlan::TAG_BYTES)
+    {
+        vlan::push(frame.bytes_mut(), tci);
+    }
     let ip_offset = usize::from(packet.ip_offset);
     if ip_offset > ethernet::HEADER_BYTES
         && let Some(macs) = frame.bytes().first_chunk::<12>().copied()

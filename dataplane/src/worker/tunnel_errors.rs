@@ -15,9 +15,8 @@
 
 use std::net::IpAddr;
 
-use super::icmp::{self, connection_of};
 use super::icmp_errors::Back;
-use super::{Packet, Round, parse};
+use super::{Packet, Round, icmp, parse};
 use crate::connection::Tuple;
 use crate::packet::icmp as icmpv4;
 use crate::packet::icmp_error::ErrorMessage;
@@ -64,7 +63,14 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
         protocol: Protocol(error.inner.protocol),
     };
     let tuple = Tuple { client: error.inner.source, client_port: port, service };
-    let slot = connection_of(&tuple, round)?.destination;
+    let connections = &round.parts.connections;
+    let (key, pair) = tuple.key(connections.seed());
+    let Some(id) = connections.find(&key, &pair) else { return icmp::owner_of(&key, &pair, packet, round) };
+    let connection = connections.connection(id);
+    if connection.expires.is_past(round.now) {
+        return None;
+    }
+    let slot = connection.destination;
     let Some(Way::Tunnel(tunnel)) = round.parts.mailbox.current().ways.get(slot as usize) else {
         return None;
     };

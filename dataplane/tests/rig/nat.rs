@@ -50,7 +50,7 @@ pub fn assert_dropped(rig: &mut Rig, frame: &FrameOf, reason: DropReason) {
 
 pub fn assert_settled(rig: &Rig) {
     rig.assert_conservation();
-    rig.assert_nothing_leaked();
+    rig.assert_no_leak();
 }
 
 /// Source of an untagged frame with ports.

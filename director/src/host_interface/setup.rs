@@ -46,10 +46,16 @@ fn set_up(name: &str, interface: &Interface, tap: &SyncDevice) -> Result<(), Set
     tap.set_nonblocking(true).map_err(SetupError::Device)?;
     tap.set_mac_address(interface.mac).map_err(SetupError::Device)?;
     tap.set_mtu(interface.mtu).map_err(SetupError::Device)?;
-    let disabled = if interface.has_ipv6() { "0" } else { "1" };
-    for (key, value) in
-        [("accept_dad", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", disabled)]
-    {
+    let settings = [
+        // The director has the addresses already, and defends them.
+        ("accept_dad", "0"),
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        // The link-local address is the one that the director answers for.
+        ("addr_gen_mode", "0"),
+        ("disable_ipv6", if interface.has_ipv6() { "0" } else { "1" }),
+    ];
+    for (key, value) in settings {
         // What cannot be set here (a read-only /proc, a kernel without IPv6) costs a needless packet at most.
         if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{key}"), value) {
             tracing::debug!("net.ipv6.conf.{name}.{key}: {error}");

@@ -21,9 +21,9 @@ use super::network;
 use super::timeouts::TimeoutTable;
 use super::ways;
 use super::{Limits, Running, RunningRealServer, Services, client_mask, effective_weight, wire_protocol};
-use crate::neighbours::{Neighbours, Resolution};
+use crate::neighbours::Neighbours;
 use crate::slots::Slots;
-use crate::topology::Topology;
+use crate::topology::{Route, Topology};
 
 /// IPVS's special port: a client of FTP stays on its real server with data connections too.
 const FTP: u16 = 21;
@@ -36,14 +36,6 @@ struct Surroundings<'a> {
     neighbours: &'a Neighbours,
     slots: &'a Slots,
     now_seconds: u32,
-}
-
-impl Surroundings<'_> {
-    /// What is known of the next hop on the way to `address`.
-    fn resolution(&self, address: IpAddr) -> Resolution {
-        let route = self.topology.route(address);
-        route.map_or(Resolution::default(), |route| self.neighbours.resolution(&route))
-    }
 }
 
 impl Services {
@@ -143,9 +135,9 @@ impl Services {
                 method: ways::method(real_server.forwarding),
                 is_quiesced: effective_weight(real_server) == 0,
                 refuses_persistent: self.refuses_persistent(real_server),
-                ..next_hop(topology, neighbours, real_server)
+                ..next_hop(topology, neighbours, known.route, real_server)
             };
-            let Some(route) = topology.route(real_server.address) else { continue };
+            let Some(route) = known.route else { continue };
             snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
             let way = ways::way(real_server, route.source);
             if way != Way::Direct {
@@ -233,7 +225,9 @@ fn update_real_servers(
     for (place, real_server) in service.real_servers.iter().rev().enumerate() {
         let Some(known) = running.real_servers.get_mut(&real_server.id()) else { continue };
         let weight = effective_weight(real_server);
-        known.is_available = surroundings.resolution(real_server.address).is_usable;
+        known.route = known.route.or_else(|| surroundings.topology.route(real_server.address));
+        known.is_available =
+            known.route.is_some_and(|route| surroundings.neighbours.resolution(&route).is_usable);
         let is_eligible = known.is_available && weight > 0;
         if is_eligible && !known.is_eligible && has_settled && service.slow_start_seconds > 0 {
             known.joined_seconds = Some(surroundings.now_seconds);
@@ -318,9 +312,14 @@ fn options(connections: &ConnectionsConfig, limits: Limits) -> Options {
 }
 
 /// Whereto frames go for a real server: to itself, or to its gateway.
-fn next_hop(topology: &Topology, neighbours: &Neighbours, real_server: &RealServerConfig) -> Destination {
+fn next_hop(
+    topology: &Topology,
+    neighbours: &Neighbours,
+    route: Option<Route>,
+    real_server: &RealServerConfig,
+) -> Destination {
     let unresolved = Destination { state: DestinationState::Unresolved, ..Destination::default() };
-    let Some(route) = topology.route(real_server.address) else { return unresolved };
+    let Some(route) = route else { return unresolved };
     let interface = topology.interface(route.interface);
     let (Some(interface), Some(mac)) = (interface, neighbours.resolution(&route).mac) else {
         return unresolved;

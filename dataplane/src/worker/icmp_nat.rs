@@ -1,0 +1,94 @@
+//! ICMP errors about packets of translated connections: whoever reads one must find in it the packet that it sent itself, so
+//! the quote is translated back, and the error's own addresses with it.
+//!
+//! As `ip_vs_nat_icmp` does it: the quoted addresses and ports, the quoted IPv4 header's checksum and the message's own; the
+//! quoted transport checksum stays as it was. The message's checksum must be right before, so that no damaged one is mended; in
+//! fragments that cannot be seen, and a wrong one stays wrong.
+
+use std::net::IpAddr;
+
+use super::leg::Leg;
+use super::{Packet, Part, Round, icmp, parse};
+use crate::connection::table::ConnectionId;
+use crate::packet::checksum::{self, ChecksumDelta};
+use crate::packet::quote::Quote;
+use crate::packet::{icmp_error, ipv4, ipv6};
+use crate::port::{Frame, QueuePair};
+use crate::translation::Rewrite;
+use crate::verdict::{DropReason, Verdict};
+
+/// Of an ICMP header.
+const CHECKSUM: std::ops::Range<usize> = 2..4;
+
+/// What becomes of an error that quotes a packet of the other direction than that of the entry at `entry`.
+#[cold]
+#[inline(never)]
+pub(super) fn pass<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    entry: ConnectionId,
+    quote: &Quote,
+    round: &mut Round<Q>,
+) -> Verdict {
+    let leg = match Leg::of(entry, packet, index, round) {
+        Ok(leg) => leg,
+        Err(verdict) => return verdict,
+    };
+    let Some(frame) = round.frames.get_mut(index) else { return Verdict::Drop(DropReason::IcmpIgnored) };
+    if packet.part == Part::Whole && !icmp::is_intact(frame, packet) {
+        return Verdict::Drop(DropReason::BadIcmp);
+    }
+    match translate(frame.bytes_mut(), packet, quote, &leg) {
+        Some(()) => leg.leave(packet, index, round),
+        None => Verdict::Drop(DropReason::IcmpIgnored),
+    }
+}
+
+/// Rewrites the addresses of the error in `frame`, and its quote.
+fn translate(frame: &mut [u8], packet: &Packet, quote: &Quote, leg: &Leg) -> Option<()> {
+    let ip_offset = usize::from(packet.ip_offset);
+    let header = usize::from(packet.transport_offset).checked_sub(ip_offset)?;
+    let ip = frame.get_mut(ip_offset..)?;
+    let (source, _) = parse::addresses(ip)?;
+    let pseudo_header = leg.rewrite_of_error(source).write_addresses(ip)?;
+    let message = ip.get_mut(header..)?;
+    let quoted = message.get_mut(icmp_error::HEADER_BYTES..)?;
+    let mut delta = translate_quote(quoted, quote, &leg.rewrite.reversed())?;
+    if source.is_ipv6() {
+        delta = delta.and(pseudo_header);
+    }
+    let field = message.get_mut(CHECKSUM)?.first_chunk_mut::<2>()?;
+    *field = delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
+    Some(())
+}
+
+/// Rewrites a quoted packet; returns what that does to a checksum over it.
+fn translate_quote(bytes: &mut [u8], quote: &Quote, rewrite: &Rewrite) -> Option<ChecksumDelta> {
+    let header = bytes.get_mut(..quote.transport)?;
+    let fixed = match quote.source {
+        IpAddr::V4(_) => ipv4::HEADER_BYTES,
+        IpAddr::V6(_) => ipv6::HEADER_BYTES,
+    };
+    let mut before = [0; ipv6::HEADER_BYTES];
+    let before = before.get_mut(..fixed)?;
+    before.copy_from_slice(header.get(..fixed)?);
+    let _ = rewrite.write_addresses(header)?;
+    if quote.source.is_ipv4() {
+        set_header_checksum(header)?;
+    }
+    let delta = ChecksumDelta::NONE.bytes(0, before, header.get(..fixed)?);
+    let ports = bytes.get_mut(quote.transport..)?.first_chunk_mut::<4>()?;
+    let ([a, b], [c, d]) = (rewrite.source.1.to_be_bytes(), rewrite.destination.1.to_be_bytes());
+    let (old, new) = (u32::from_be_bytes(*ports), u32::from_be_bytes([a, b, c, d]));
+    *ports = new.to_be_bytes();
+    Some(delta.u32(old, new))
+}
+
+/// Right, whatever it was: routers misquote it.
+fn set_header_checksum(header: &mut [u8]) -> Option<()> {
+    const CHECKSUM: std::ops::Range<usize> = 10..12;
+    header.get_mut(CHECKSUM)?.fill(0);
+    let checksum = checksum::checksum(header);
+    header.get_mut(CHECKSUM)?.copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}
