@@ -23,8 +23,8 @@ use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{
-    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
-    Translation, Way,
+    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts,
+    Snapshot, Translation, Way,
 };
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason, Verdict};
