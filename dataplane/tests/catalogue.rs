@@ -154,19 +154,19 @@ fn difference(out: &[Vec<u8>], expected: &[Vec<u8>]) -> String {
         let out: Vec<_> = out.iter().map(|frame| text(frame)).collect();
         return format!("{} frames came out, not {}: {out:#?}", out.len(), expected.len());
     }
-    let pairs = out.iter().zip(expected).enumerate();
-    for (number, (out, expected)) in pairs.filter(|(_, (out, expected))| out != expected) {
-        let at = out.iter().zip(expected).position(|(out, expected)| out != expected);
-        let at = at.unwrap_or(out.len().min(expected.len()));
-        return format!(
-            "frame {number} differs from byte {at} on (lengths {} and {}):\n  out      {}\n  expected {}",
-            out.len(),
-            expected.len(),
-            text(out),
-            text(expected)
-        );
-    }
-    String::new()
+    let mut pairs = out.iter().zip(expected).enumerate();
+    let Some((number, (out, expected))) = pairs.find(|(_, (out, expected))| out != expected) else {
+        return String::new();
+    };
+    let at = out.iter().zip(expected).position(|(out, expected)| out != expected);
+    let at = at.unwrap_or(out.len().min(expected.len()));
+    format!(
+        "frame {number} differs from byte {at} on (lengths {} and {}):\n  out      {}\n  expected {}",
+        out.len(),
+        expected.len(),
+        text(out),
+        text(expected)
+    )
 }
 
 fn run(case: &Case, view: &View, scenery: &Scenery, variant: &Variant) -> Result<Outcome, String> {
