@@ -217,7 +217,8 @@ fn check_all(circumstances: &Circumstances<'_>, candidate: &Settings) -> Result<
     }));
     let suspect = problems.first().and_then(|problem| Suspect::of(problem, candidate));
     check(problems).map_err(|error| Invalid { error: Box::new(error), suspect })?;
-    (circumstances.is_acceptable)(candidate).map_err(|error| Invalid { error: Box::new(error), suspect: None })
+    (circumstances.is_acceptable)(candidate)
+        .map_err(|error| Invalid { error: Box::new(error), suspect: None })
 }
 
 fn check(problems: Vec<Problem>) -> Result<(), ErrorReply> {

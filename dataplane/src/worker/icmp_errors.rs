@@ -5,6 +5,7 @@
 //! | `too_big` | fragmentation needed, packet too big, with the MTU that would do |
 //! | `ttl_expired` | time exceeded |
 //! | `no_real_server` | port unreachable (`ip_vs_leave`: never a TCP reset) |
+//! | `no_connection`, of a real server behind NAT, with `nat_icmp_send` only | port unreachable |
 //! | `no_service` of a datagram, SYN or INIT | port unreachable, as from a host: a traceroute to a VIP ends |
 //! | `bad_extension_header` of a packet to one of our addresses | parameter problem, where RFC 8200 demands it |
 //!
@@ -78,7 +79,9 @@ fn problem_of(verdict: Verdict, packet: &Packet, is_ipv6: bool) -> Option<(IcmpE
             let problem = if is_ipv6 { Problem::time_exceeded_v6() } else { Problem::time_exceeded_v4() };
             Some((IcmpError::TimeExceeded, problem))
         }
-        Verdict::Drop(DropReason::NoRealServer) => Some((IcmpError::Unreachable, port_unreachable)),
+        Verdict::Drop(DropReason::NoRealServer | DropReason::NoConnection) => {
+            Some((IcmpError::Unreachable, port_unreachable))
+        }
         Verdict::Drop(DropReason::NoService) if opens(packet) => {
             Some((IcmpError::Unreachable, port_unreachable))
         }

@@ -35,6 +35,7 @@ mod local_ports;
 mod lookup;
 mod nat;
 mod open;
+mod open_translated;
 mod other;
 mod outlet;
 mod oversize;

@@ -5,6 +5,7 @@
 //! and arms its timer. Replies go to where the client's frames come from, as long as that is known, else by the routes.
 
 use super::fragmentation::{self, Whole};
+use super::icmp_errors::Reporter;
 use super::outlet::Outlet;
 use super::{Packet, Part, Round, WorkerParts, close, lookup, other, oversize, reuse};
 use crate::clock::Ticks;
@@ -259,9 +260,9 @@ pub(super) fn way_to_client(
 }
 
 /// A packet that no virtual service wants and of which this worker has no connection: it may be a reply for another worker, or for
-/// the host, or nobody's.
+/// the host, or nobody's. A real server whose reply is nobody's is told so where that is wanted.
 #[inline(never)]
-pub(super) fn judge_unwanted<Q: QueuePair>(packet: &Packet, _index: usize, round: &mut Round<Q>) -> Verdict {
+pub(super) fn judge_unwanted<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
     let WorkerParts { mailbox, peers, .. } = &*round.parts;
     let (snapshot, destination) = (mailbox.current(), packet.key.vip(&packet.pair));
     let is_local = matches!(snapshot.addresses.get(&destination), Some(AddressRole::Local(_)));
@@ -277,7 +278,27 @@ pub(super) fn judge_unwanted<Q: QueuePair>(packet: &Packet, _index: usize, round
         }
     }
     match other::not_a_service(destination, packet, snapshot) {
-        Verdict::Drop(_) if is_real_server => Verdict::Drop(DropReason::NoConnection),
+        Verdict::Drop(_) if is_real_server => {
+            if snapshot.options.nat_icmp_send && !packet.event.resets() {
+                tell_real_server(packet, index, round);
+            }
+            Verdict::Drop(DropReason::NoConnection)
+        }
         verdict => verdict,
+    }
+}
+
+/// Tells a real server that what it replies to is no more (`nat_icmp_send`).
+#[cold]
+fn tell_real_server<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) {
+    let WorkerParts { queues, counters, mailbox, .. } = &mut *round.parts;
+    let mut reporter = Reporter {
+        outlet: Outlet { queues, originated: round.originated, counters },
+        snapshot: mailbox.current(),
+        allowance: round.icmp_allowance,
+        now: round.now,
+    };
+    if let Some(frame) = round.frames.get(index) {
+        reporter.tell(Verdict::Drop(DropReason::NoConnection), packet, frame);
     }
 }

@@ -15,18 +15,16 @@ use scheduler::Algorithm;
 
 use super::admission::Admission;
 use super::local_ports::{LocalPorts, Share};
-use super::{Packet, Round, WorkerParts, close, lookup, nat, oversize};
-use crate::clock::{TICKS_PER_SECOND, Ticks};
+use super::{Packet, Round, WorkerParts, lookup, nat, oversize};
+use crate::clock::Ticks;
 use crate::connection::table::TableFull;
-use crate::connection::{
-    Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Translated, Tuple,
-};
+use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Tuple};
 use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{
-    Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
-    Translation, Way,
+    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts,
+    Snapshot, Translation, Way,
 };
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason, Verdict};
@@ -47,25 +45,23 @@ pub(super) struct Opening<'a> {
     pub(super) now_seconds: u32,
     /// What the ring knows the client by, with its port.
     pub(super) ring_client: IpAddr,
-    connections: &'a mut ConnectionTable,
-    counts: &'a SharedCounts,
+    pub(super) connections: &'a mut ConnectionTable,
+    pub(super) counts: &'a SharedCounts,
     pub(super) counters: &'a WorkerCounters,
     pub(super) admission: &'a mut Admission,
-    local_ports: &'a mut LocalPorts,
-    share: Share,
-    pub(super) frame: &'a [u8],
+    pub(super) local_ports: &'a mut LocalPorts,
+    pub(super) share: Share,
     /// The service is that of the packet's very port.
-    is_own_port: bool,
+    pub(super) is_own_port: bool,
     /// Its first packets were forwarded without state.
-    is_adopted: bool,
+    pub(super) is_adopted: bool,
+    /// The packet's frame.
+    pub(super) frame: &'a [u8],
     /// What size would do, where the packet was found too big.
     refused_for: Cell<u16>,
     /// A translated connection was made.
-    has_translated: bool,
+    pub(super) has_translated: bool,
 }
-
-/// Seconds that a translated connection of a one-packet service lasts: as long as an answer may take.
-const ONE_PACKET_SECONDS: u32 = 5;
 
 /// The destination slot of the real server that the packet goes to, by a new connection or without any. A packet whose addresses
 /// are translated is ready then.
@@ -84,14 +80,17 @@ pub(super) fn open<Q: QueuePair>(
 }
 
 fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Result<u32, Verdict> {
-    let WorkerParts { index: of, workers, mailbox, connections, templates, counts, counters, peers, .. } =
-        &mut *round.parts;
-    let share = Share { index: *of, workers: *workers };
+    let share = Share { index: round.parts.index, workers: round.parts.workers };
+    let WorkerParts { mailbox, connections, templates, counts, counters, peers, .. } = &mut *round.parts;
     let (snapshot, now) = (mailbox.current(), round.now);
     let tuple = packet.key.tuple(&packet.pair);
     let key = tuple.service;
-    let found = service_of(snapshot, key);
-    let (service, is_own_port) = found.ok_or(Verdict::Drop(DropReason::NoService))?;
+    let Some((service, is_own_port)) = service_of(snapshot, key) else {
+        return Err(Verdict::Drop(DropReason::NoService));
+    };
+    if is_own(snapshot, tuple.client) {
+        return Err(Verdict::Drop(DropReason::BadSource));
+    }
     if packet.ttl <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExpired));
     }
@@ -121,37 +120,36 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
         admission: round.admission,
         local_ports: round.local_ports,
         share,
-        frame: round.frames.get(index).map_or(&[], |frame| frame.bytes()),
         is_own_port,
         is_adopted,
+        frame: round.frames.get(index).map_or(&[], |frame| frame.bytes()),
         refused_for: Cell::new(0),
         has_translated: false,
     };
-    let opened = match &service.persistence {
+    let slot = match &service.persistence {
         Some(persistence) => opening.persist(persistence),
         None => opening.by_scheduler(),
     };
-    let refused_for = opening.refused_for.get();
     if opening.has_translated {
         peers.has_translated();
     }
-    opened.map_err(|reason| match reason {
-        DropReason::TooBig => Verdict::TooBig(refused_for),
+    slot.map_err(|reason| match reason {
+        DropReason::TooBig => Verdict::TooBig(opening.refused_for.get()),
         reason => Verdict::Drop(reason),
     })
 }
 
 /// The destination slot that a packet of the client midway in the connection `tuple` would go to, which is not known here:
 /// nothing is opened, counted or remembered. For an error about a connection, which is no packet of it; without `schedule_icmp`
-/// only where the connection may be one that is forwarded without state. Where addresses are translated it cannot go so.
+/// only where the connection may be one that is forwarded without state.
 #[cold]
 pub(super) fn without_trace<Q: QueuePair>(
     packet: &Packet,
     tuple: &Tuple,
     round: &mut Round<Q>,
 ) -> Result<u32, DropReason> {
-    let WorkerParts { index: of, workers, mailbox, connections, templates, counts, counters, .. } =
-        &mut *round.parts;
+    let share = Share { index: round.parts.index, workers: round.parts.workers };
+    let WorkerParts { mailbox, connections, templates, counts, counters, .. } = &mut *round.parts;
     let snapshot = mailbox.current();
     let key = tuple.service;
     let Some((service, is_own_port)) = service_of(snapshot, key) else { return Err(DropReason::NoService) };
@@ -177,21 +175,22 @@ pub(super) fn without_trace<Q: QueuePair>(
         counters,
         admission: round.admission,
         local_ports: round.local_ports,
-        share: Share { index: *of, workers: *workers },
-        frame: &[],
+        share,
         is_own_port,
         is_adopted,
+        frame: &[],
         refused_for: Cell::new(0),
         has_translated: false,
     };
-    let slot = match opening.templated() {
-        Some(slot) => slot,
-        None => opening.pick()?,
-    };
-    if translation_of(snapshot, slot).is_some() {
-        return Err(DropReason::IcmpIgnored);
-    }
-    Ok(slot)
+    opening.templated().map_or_else(|| opening.pick(), Ok)
+}
+
+/// The address is the director's: nobody else has it, and answers to it would come back (the kernel: a martian source).
+fn is_own(snapshot: &Snapshot, address: IpAddr) -> bool {
+    matches!(
+        snapshot.addresses.get(&address),
+        Some(AddressRole::Vip | AddressRole::Dip(_) | AddressRole::Local(_))
+    )
 }
 
 /// The service that wants packets to `key`: of this very port; else FTP's, whose data connections may have any high port;
@@ -399,88 +398,8 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// Puts a connection whose addresses are translated into the table, or says what is in its way.
-    fn insert_translated(
-        &mut self,
-        slot: u32,
-        destination: &Destination,
-        translation: &Translation,
-        template: Option<TemplateId>,
-    ) -> Result<(), DropReason> {
-        // No packet of it was forwarded before.
-        if self.is_adopted {
-            return Err(DropReason::NoConnection);
-        }
-        if self.is_one_packet() {
-            self.room().map_err(refusal)?;
-        }
-        let reply = self.reply_of(destination, translation)?;
-        let (reply, reply_pair) = reply.key(self.connections.seed());
-        let packet = self.packet;
-        let state = ConnectionState::first_both_ways(packet.key.protocol(), packet.event);
-        let (flags, ticks) = match self.is_one_packet() {
-            true => (ConnectionFlags::ONE_PACKET, ONE_PACKET_SECONDS * TICKS_PER_SECOND),
-            false => (ConnectionFlags::NONE, self.timeout(destination, state)),
-        };
-        let connection = Connection {
-            key: packet.key,
-            pair: packet.pair,
-            state,
-            flags,
-            expires: self.now.after(ticks),
-            destination: slot,
-            link: template.map(TemplateId::index),
-        };
-        let last_hop = nat::last_hop(packet, self.frame);
-        let translated = Translated { reply, reply_pair, last_hop, memory: 0 };
-        let inserted = self.connections.insert_translated(connection, &translated, packet.hash);
-        inserted.map_err(|TableFull| DropReason::ConnectionTableFull)?;
-        self.has_translated = true;
-        self.inserted(slot, state, template);
-        Ok(())
-    }
-
-    /// What the replies of the new connection are known by. With NAT that may be in use, where the client has the same port to
-    /// another virtual service: datagrams then go where the last one went, else who is there stays until it is over.
-    fn reply_of(
-        &mut self,
-        destination: &Destination,
-        translation: &Translation,
-    ) -> Result<Tuple, DropReason> {
-        let (tuple, snapshot) = (&self.tuple, self.snapshot);
-        let maps_port = translation.port != 0 && (self.is_own_port || self.service.persistence.is_none());
-        let port = if maps_port { translation.port } else { tuple.service.port };
-        if translation.address.is_ipv4() != tuple.client.is_ipv4() {
-            return Err(DropReason::NoRealServer);
-        }
-        let real_server = (translation.address, port);
-        if destination.method == ForwardingMethod::FullNat {
-            let (pool, connections) = (&snapshot.local_addresses, &*self.connections);
-            let local =
-                self.local_ports.choose(pool, real_server, &tuple.service, connections, self.share, self.now);
-            return local.ok_or(DropReason::NoLocalPort);
-        }
-        let client =
-            ServiceKey { address: tuple.client, port: tuple.client_port, protocol: tuple.service.protocol };
-        let reply = Tuple { client: real_server.0, client_port: real_server.1, service: client };
-        let (key, pair) = reply.key(self.connections.seed());
-        let Some(other) = self.connections.find(&key, &pair) else { return Ok(reply) };
-        let is_reply = self.connections.connection(other).flags.contains(ConnectionFlags::COMPANION);
-        let connection = self.connections.connection_of_reply(other).filter(|_| is_reply);
-        let connection = connection.ok_or(DropReason::TupleInUse)?;
-        let Connection { state, expires, .. } = self.connections.connection(connection);
-        let gives_way =
-            tuple.service.protocol == Protocol::UDP || expires.is_past(self.now) || state.is_over(1);
-        if !gives_way {
-            return Err(DropReason::TupleInUse);
-        }
-        let gone = self.connections.remove(connection);
-        close(&gone, self.now, self.counts, self.templates, self.counters);
-        Ok(reply)
-    }
-
     /// A connection is in the table: it counts.
-    fn inserted(&mut self, slot: u32, state: ConnectionState, template: Option<TemplateId>) {
+    pub(super) fn inserted(&mut self, slot: u32, state: ConnectionState, template: Option<TemplateId>) {
         if let Some(counts) = self.counts.get(slot as usize) {
             counts.open();
             if state.is_active() {
@@ -498,7 +417,7 @@ impl<'a> Opening<'a> {
     /// Ticks that the new connection may be silent. One that is adopted in the midst of a flood, or when the table has little
     /// room left, may be the flood's, which must not stay as long as an established one: it gets no more than a SYN gets,
     /// until its next packet. Ended too early, it is adopted again: that is remembered.
-    fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
+    pub(super) fn timeout(&self, destination: &Destination, state: ConnectionState) -> u32 {
         let timeouts = lookup::timeouts_of(self.snapshot, destination.timeouts);
         let ticks = timeouts.ticks(state);
         let memory = &self.service.stateless;
@@ -534,7 +453,7 @@ impl<'a> Opening<'a> {
 
 /// Whereto the addresses of packets for the real server in this slot are translated, if they are.
 #[inline]
-fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
+pub(super) fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
     let destination = snapshot.destinations.get(slot as usize)?;
     if !matches!(destination.method, ForwardingMethod::Nat | ForwardingMethod::FullNat) {
         return None;
@@ -546,7 +465,7 @@ fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
 }
 
 /// Why a packet that cannot go without a connection is dropped.
-fn refusal(reason: StatelessReason) -> DropReason {
+pub(super) fn refusal(reason: StatelessReason) -> DropReason {
     match reason {
         StatelessReason::TableFull => DropReason::ConnectionTableFull,
         StatelessReason::CreationRate => DropReason::CreationLimit,

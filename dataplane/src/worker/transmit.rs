@@ -20,6 +20,9 @@ use crate::{direct_routing, link_layer};
 /// Times that a port which takes only part of a burst is offered the rest.
 const RETRIES: usize = 3;
 
+/// What is looked at of a frame lies within these bytes: no port cuts a frame into segments before.
+const HEADERS_BYTES_MAX: usize = 1536;
+
 /// Frames that wait to be sent on one port, and for whom.
 #[derive(Debug)]
 pub(super) struct TxLane<F> {
@@ -149,7 +152,7 @@ impl<Q: QueuePair> Worker<Q> {
                     (frame, DropReason::NoConnection)
                 }
             };
-            counters.dropped[reason as usize].add(1);
+            counters.dropped[seen(&frame, reason) as usize].add(1);
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);
@@ -204,6 +207,25 @@ impl<Q: QueuePair> Worker<Q> {
             *taken += 1;
             if send_one(&mut parts.queues, port, frame) { sent.add(1) } else { not_sent.add(1) }
         }
+    }
+}
+
+/// Why a frame is dropped, where its first segment may end within its headers: then they may be good all the same.
+fn seen<F: Frame>(frame: &F, reason: DropReason) -> DropReason {
+    use DropReason::{
+        BadExtensionHeader, BadFragment, BadSip, BadTransportHeader, IcmpIgnored, Truncated, WrongMac,
+    };
+    let first = frame.bytes().len();
+    let is_cut = first < HEADERS_BYTES_MAX && first < frame.length();
+    match reason {
+        // To a group: whether it is neighbour discovery lies behind the IP header.
+        Truncated | WrongMac | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip
+        | IcmpIgnored
+            if is_cut =>
+        {
+            DropReason::NotContiguous
+        }
+        reason => reason,
     }
 }
 
