@@ -27,7 +27,7 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
 }
 
 fn templates(capacity: u32) -> Arc<TemplateTable> {
-    let limits = TemplateLimits { capacity, destinations: 4, keeps_call_ids: false };
+    let limits = TemplateLimits { capacity, destinations: 4, keeps_call_ids: false, has_ipv6: false };
     TemplateTable::new(&limits, Pages::Any).unwrap()
 }
 
@@ -254,7 +254,7 @@ fn connection(number: u8, step: u32) -> Connection {
     Connection {
         key: FlowKey::new([10, 0, 0, number], [192, 0, 2, 10], [4, number], [0, 80], 6),
         state: if step == 0 { ConnectionState::Established } else { ConnectionState::FinWait },
-        flags: ConnectionFlags(number),
+        flags: ConnectionFlags(number & 1),
         expires: Ticks(u32::from(number) << 8 | step),
         destination: number.into(),
         link: Some(number.into()),
@@ -263,9 +263,9 @@ fn connection(number: u8, step: u32) -> Connection {
 }
 
 fn read(reader: &TableReader) -> Option<Connection> {
-    let copy = reader.read(0, u32::MAX).next();
+    let copy = reader.read(0, u32::MAX).next().map(|record| record.connection);
     if let Some(copy) = copy {
-        assert_eq!(copy, connection(copy.flags.0, copy.expires.0 & 1), "torn");
+        assert_eq!(copy, connection(copy.destination as u8, copy.expires.0 & 1), "torn");
     }
     copy
 }

@@ -381,7 +381,6 @@ fn restore_with_a_bad_line_changes_nothing_and_names_the_line() -> Result<()> {
         ("-a -t 192.0.2.10:81 -r 10.0.0.11:81 -g -w 1", "Destination already exists"),
         ("-a -t 192.0.2.99:81 -r 10.0.0.12:81 -g -w 1", "Service not defined"),
         ("-a -t 192.0.2.10:81 -r 10.9.0.12:81 -g -w 1", "no directly connected network"),
-        ("-a -t 192.0.2.10:81 -r 10.0.0.12:81 -m -w 1", ""),
         ("-A -t 192.0.2.10:83 -s warp", "Scheduler or persistence engine not found"),
         ("-A -t 192.0.2.10:83 -s", ""),
         ("--frobnicate", ""),
