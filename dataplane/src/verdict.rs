@@ -117,6 +117,8 @@ reasons! {
         BadIpHeader = "bad_ip_header",
         /// IPv4 header checksum wrong.
         BadIpChecksum = "bad_ip_checksum",
+        /// IPv4 options that cannot be, or a source route, which nobody may choose here (RFC 7126 section 4.3).
+        BadIpOptions = "bad_ip_options",
         /// Source address that no host may use (RFC 1812 section 5.3.7), or equal to the destination.
         BadSource = "bad_source",
         /// IPv6 extension headers: malformed, too many, out of order, or with a routing header or option that forbids it.

@@ -169,7 +169,7 @@ fn find(settings: &Settings, id: ServiceId) -> Option<&ServiceConfig> {
 
 /// Why a whole is refused.
 struct Invalid {
-    error: ErrorReply,
+    error: Box<ErrorReply>,
     /// What the first problem is about.
     suspect: Option<Suspect>,
 }
@@ -216,8 +216,9 @@ fn check_all(circumstances: &Circumstances<'_>, candidate: &Settings) -> Result<
         problems
     }));
     let suspect = problems.first().and_then(|problem| Suspect::of(problem, candidate));
-    check(problems).map_err(|error| Invalid { error, suspect })?;
-    (circumstances.is_acceptable)(candidate).map_err(|error| Invalid { error, suspect: None })
+    check(problems).map_err(|error| Invalid { error: Box::new(error), suspect })?;
+    (circumstances.is_acceptable)(candidate)
+        .map_err(|error| Invalid { error: Box::new(error), suspect: None })
 }
 
 fn check(problems: Vec<Problem>) -> Result<(), ErrorReply> {
@@ -235,7 +236,7 @@ fn applied(
         nat: apply.config.nat.clone().unwrap_or_else(|| running.nat.clone()),
         services: apply.config.services.clone(),
     };
-    check_all(circumstances, &candidate).map_err(|invalid| invalid.error)?;
+    check_all(circumstances, &candidate).map_err(|invalid| *invalid.error)?;
     // One whose time is over this very moment is about to go by itself: what runs is no news.
     let drained = |services: &[ServiceConfig]| -> HashSet<(Owner, u64)> {
         let drains = services.iter().flat_map(|service| {
@@ -313,10 +314,10 @@ fn blame(
             Err(earlier) => (invalid, suspect) = (count, earlier.suspect),
         }
     }
-    let Some(command) = commands.get(valid) else { return error };
+    let Some(command) = commands.get(valid) else { return *error };
     // Alone, it is explained within its own arguments.
     let explained = single(circumstances, &outcome(valid), command).err();
-    at(valid, explained.unwrap_or(error))
+    at(valid, explained.unwrap_or(*error))
 }
 
 fn at(index: usize, error: ErrorReply) -> ErrorReply {

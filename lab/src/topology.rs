@@ -48,7 +48,8 @@ const UNSERVED_PORT: u16 = 9;
 /// DPDK driver of the director's port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PortDriver {
-    /// `net_af_packet`: runs on any kernel and any interface.
+    /// `net_af_packet`: runs on any kernel and any interface. Fragments of IPv4 do not come through it: its sockets ask the
+    /// kernel to put them together, and cut off what is longer than a frame.
     #[default]
     AfPacket,
     /// `net_af_xdp`: needs a kernel with BPF and XDP sockets.
@@ -119,7 +120,7 @@ impl Builder {
         // No address in the kernel: the DPDK port owns the DIP, and nobody else answers for it.
         let director = network.add_host("director")?;
         network.plug(&director, &switch, &mac_of(DIP))?;
-        director.ip("link set eth0 arp off")?;
+        director.leave_to_dpdk("eth0")?;
         let mut real_servers = Vec::new();
         for number in 1..=self.real_servers {
             let address = Ipv4Addr::new(10, 0, 0, REAL_SERVER_BASE + number);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use ctl::protocol::Stats;
 use lab::client::{self, Connection};
 use lab::transfer::RandomFile;
-use lab::{Capture, DirectorProcess, Family, Flood, Method, Site, process, wait};
+use lab::{Capture, DirectorProcess, Family, Flood, Method, Site, wait};
 
 /// Where nginx expects PROXY protocol.
 const PROXIED_PORT: u16 = 8081;

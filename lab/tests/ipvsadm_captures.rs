@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use ctl::config::Ipv6;
 use lab::{DirectorProcess, Lab, director, process};
 
 /// Captures that come out otherwise, by their names or the beginnings of their names (`*`), and the words of
@@ -154,7 +155,11 @@ fn is_listed(name: &str, pattern: &str) -> bool {
 #[test]
 fn every_recorded_run_of_ipvsadm_comes_out_the_same_or_as_the_page_says() -> Result<()> {
     let lab = Lab::builder().real_servers(0).build()?;
-    let director = lab.start_director(&lab.configuration()?)?;
+    let mut config = lab.configuration()?;
+    // That of the captures' IPv6 real servers.
+    config.director.ipv6 = Ipv6::On;
+    config.ports[0].addresses.push("2001:db8:1::1/48".parse()?);
+    let director = lab.start_director(&config)?;
     let shell = Shell::new(&lab, &director)?;
     let nothing = lab.network().directory().join("nothing.toml");
     fs::write(&nothing, "services = []\n\n[connections]\n")?;

@@ -1,5 +1,5 @@
 //! Path MTU discovery through a VIP: a hop of 1,400 bytes that neither end knows of, or a port of the director's own, and
-//! large files in both directions that never stall.
+//! large files in both directions that never stall. And jumbo frames, where everybody carries them.
 
 use std::net::SocketAddr;
 
@@ -12,6 +12,8 @@ const FILE_BYTES: usize = 32 << 20;
 const LARGE_FILE_BYTES: usize = 100 << 20;
 
 const MTU: u16 = 1400;
+
+const JUMBO_MTU: u16 = 9000;
 
 /// Full-size packets that a sender has on its way before the first error reaches it, and more than that: so many arrive
 /// at the narrow hop at most where the error arrives at the sender, of 70,000 of the file.
@@ -51,6 +53,11 @@ impl Transfers {
     }
 
     fn told(&self, family: Family, sender: &Host, transfer: impl FnOnce() -> Result<()>) -> Result<()> {
+        // What a host was told before goes into the MSS that it says, and nobody would be told again.
+        for host in self.site.real_servers.iter().map(|server| &server.host).chain([&self.site.client]) {
+            host.ip("route flush cache")?;
+            host.ip("-6 route flush cache")?;
+        }
         let capture = Capture::start_whole(sender, "eth0", "too-big", too_big(family))?;
         transfer()?;
         let told = capture.stop()?.count("")?;
@@ -105,6 +112,45 @@ fn ports_of_director(method: Method, family: Family) -> Result<()> {
         transfers.download(family)?;
     }
     transfers.finish()
+}
+
+/// Cables, hosts and the director's ports carry jumbo frames, and both ends send them.
+fn jumbo_frames(method: Method, family: Family) -> Result<()> {
+    let site = Site::build(method, 1, 1)?;
+    site.widen_all(JUMBO_MTU)?;
+    let file = RandomFile::create(site.network().directory(), FILE_BYTES)?;
+    let ports = format!("mtu = {JUMBO_MTU}\nhost_interface = \"off\"");
+    let text = site.configuration_with("mbuf_data_room = 16512\n", &ports)?
+        + &site.service(family, "tcp", 80, &[family.rip(1)], "");
+    // A frame of the driver's ring holds one of the cable's.
+    let ring = |interface: &str| format!("iface={interface},framesz=16384,blocksz=16384,framecnt=256");
+    let text = text.replace("iface=front", &ring("front")).replace("iface=back", &ring("back"));
+    let director = site.start_director(&text, 1)?;
+    file.offer(&site.real_servers[0])?;
+    let service = SocketAddr::new(family.vip(), 80);
+    let back = Capture::start(&site.switch, "to-director")?;
+    file.download(&site.client, service)?;
+    file.upload(&site.client, service, &site.real_servers[0])?;
+    site.wait_until_quiet()?;
+    let back = back.stop()?;
+    let large =
+        |direction: &str| back.count(&format!("{direction} host {} and greater 8000", family.client()));
+    let (up, down) = (large("src")?, large("dst")?);
+    ensure!(up > 1000, "{up} jumbo frames went to the real server");
+    ensure!(!method.replies_pass() || down > 1000, "{down} jumbo frames came from the real server");
+    director.finish()
+}
+
+#[test]
+fn jumbo_frames_by_direct_routing() -> Result<()> {
+    jumbo_frames(Method::Direct, Family::V4)?;
+    jumbo_frames(Method::Direct, Family::V6)
+}
+
+#[test]
+fn jumbo_frames_by_nat() -> Result<()> {
+    jumbo_frames(Method::Nat, Family::V4)?;
+    jumbo_frames(Method::Nat, Family::V6)
 }
 
 #[test]

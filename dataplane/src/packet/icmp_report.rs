@@ -96,7 +96,7 @@ pub fn may_report_v4(packet: &[u8], is_link_unicast: bool) -> bool {
 /// The sender of this packet may be told of this problem (RFC 4443 section 2.4 e): the packet tells of no error and redirects
 /// nobody, and went from one host to one host, also on the link (`is_link_unicast`: to one MAC). Packets too big and unknown
 /// options may be told of to senders of multicast. Of a later fragment only that it is too big. `upper`: where it could be
-/// found.
+/// found; without it the packet is looked into as far as it can be, and nobody is told of one that may be an error.
 pub fn may_report_v6(
     packet: &[u8],
     upper: Option<&UpperLayer>,
@@ -113,12 +113,17 @@ pub fn may_report_v6(
     if !is_from_one || !(is_to_one || is_too_big || is_unknown_option) {
         return false;
     }
-    match upper {
-        Some(upper) if upper.is_later_fragment() => is_too_big && upper.protocol != ICMPV6,
-        Some(upper) if upper.protocol == ICMPV6 => packet
-            .get(usize::from(upper.offset))
-            .is_some_and(|&kind| !icmpv6::is_error(kind) && kind != icmpv6::REDIRECT),
-        _ => true,
+    let end = match upper {
+        Some(upper) if upper.is_later_fragment() => return is_too_big && upper.protocol != ICMPV6,
+        Some(upper) => Some((upper.protocol, usize::from(upper.offset))),
+        None => packet.get(ipv6::HEADER_BYTES..).and_then(|payload| header.refused_upper_layer(payload)),
+    };
+    match end {
+        Some((ICMPV6, offset)) => {
+            packet.get(offset).is_some_and(|&kind| !icmpv6::is_error(kind) && kind != icmpv6::REDIRECT)
+        }
+        Some(_) => true,
+        None => false,
     }
 }
 

@@ -61,7 +61,7 @@ pub const HEADER_BYTES: usize = size_of::<Ipv4Header>();
 impl Ipv4Header {
     /// The header of a packet that may be forwarded, and its payload, without what pads the frame.
     ///
-    /// Errors: `Truncated`, `BadIpHeader`, `BadIpChecksum`, `BadSource`.
+    /// Errors: `Truncated`, `BadIpHeader`, `BadIpChecksum`, `BadSource`, `BadIpOptions`.
     #[inline(always)]
     pub fn read(packet: &[u8], checksum: ChecksumStatus) -> Result<(&Ipv4Header, &[u8]), DropReason> {
         Ipv4Header::read_segmented(packet, packet.len(), checksum)
@@ -107,6 +107,9 @@ impl Ipv4Header {
         }
         if header.source_is_impossible() {
             return Err(DropReason::BadSource);
+        }
+        if header_length != HEADER_BYTES && !options_are_acceptable(bytes) {
+            return Err(DropReason::BadIpOptions);
         }
         Ok((header, payload))
     }
@@ -172,6 +175,30 @@ impl Ipv4Header {
     pub fn destination_address(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.destination)
     }
+}
+
+/// Each option lies within the header, and none is a source route: IPVS's kernel drops those, as RFC 7126 section 4.3 has it, for
+/// by them a sender picks where a packet goes after the real server.
+#[cold]
+fn options_are_acceptable(header: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 0x83;
+    const STRICT_SOURCE_ROUTE: u8 = 0x89;
+
+    let mut at = HEADER_BYTES;
+    while let Some(&kind) = header.get(at) {
+        at += match (kind, header.get(at + 1)) {
+            (END, _) => return true,
+            (NO_OPERATION, _) => 1,
+            (LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE, _) => return false,
+            (_, Some(&length)) if length >= 2 && at + usize::from(length) <= header.len() => {
+                usize::from(length)
+            }
+            _ => return false,
+        };
+    }
+    true
 }
 
 /// The sum over a header without options is what a good checksum makes it. The order of bytes does not matter to that,
@@ -273,6 +300,25 @@ mod tests {
         let mut broken = with_options.clone();
         broken[20] = 7;
         assert_eq!(read(&broken), Err(DropReason::BadIpChecksum));
+    }
+
+    #[test]
+    fn options_that_cannot_be_and_source_routes_are_refused() {
+        let with = |options: &[u8]| {
+            read(&packet(|bytes| {
+                bytes[0] += options.len() as u8 / 4;
+                bytes[3] += options.len() as u8;
+                bytes.splice(20..20, options.iter().copied());
+            }))
+        };
+        for good in [[0, 0xff, 0, 0], [1; 4], [0x94, 4, 0, 0], [7, 3, 4, 0], [1, 1, 30, 2]] {
+            assert_eq!(with(&good), Ok(8), "{good:?}");
+        }
+        for bad in
+            [[30, 0, 0, 0], [30, 1, 0, 0], [30, 5, 0, 0], [1, 1, 1, 30], [0x83, 3, 4, 0], [1, 0x89, 3, 4]]
+        {
+            assert_eq!(with(&bad), Err(DropReason::BadIpOptions), "{bad:?}");
+        }
     }
 
     #[test]

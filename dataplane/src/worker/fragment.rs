@@ -26,8 +26,8 @@ use crate::connection::{Event, FlowKey, Ipv6Pair};
 use crate::counters::WorkerCounters;
 use crate::fragments::{Fate, First, FragmentKey, FragmentLimits, FragmentTable, Later, Piece};
 use crate::packet::ipv4::{self, Ipv4Header};
-use crate::packet::ipv6::{FRAGMENT_HEADER_BYTES, Ipv6Header};
-use crate::packet::sctp::SctpHeader;
+use crate::packet::ipv6::{self, FRAGMENT_HEADER_BYTES, Ipv6Header};
+use crate::packet::sctp::{ChunkHeader, SctpHeader};
 use crate::packet::tcp::{self, TcpHeader};
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Frame, QueuePair};
@@ -236,7 +236,7 @@ struct Fragment {
     piece: Piece,
     source: IpAddr,
     destination: IpAddr,
-    /// Bytes in front of the fragmentable part that every fragment of the packet has.
+    /// Bytes in front of the fragmentable part that count into the packet's 65,535: IPv4's header, but not IPv6's fixed one.
     header: usize,
 }
 
@@ -266,8 +266,8 @@ impl Fragment {
         let (ip, payload) = Ipv6Header::ref_from_prefix(ip).ok()?;
         let fragment = ip.upper_layer(payload).ok()?.fragment?;
         let (source, destination) = (ip.source_address(), ip.destination_address());
-        let header = usize::from(fragment.header);
-        let length = ip.total_length().checked_sub(header + FRAGMENT_HEADER_BYTES)?;
+        let header = usize::from(fragment.header).checked_sub(ipv6::HEADER_BYTES)?;
+        let length = usize::from(ip.payload_length.get()).checked_sub(header + FRAGMENT_HEADER_BYTES)?;
         Some(Fragment {
             key: FragmentKey::v6(source, destination, fragment.identification),
             piece: Piece { offset: fragment.offset, length: length as u16, is_last: !fragment.more },
@@ -408,8 +408,9 @@ fn ports(protocol: u8, transport: &[u8], is_secure: bool) -> Result<(Event, [u8;
             (Event::UDP, udp.source_port, udp.destination_port)
         }
         ipv4::SCTP => {
-            let (sctp, event) =
-                SctpHeader::read_of(transport, whole).ok_or(DropReason::BadTransportHeader)?;
+            let is_whole = transport.len() >= size_of::<SctpHeader>() + size_of::<ChunkHeader>();
+            let reason = if is_whole { DropReason::BadTransportHeader } else { DropReason::BadFragment };
+            let (sctp, event) = SctpHeader::read_of(transport, whole).ok_or(reason)?;
             (event, sctp.source_port, sctp.destination_port)
         }
         _ => return Err(DropReason::Fragment),

@@ -25,9 +25,9 @@ use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 /// The packet is an error that may be about a connection.
 pub(super) fn is_error(packet: &Packet, message: &[u8]) -> bool {
     let Some(&kind) = message.first() else { return false };
-    match packet.protocol {
-        ipv4::ICMP => icmp::is_error(kind),
-        ipv6::ICMPV6 => icmpv6::is_error(kind),
+    match (packet.protocol, packet.key.is_ipv6()) {
+        (ipv4::ICMP, false) => icmp::is_error(kind),
+        (ipv6::ICMPV6, true) => icmpv6::is_error(kind),
         _ => false,
     }
 }
@@ -93,6 +93,9 @@ pub(super) fn judge<Q: QueuePair>(
     };
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
+    }
+    if open::translation_of(round.parts.mailbox.current(), slot).is_some() {
+        return icmp_nat::pass_unknown(packet, index, (&tuple, slot), &quote, round);
     }
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
     oversize::follow(round.parts.mailbox.current(), slot, packet, frame)

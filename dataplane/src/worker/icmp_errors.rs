@@ -108,50 +108,70 @@ impl<Q: QueuePair> Reporter<'_, Q> {
     #[inline(never)]
     pub(super) fn tell(&mut self, verdict: Verdict, packet: &Packet, frame: &Q::Frame) {
         let Some((ethernet, _)) = EthernetHeader::read(frame.bytes()) else { return };
+        let headers = frame.bytes().get(usize::from(packet.ip_offset)..).unwrap_or_default();
+        let is_ipv6 = headers.first().is_some_and(|first| first >> 4 == 6);
+        let Some((kind, problem)) = problem_of(verdict, packet, is_ipv6) else { return };
+        let is_to_us = addresses(headers).is_some_and(|(_, destination)| self.is_ours(destination));
+        if ethernet.destination[0] & 1 != 0 || kind == IcmpError::ParameterProblem && !is_to_us {
+            return;
+        }
+        let back = Back { interface: packet.interface, mac: ethernet.source };
+        // Nothing is copied of what is more than may be told of.
+        let Some(source) = self.permit(kind, problem, headers, back) else { return };
         let mut quote = [0; QUOTE_BYTES_MAX];
         let quoted = frame.copy_to(packet.ip_offset.into(), &mut quote);
         let Some(quote) = quote.get_mut(..quoted) else { return };
-        let is_ipv6 = quote.first().is_some_and(|first| first >> 4 == 6);
-        let Some((kind, problem)) = problem_of(verdict, packet, is_ipv6) else { return };
-        let is_to_us = addresses(quote).is_some_and(|(_, destination)| self.is_ours(destination));
         if kind == IcmpError::TooBig && is_to_us && packet.ttl > 1 {
             // As the kernel, which of a client's packet finds this out last, of a real server's first.
             direct_routing::decrement_ttl(quote);
         }
-        if kind == IcmpError::ParameterProblem && !is_to_us {
-            return;
-        }
-        let back = Back { interface: packet.interface, mac: ethernet.source };
-        if ethernet.destination[0] & 1 == 0 {
-            self.send(kind, problem, quote, back);
-        }
+        self.tell_from(source, kind, problem, quote, back);
     }
 
     /// Sends an error about the packet that `quote` begins with to its source, where such a packet may have one and the
     /// allowance is not used up. Whether it was.
     pub(super) fn send(&mut self, kind: IcmpError, problem: Problem, quote: &[u8], back: Back) -> bool {
-        let is_ipv6 = quote.first().is_some_and(|first| first >> 4 == 6);
+        let source = self.permit(kind, problem, quote, back);
+        source.is_some_and(|source| self.tell_from(source, kind, problem, quote, back))
+    }
+
+    /// From which address the source of the packet that `headers` begin with is told of it; none where it may not be, or where
+    /// all that may be told was told.
+    fn permit(&mut self, kind: IcmpError, problem: Problem, headers: &[u8], back: Back) -> Option<IpAddr> {
+        let is_ipv6 = headers.first().is_some_and(|first| first >> 4 == 6);
         let may_report = match is_ipv6 {
             true => {
-                let upper = Ipv6Header::ref_from_prefix(quote).ok();
+                let upper = Ipv6Header::ref_from_prefix(headers).ok();
                 let upper = upper.and_then(|(header, payload)| header.upper_layer(payload).ok());
-                icmp_report::may_report_v6(quote, upper.as_ref(), &problem, true)
+                icmp_report::may_report_v6(headers, upper.as_ref(), &problem, true)
             }
-            false => icmp_report::may_report_v4(quote, true),
+            false => icmp_report::may_report_v4(headers, true),
         };
         if !may_report || back.mac[0] & 1 != 0 {
-            return false;
+            return None;
         }
-        let Some(source) = self.source_towards(quote) else { return false };
+        let source = self.source_towards(headers)?;
         if !self.allowance.take(self.snapshot.options.icmp_packets_per_second, self.now) {
             self.outlet.counters.icmp_suppressed[kind as usize].add(1);
-            return false;
+            return None;
         }
-        match self.make(problem, quote, source, back) {
+        Some(source)
+    }
+
+    fn tell_from(
+        &mut self,
+        source: IpAddr,
+        kind: IcmpError,
+        problem: Problem,
+        quote: &[u8],
+        back: Back,
+    ) -> bool {
+        let made = self.make(problem, quote, source, back);
+        match made {
             Some(()) => self.outlet.counters.icmp_errors[kind as usize].add(1),
             None => self.outlet.counters.originated_not_sent.add(1),
         }
-        true
+        made.is_some()
     }
 
     fn make(&mut self, problem: Problem, quote: &[u8], source: IpAddr, back: Back) -> Option<()> {

@@ -10,6 +10,8 @@ use crate::verdict::{DropReason, PuntQueue, Verdict};
 
 /// Types of neighbour discovery (RFC 4861): router solicitation to redirect.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=icmpv6::REDIRECT;
+/// What every ICMP message begins with.
+const MESSAGE_HEADER_BYTES: usize = 8;
 /// Hop limit of neighbour discovery: no router has forwarded it.
 const ON_LINK_HOP_LIMIT: u8 = 255;
 
@@ -32,8 +34,16 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     else {
         return Verdict::Drop(DropReason::Truncated);
     };
+    let icmp = if destination.is_ipv6() { ipv6::ICMPV6 } else { ipv4::ICMP };
+    if packet.protocol != icmp {
+        return not_a_service(destination, packet, snapshot);
+    }
+    let is_in_segments = round.frames.get(index).is_some_and(|frame| frame.length() > frame.bytes().len());
+    if message.len() < MESSAGE_HEADER_BYTES && is_in_segments {
+        return Verdict::Drop(DropReason::NotContiguous);
+    }
     let kind = message.first().copied().unwrap_or_default();
-    if packet.protocol == ipv6::ICMPV6 && is_neighbour_discovery(kind) {
+    if destination.is_ipv6() && is_neighbour_discovery(kind) {
         return neighbour_discovery(packet, [source, destination], message, snapshot);
     }
     match snapshot.addresses.get(&destination) {

@@ -10,7 +10,7 @@ use super::{Packet, Step, Worker, WorkerParts};
 use crate::clock::Ticks;
 use crate::counters::WorkerCounters;
 use crate::host::Origin;
-use crate::packet::ethernet;
+use crate::packet::{ethernet, vlan};
 use crate::path_mtus::PathMtus;
 use crate::port::{BURST, Burst, Frame, PortId, QueuePair};
 use crate::snapshot::{Destination, ForwardingMethod, Snapshot, Way};
@@ -19,6 +19,9 @@ use crate::{direct_routing, link_layer};
 
 /// Times that a port which takes only part of a burst is offered the rest.
 const RETRIES: usize = 3;
+
+/// What is looked at of a frame lies within these bytes: no port cuts a frame into segments before.
+const HEADERS_BYTES_MAX: usize = 1536;
 
 /// Frames that wait to be sent on one port, and for whom.
 #[derive(Debug)]
@@ -149,7 +152,7 @@ impl<Q: QueuePair> Worker<Q> {
                     (frame, DropReason::NoConnection)
                 }
             };
-            counters.dropped[reason as usize].add(1);
+            counters.dropped[seen(&frame, reason) as usize].add(1);
             self.dropped.push(frame);
         }
         Q::Frame::free_burst(&mut self.dropped);
@@ -207,6 +210,25 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
+/// Why a frame is dropped, where its first segment may end within its headers: then they may be good all the same.
+fn seen<F: Frame>(frame: &F, reason: DropReason) -> DropReason {
+    use DropReason::{
+        BadExtensionHeader, BadFragment, BadSip, BadTransportHeader, IcmpIgnored, Truncated, WrongMac,
+    };
+    let first = frame.bytes().len();
+    let is_cut = first < HEADERS_BYTES_MAX && first < frame.length();
+    match reason {
+        // To a group: whether it is neighbour discovery lies behind the IP header.
+        Truncated | WrongMac | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip
+        | IcmpIgnored
+            if is_cut =>
+        {
+            DropReason::NotContiguous
+        }
+        reason => reason,
+    }
+}
+
 /// What is counted where the packet is sent.
 #[inline(always)]
 fn record(packet: &Packet) -> Record {
@@ -217,8 +239,15 @@ fn record(packet: &Packet) -> Record {
     }
 }
 
-/// Control thread and host get frames without the tag of their interface.
+/// Control thread and host get frames without the tag of their interface. One with two tags has both still where the port took the
+/// outer one out.
 fn untag<F: Frame>(frame: &mut F, packet: &Packet) {
+    if let Some(tci) = frame.vlan_tci()
+        && vlan::read(frame.bytes()).is_some_and(|tagging| tagging.tci.is_some())
+        && frame.prepend(vlan::TAG_BYTES)
+    {
+        vlan::push(frame.bytes_mut(), tci);
+    }
     let ip_offset = usize::from(packet.ip_offset);
     if ip_offset > ethernet::HEADER_BYTES
         && let Some(macs) = frame.bytes().first_chunk::<12>().copied()

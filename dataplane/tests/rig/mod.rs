@@ -1,6 +1,7 @@
 //! Workers on in-memory ports, driven by hand: what the tests of the worker stand on.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod icmp;
 pub mod ipv6;
 pub mod nat;
 pub mod packet;
