@@ -173,6 +173,8 @@ reasons! {
         HostRate = "host_rate",
         /// The queue to the host is full.
         HostQueueFull = "host_queue_full",
+        /// A line of FTP has to be rewritten, and the worker remembers as many streams of changed length as it can.
+        TooManyStreams = "too_many_streams",
         /// The inbox of the worker whose connection the packet is of is full.
         HandOverFull = "hand_over_full",
         /// The port did not take the frame for sending.

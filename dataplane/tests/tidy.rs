@@ -141,6 +141,7 @@ fn hot_path_allocates_locks_logs_and_panics_nowhere() {
         ),
         ("dataplane/src/worker/mod.rs", "TxLane::default()).collect(),"),
         ("dataplane/src/worker/mod.rs", "repeat_n(Allowance::new(now), interfaces).collect(),"),
+        ("dataplane/src/worker/streams.rs", "Stream::default(), CAPACITY).collect(), next: 0 }"),
         ("dataplane/src/worker/handover.rs", "let inboxes = tables.iter().map(inbox).collect();"),
         ("dataplane/src/worker/handover.rs", "tables.iter().map(ConnectionTable::lookup).collect();"),
         ("dataplane/src/worker/handover.rs", "(0..tables.len() as u32).map(of).collect()"),

@@ -64,6 +64,21 @@ impl ConnectionTable {
         self.entry(self.extension_of(reply.index())).set_words([memory, last_hop.word()]);
     }
 
+    /// Replaces what its translation remembers.
+    pub fn set_memory(&mut self, reply: ConnectionId, memory: u64) {
+        let entry = self.entry(self.extension_of(reply.index()));
+        let [_, last_hop] = entry.words();
+        entry.set_words([memory, last_hop]);
+    }
+
+    /// The connection whose entry has this number, if there is one; never a companion.
+    pub fn id_of(&self, number: u32) -> Option<ConnectionId> {
+        let number = NonZeroU32::new(number)?;
+        let connection = self.entries.slots.get(number.get() as usize)?.connection();
+        let is_companion = connection.flags.contains(ConnectionFlags::COMPANION);
+        (connection.state != ConnectionState::Free && !is_companion).then_some(ConnectionId(number))
+    }
+
     /// Sets flags of the connection at `id`, and clears others.
     pub fn change_flags(&mut self, id: ConnectionId, set: ConnectionFlags, clear: ConnectionFlags) {
         self.entry(id.index()).change_flags(set, clear);

@@ -391,6 +391,11 @@ fn next_in_turn(at: &mut u32, touched: u32) -> ConnectionId {
 }
 
 impl ConnectionId {
+    /// The entry's number.
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+
     #[inline(always)]
     pub(super) fn index(self) -> u32 {
         self.0.get()

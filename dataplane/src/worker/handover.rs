@@ -222,6 +222,7 @@ impl<Q: QueuePair> Worker<Q> {
             parts: &mut self.parts,
             admission: &mut self.admission,
             local_ports: &mut self.local_ports,
+            streams: &mut self.streams,
             frames: &mut self.rx,
             originated: &mut self.originated,
             fragments: &mut self.fragments,

@@ -4,7 +4,7 @@
 //! same one, and who gets a reply knows whose it is. Ports are taken in turn, beginning elsewhere for each real server, so that one
 //! that was used comes again as late as can be: a real server may still have it in TIME_WAIT.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::clock::Ticks;
 use crate::connection::{ConnectionTable, Tuple};
@@ -43,22 +43,54 @@ impl Share {
     }
 }
 
+/// The local addresses to choose from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pool<'a> {
+    V4(&'a [Ipv4Addr]),
+    V6(&'a [Ipv6Addr]),
+    /// This one only.
+    One(IpAddr),
+}
+
+impl Pool<'_> {
+    /// Those of the family of `address`.
+    pub(super) fn of(addresses: &LocalAddresses, address: IpAddr) -> Pool<'_> {
+        match address {
+            IpAddr::V4(_) => Pool::V4(&addresses.ipv4),
+            IpAddr::V6(_) => Pool::V6(&addresses.ipv6),
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Pool::V4(addresses) => addresses.len(),
+            Pool::V6(addresses) => addresses.len(),
+            Pool::One(_) => 1,
+        }
+    }
+
+    fn get(self, index: usize) -> Option<IpAddr> {
+        match self {
+            Pool::V4(addresses) => addresses.get(index).map(|&address| address.into()),
+            Pool::V6(addresses) => addresses.get(index).map(|&address| address.into()),
+            Pool::One(address) => Some(address),
+        }
+    }
+}
+
 impl LocalPorts {
     /// What replies of `real_server`, an address and a port, to a local address are known by, such that `connections` knows none yet.
     /// `service` has the protocol. None where no local port is left, or no local address of the family.
     pub(super) fn choose(
         &mut self,
-        pool: &LocalAddresses,
+        pool: Pool,
         real_server: (IpAddr, u16),
         service: &ServiceKey,
         connections: &ConnectionTable,
         share: Share,
         now: Ticks,
     ) -> Option<Tuple> {
-        let addresses = match real_server.0 {
-            IpAddr::V4(_) => pool.ipv4.len(),
-            IpAddr::V6(_) => pool.ipv6.len(),
-        } as u64;
+        let addresses = pool.len() as u64;
         let (first, ports) = share.ports();
         if addresses == 0 || ports == 0 {
             return None;
@@ -74,11 +106,7 @@ impl LocalPorts {
         for _ in 0..tries {
             let place = self.next;
             self.next = place.wrapping_add(1);
-            let address = (place % addresses) as usize;
-            let address: IpAddr = match real_server.0 {
-                IpAddr::V4(_) => (*pool.ipv4.get(address)?).into(),
-                IpAddr::V6(_) => (*pool.ipv6.get(address)?).into(),
-            };
+            let address = pool.get((place % addresses) as usize)?;
             let port = first
                 + ((place / addresses).wrapping_add(begin) % u64::from(ports)) as u32 * share.workers.max(1);
             let tuple = reply(address, port as u16);

@@ -1,6 +1,6 @@
 //! Passes 2 to 4: which connection is it, and what does the packet do to it?
 
-use super::{Packet, Round, Step, fragment, nat, open, other, reuse};
+use super::{Packet, Round, Step, fragment, ftp, nat, open, other, reuse};
 use crate::connection::{
     Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, StateTimeouts,
 };
@@ -103,6 +103,11 @@ fn miss<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Re
         && let Some(worker) = peers.owner_of_fragmented(&packet.key, &packet.pair, round.now_seconds)
     {
         return Err(Verdict::HandOver(HandOver { worker: worker as u16, kind: PacketKind::Flow }));
+    }
+    if ftp::may_be_data(packet, round.parts.mailbox.current())
+        && let Some(verdict) = ftp::judge_data(packet, index, round)
+    {
+        return Err(verdict);
     }
     match open::open(packet, index, round) {
         Err(Verdict::Drop(DropReason::NoService)) => Err(nat::judge_unwanted(packet, index, round)),

@@ -26,10 +26,13 @@ mod admission;
 mod allowance;
 mod fragment;
 mod fragmentation;
+mod ftp;
 mod handover;
+mod helped;
 mod icmp;
 mod icmp_errors;
 mod icmp_nat;
+mod introduction;
 mod leg;
 mod local_ports;
 mod lookup;
@@ -42,6 +45,8 @@ mod oversize;
 mod parse;
 mod persist;
 mod reuse;
+mod segment;
+mod streams;
 mod transmit;
 mod tunnel;
 mod tunnel_errors;
@@ -70,6 +75,7 @@ use icmp_errors::Reporter;
 use local_ports::LocalPorts;
 use outlet::{Originated, Outlet};
 use parse::Ingress;
+use streams::Streams;
 use transmit::TxLane;
 use tunnel::Identifications;
 
@@ -112,6 +118,7 @@ pub struct Worker<Q: QueuePair> {
     parts: WorkerParts<Q>,
     admission: Admission,
     local_ports: LocalPorts,
+    streams: Streams,
     template_sweep: TemplateSweep,
     rx: Burst<Q::Frame>,
     packets: Box<[Packet; BURST]>,
@@ -210,6 +217,7 @@ struct Round<'a, Q: QueuePair> {
     parts: &'a mut WorkerParts<Q>,
     admission: &'a mut Admission,
     local_ports: &'a mut LocalPorts,
+    streams: &'a mut Streams,
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
     fragments: &'a mut Fragments<Q::Frame>,
@@ -314,6 +322,7 @@ impl<Q: QueuePair> Worker<Q> {
             identifications: Identifications::new(parts.index, parts.workers, admission.random()),
             admission,
             local_ports: LocalPorts::default(),
+            streams: Streams::new(),
             originated: Originated::default(),
             fragments: Fragments::new(parts.fragments),
             icmp_allowance: Allowance::new(now),

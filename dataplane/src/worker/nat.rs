@@ -5,6 +5,7 @@
 //! and arms its timer. Replies go to where the client's frames come from, as long as that is known, else by the routes.
 
 use super::fragmentation::{self, Whole};
+use super::helped::{self, Course, Helped};
 use super::icmp_errors::Reporter;
 use super::outlet::Outlet;
 use super::{Packet, Part, Round, WorkerParts, close, lookup, other, oversize, reuse};
@@ -73,7 +74,8 @@ fn request<Q: QueuePair>(
     let destination = *way?;
     let after = connection.state.after_client(packet.event);
     step(id, connection, after, Some(destination.timeouts), round.parts, now);
-    send_to_real_server(packet, index, id, connection.destination, &destination, round)
+    let connection = Connection { state: after, ..*connection };
+    send_to_real_server(packet, index, id, &connection, &destination, round)
 }
 
 /// The packet that opened a translated connection.
@@ -82,10 +84,10 @@ pub(super) fn send_first<Q: QueuePair>(packet: &Packet, index: usize, round: &mu
     let WorkerParts { connections, mailbox, .. } = &*round.parts;
     let found = connections.find(&packet.key, &packet.pair);
     let Some(id) = found else { return Verdict::Drop(DropReason::NoConnection) };
-    let slot = connections.connection(id).destination;
+    let connection = connections.connection(id);
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
-    match oversize::way_to(mailbox.current(), slot, packet, frame).copied() {
-        Ok(destination) => send_to_real_server(packet, index, id, slot, &destination, round)
+    match oversize::way_to(mailbox.current(), connection.destination, packet, frame).copied() {
+        Ok(destination) => send_to_real_server(packet, index, id, &connection, &destination, round)
             .unwrap_or_else(|verdict| verdict),
         Err(verdict) => verdict,
     }
@@ -96,7 +98,7 @@ fn send_to_real_server<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     id: ConnectionId,
-    slot: u32,
+    connection: &Connection,
     destination: &Destination,
     round: &mut Round<Q>,
 ) -> Result<Verdict, Verdict> {
@@ -112,6 +114,13 @@ fn send_to_real_server<Q: QueuePair>(
     let exit = Exit::to_real_server(destination);
     let ip_offset =
         rewrite(frame, packet, &Rewrite::to_real_server(&translated), &exit).map_err(Verdict::Drop)?;
+    let slot = connection.destination;
+    if connection.flags.contains(ConnectionFlags::HELPED) {
+        let (client, state) = (connection.key.tuple(&connection.pair), connection.state);
+        let helped = Helped { id, reply, translated, client, slot, state };
+        let course = Course { ip_offset, port: exit.port, mtu: destination.mtu, is_reply: false };
+        helped::pass(packet, index, &helped, &course, round).map_err(Verdict::Drop)?;
+    }
     let ready = Ready { slot, port: exit.port, is_reply: false };
     Ok(whole_or_in_pieces(packet, index, ip_offset, destination.mtu, ready, round))
 }
@@ -161,9 +170,9 @@ fn reply<Q: QueuePair>(
         return Err(judge_unwanted(packet, index, round));
     }
     let client = connection.key.tuple(&connection.pair);
-    let last_hop = connections.translated(entry).last_hop;
+    let translated = connections.translated(entry);
     let snapshot = round.parts.mailbox.current();
-    let (exit, mtu) = way_to_client(snapshot, &last_hop, client.client).map_err(Verdict::Drop)?;
+    let (exit, mtu) = way_to_client(snapshot, &translated.last_hop, client.client).map_err(Verdict::Drop)?;
     if packet.ip_length > mtu {
         let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
         let ip = frame.get(usize::from(packet.ip_offset)..).unwrap_or_default();
@@ -172,13 +181,20 @@ fn reply<Q: QueuePair>(
         }
     }
     let is_removed = lookup::is_removed(snapshot, connection.destination);
-    let timeouts = snapshot.destinations.get(connection.destination as usize);
-    let timeouts = timeouts.filter(|_| !is_removed).map(|destination| destination.timeouts);
+    let destination = snapshot.destinations.get(connection.destination as usize);
+    let timeouts = destination.filter(|_| !is_removed).map(|destination| destination.timeouts);
+    let mtu_there = destination.map_or(0, |destination| destination.mtu);
     let after = connection.state.after_real_server(packet.event);
     step(id, &connection, after, timeouts, round.parts, now);
     let frame = round.frames.get_mut(index).ok_or(Verdict::Drop(DropReason::NoConnection))?;
     let ip_offset = rewrite(frame, packet, &Rewrite::to_client(&client), &exit).map_err(Verdict::Drop)?;
-    let ready = Ready { slot: connection.destination, port: exit.port, is_reply: true };
+    let slot = connection.destination;
+    if connection.flags.contains(ConnectionFlags::HELPED) {
+        let helped = Helped { id, reply: entry, translated, client, slot, state: after };
+        let course = Course { ip_offset, port: exit.port, mtu: mtu_there, is_reply: true };
+        helped::pass(packet, index, &helped, &course, round).map_err(Verdict::Drop)?;
+    }
+    let ready = Ready { slot, port: exit.port, is_reply: true };
     Ok(whole_or_in_pieces(packet, index, ip_offset, mtu, ready, round))
 }
 

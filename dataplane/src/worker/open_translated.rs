@@ -1,7 +1,10 @@
 //! Opens connections whose addresses are translated: what their replies are known by, and where these go.
 
+use super::helped::Memory;
+use super::introduction::Introduction;
+use super::local_ports::Pool;
 use super::open::{Opening, refusal};
-use super::{close, nat};
+use super::{close, ftp, nat};
 use crate::clock::TICKS_PER_SECOND;
 use crate::connection::table::TableFull;
 use crate::connection::{Connection, ConnectionFlags, ConnectionState, Translated, Tuple};
@@ -32,8 +35,10 @@ impl Opening<'_> {
         let (reply, reply_pair) = reply.key(self.connections.seed());
         let packet = self.packet;
         let state = ConnectionState::first_both_ways(packet.key.protocol(), packet.event);
+        let memory = self.memory_of(destination, translation);
         let (flags, ticks) = match self.is_one_packet() {
             true => (ConnectionFlags::ONE_PACKET, ONE_PACKET_SECONDS * TICKS_PER_SECOND),
+            false if memory.is_any() => (ConnectionFlags::HELPED, self.timeout(destination, state)),
             false => (ConnectionFlags::NONE, self.timeout(destination, state)),
         };
         let connection = Connection {
@@ -46,12 +51,25 @@ impl Opening<'_> {
             link: template.map(TemplateId::index),
         };
         let last_hop = nat::last_hop(packet, self.frame);
-        let translated = Translated { reply, reply_pair, last_hop, memory: 0 };
+        let translated = Translated { reply, reply_pair, last_hop, memory: memory.word() };
         let inserted = self.connections.insert_translated(connection, &translated, packet.hash);
         inserted.map_err(|TableFull| DropReason::ConnectionTableFull)?;
         self.has_translated = true;
         self.inserted(slot, state, template);
         Ok(())
+    }
+
+    /// What the translation has to remember, where it looks into the packets.
+    fn memory_of(&self, destination: &Destination, translation: &Translation) -> Memory {
+        let ServiceKey { protocol, port, .. } = self.tuple.service;
+        if protocol != Protocol::TCP {
+            return Memory::default();
+        }
+        let introduction = match destination.method {
+            ForwardingMethod::FullNat => Introduction::new(translation.client_address),
+            _ => Introduction::default(),
+        };
+        if port == ftp::FTP { Memory::control(introduction) } else { Memory::introduction_only(introduction) }
     }
 
     /// What the replies of the new connection are known by. With NAT that may be in use, where the client has the same port to
@@ -69,7 +87,8 @@ impl Opening<'_> {
         }
         let real_server = (translation.address, port);
         if destination.method == ForwardingMethod::FullNat {
-            let (pool, connections) = (&snapshot.local_addresses, &*self.connections);
+            let pool = Pool::of(&snapshot.local_addresses, real_server.0);
+            let connections = &*self.connections;
             let local =
                 self.local_ports.choose(pool, real_server, &tuple.service, connections, self.share, self.now);
             return local.ok_or(DropReason::NoLocalPort);
