@@ -14,7 +14,10 @@ use lab::{DirectorProcess, Lab, director, process};
 /// Captures that come out otherwise, by their names or the beginnings of their names (`*`), and the words of
 /// docs/IPVSADM.md under “Different from ipvsadm” that say why.
 const DIFFERENT: &[(&str, &[&str])] = &[
-    ("| RIP 127.0.0.0/8, ::1 or the director's own |", &["list-kinds-*", "list-one-service-tun-info", "restore-saved-listed"]),
+    (
+        "| RIP 127.0.0.0/8, ::1 or the director's own |",
+        &["list-kinds-*", "list-one-service-tun-info", "restore-saved-listed"],
+    ),
     ("| `-m -r host:0` of a service that has a port |", &["server-before-service-port-0"]),
     ("| `--start-daemon` |", &["daemon-start-unknown-interface"]),
     (
