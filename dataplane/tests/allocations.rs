@@ -40,6 +40,37 @@ fn worker_of_nat_makes_no_allocation_and_frees_nothing() {
     }
 }
 
+/// Fragments in every order, some whose first never comes, and errors about packets of every kind of connection.
+#[test]
+fn fragments_and_icmp_make_no_allocation_and_free_nothing() {
+    for rs in [Rs::new(0), Rs::nat(0, 8080), Rs::full_nat(0, 8080)] {
+        let mut rig = Rig::new(2, 1, 4096, Algorithm::Rr, &[rs]);
+        let mut in_worker = 0;
+        for number in 0..500_u16 {
+            let client = (CLIENT.into(), 1024 + number);
+            let question = FrameOf::udp(client, (VIP.into(), DNS), &[7; 2000]);
+            let answer = icmp::packet_of(&FrameOf::udp((VIP.into(), DNS), client, b"answer"));
+            let mut frames = pieces::pieces(&question.build(), number.into(), 680);
+            frames.rotate_left(usize::from(number % 3));
+            frames.push(icmp::ErrorOf::new([203, 0, 113, 1].into(), VIP.into(), &answer).frame());
+            frames.push(pieces::piece(&question.build(), 10_000 + u32::from(number), 680..1360));
+            for frame in frames {
+                assert!(rig.ports[0].inject(usize::from(number % 2), &frame));
+                rig.workers[1].poll();
+                in_worker += calls(&mut rig);
+            }
+            if number % 100 == 99 {
+                rig.hand.advance_seconds(31);
+            }
+            rig.ports[0].take_transmitted();
+        }
+        assert!(rig.counters[0].forwarded.load() > 500);
+        assert_eq!(in_worker, 0);
+        rig.poll();
+        rig.assert_conservation();
+    }
+}
+
 #[test]
 fn worker_makes_no_allocation_and_frees_nothing() {
     let mut rig = Rig::new(1, 1, 4096, Algorithm::Wlc, &[Rs::new(0), Rs::new(1)]);

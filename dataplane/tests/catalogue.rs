@@ -59,8 +59,7 @@ fn every_case_of_the_catalogue_ends_as_it_says() {
         cases += parsed.len();
         for case in parsed.iter().filter(|case| case.place.starts_with(&only)) {
             let options = case.setting.options;
-            let scenery =
-                sceneries.entry(format!("{options:?}")).or_insert_with(|| Scenery::new(options));
+            let scenery = sceneries.entry(format!("{options:?}")).or_insert_with(|| Scenery::new(options));
             for (method, is_ipv6) in variations(case) {
                 let view = View::new(method, is_ipv6);
                 runs += 1;
@@ -82,14 +81,20 @@ fn every_case_of_the_catalogue_ends_as_it_says() {
 
 fn variations(case: &Case) -> Vec<(&'static network::methods::Method, bool)> {
     let families = &case.setting.families;
-    case.setting.methods.iter().flat_map(|method| families.iter().map(move |family| (*method, *family))).collect()
+    case.setting
+        .methods
+        .iter()
+        .flat_map(|method| families.iter().map(move |family| (*method, *family)))
+        .collect()
 }
 
 /// A case of one method and family, in all variants.
 fn judge(case: &Case, view: &View, scenery: &Scenery) -> Result<(), String> {
     let whole = run(case, view, scenery, &Variant::Whole)?;
     check(case, &whole)?;
-    if case.setting.is_tagged && !case.steps.iter().any(|step| step.frame.contains("vlan") || step.port.is_some()) {
+    if case.setting.is_tagged
+        && !case.steps.iter().any(|step| step.frame.contains("vlan") || step.port.is_some())
+    {
         for variant in [Variant::Tagged, Variant::Stripped] {
             let outcome = run(case, view, scenery, &variant)?;
             check(case, &outcome).map_err(|error| format!("{variant:?}: {error}"))?;
@@ -128,7 +133,11 @@ fn check(case: &Case, outcome: &Outcome) -> Result<(), String> {
     let mut counters = case.counters.clone();
     counters.sort();
     if outcome.verdicts != case.verdicts {
-        return Err(format!("{}, not {} ({changed:?})", outcome.verdicts.join(" ; "), case.verdicts.join(" ; ")));
+        return Err(format!(
+            "{}, not {} ({changed:?})",
+            outcome.verdicts.join(" ; "),
+            case.verdicts.join(" ; ")
+        ));
     }
     if outcome.out != outcome.expected {
         return Err(difference(&outcome.out, &outcome.expected));
@@ -145,26 +154,31 @@ fn difference(out: &[Vec<u8>], expected: &[Vec<u8>]) -> String {
         let out: Vec<_> = out.iter().map(|frame| text(frame)).collect();
         return format!("{} frames came out, not {}: {out:#?}", out.len(), expected.len());
     }
-    let pairs = out.iter().zip(expected).enumerate();
-    for (number, (out, expected)) in pairs.filter(|(_, (out, expected))| out != expected) {
-        let at = out.iter().zip(expected).position(|(out, expected)| out != expected);
-        let at = at.unwrap_or(out.len().min(expected.len()));
-        return format!(
-            "frame {number} differs from byte {at} on (lengths {} and {}):\n  out      {}\n  expected {}",
-            out.len(),
-            expected.len(),
-            text(out),
-            text(expected)
-        );
-    }
-    String::new()
+    let mut pairs = out.iter().zip(expected).enumerate();
+    let Some((number, (out, expected))) = pairs.find(|(_, (out, expected))| out != expected) else {
+        return String::new();
+    };
+    let at = out.iter().zip(expected).position(|(out, expected)| out != expected);
+    let at = at.unwrap_or(out.len().min(expected.len()));
+    format!(
+        "frame {number} differs from byte {at} on (lengths {} and {}):\n  out      {}\n  expected {}",
+        out.len(),
+        expected.len(),
+        text(out),
+        text(expected)
+    )
 }
 
 fn run(case: &Case, view: &View, scenery: &Scenery, variant: &Variant) -> Result<Outcome, String> {
     let mut stage = Stage::new(scenery, 1);
     let first_judged = case.steps.len() - case.verdicts.len();
-    let mut outcome =
-        Outcome { verdicts: Vec::new(), out: Vec::new(), expected: Vec::new(), changes: BTreeMap::new(), judged: Vec::new() };
+    let mut outcome = Outcome {
+        verdicts: Vec::new(),
+        out: Vec::new(),
+        expected: Vec::new(),
+        changes: BTreeMap::new(),
+        judged: Vec::new(),
+    };
     let mut before = Counts::new();
     let mut local_port = None;
     let is_tagged = matches!(variant, Variant::Tagged | Variant::Stripped);

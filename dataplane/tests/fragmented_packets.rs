@@ -338,7 +338,7 @@ fn impossible_pieces_are_dropped_and_hold_nothing() {
         (
             "SCTP without chunk",
             raw_piece(&sctp(CLIENT, 7, &chunk(1)), 7, 0, true, &[0; 8]),
-            BadTransportHeader,
+            BadFragment,
         ),
     ] {
         assert_dropped(&mut rig, &frame, reason, what);

@@ -262,6 +262,31 @@ fn error_about_another_workers_connection_is_handed_to_it() {
 }
 
 #[test]
+fn schedule_icmp_translates_what_is_about_an_unknown_connection_and_remembers_nothing() {
+    for (rs, is_translated) in
+        [(Rs::nat(3, 8080), true), (Rs::nat(3, 0), true), (Rs::full_nat(3, 8080), false)]
+    {
+        let mut rig = Rig::with(1, 1, 1024, |counts| {
+            let mut snapshot = rig::snapshot(counts, 1, Algorithm::Rr, &[rs]);
+            snapshot.options.schedule_icmp = true;
+            snapshot
+        });
+        let quote = packet_of(&FrameOf::udp(vip(DNS), CIP, b"answer"));
+        let error = ErrorOf::new(router(false), vip(DNS).0, &quote);
+        if is_translated {
+            let port = if rs.translated_port == 0 { DNS } else { 8080 };
+            let quote = quoted_between(&quote, rip(&rs, port), CIP);
+            let expected = error.clone().between(router(false), rs.address()).quoting(&quote).at_rs(3);
+            assert_eq!(become_of_error(&mut rig, &error), expected.frame());
+        } else {
+            assert_dropped(&mut rig, &error.frame(), IcmpIgnored, "there is no local port");
+        }
+        assert!(rig.connections().is_empty());
+        assert_settled(&rig);
+    }
+}
+
+#[test]
 fn without_translation_errors_to_others_are_dropped_as_any_packet() {
     let mut rig = rig(&[Rs::new(0)]);
     let quote = packet_of(&FrameOf::udp(CIP, rip(&Rs::new(0), DNS), b"question"));

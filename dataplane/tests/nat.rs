@@ -5,6 +5,7 @@ mod rig;
 
 use std::net::IpAddr;
 
+use dataplane::memory::MemoryPortConfig;
 use dataplane::snapshot::{ForwardingMethod, InterfaceId, InterfaceSnapshot, NextHop, Route, Routes};
 use dataplane::verdict::DropReason;
 use proptest::prelude::*;
@@ -308,4 +309,62 @@ fn is_same(frame: &[u8], expected: &FrameOf) -> bool {
         frame[at..at + 2].copy_from_slice(&[0, 0]);
     }
     frame == expected_bytes
+}
+
+#[test]
+fn packets_too_big_for_their_way_are_cut_where_they_may_be() {
+    let rs = Rs { mtu: 1000, ..Rs::nat(0, 8080) };
+    let mut rig = Rig::with(1, 1, 64, |counts| {
+        let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        snapshot.interfaces[0].mtu = 1200;
+        snapshot
+    });
+    let may_be_cut = |frame: &FrameOf| {
+        let mut bytes = frame.build();
+        bytes[20] &= !0x40;
+        fix_checksum(&mut bytes);
+        bytes
+    };
+    let payload: Vec<u8> = (0..1300).map(|byte| byte as u8).collect();
+    let request = FrameOf::udp(CIP, vip(DNS), &payload);
+    let answer = FrameOf::udp(rip(&rs, 8080), CIP, &payload).sent_by(0);
+    let translated = [
+        request.clone().between(CIP, rip(&rs, 8080)).at_rs(0),
+        answer.clone().between(vip(DNS), CIP).at_client(),
+    ];
+    for (frame, expected) in [request, answer].iter().zip(translated) {
+        let sent: Vec<_> = rig.pass_on(0, &may_be_cut(frame)).into_iter().map(|(_, frame)| frame).collect();
+        assert_eq!(sent.len(), 2);
+        let whole = may_be_cut(&expected);
+        assert_eq!(sent[0][..14], whole[..14]);
+        assert_eq!(sent[1][26..34], whole[26..34]);
+        assert_eq!(pieces::reassemble(&sent).unwrap(), whole[34..]);
+    }
+    assert_eq!(rig.counters[0].destinations[0].replies.load(), 1);
+    assert_settled(&rig);
+}
+
+#[test]
+fn real_server_is_told_that_its_reply_is_nobodys_only_where_that_is_wanted() {
+    for (is_wanted, flags, told) in [(false, ACK, 0), (true, ACK, 1), (true, RST, 0)] {
+        let rs = Rs::nat(0, 8080);
+        let (limits, config) = (template_limits(), MemoryPortConfig::default());
+        let mut rig = Rig::with_ports(1, 1, 64, &limits, &config, true, |counts| {
+            let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &[rs]);
+            snapshot.options.nat_icmp_send = is_wanted;
+            let next_hop = NextHop { interface: InterfaceId(0), mac: None, source: DIP.into() };
+            snapshot.routes = Routes::new(vec![Route { network: "10.0.0.0/24".parse().unwrap(), next_hop }]);
+            snapshot
+        });
+        let reply = FrameOf::tcp(rip(&rs, 8080), CIP, flags).sent_by(0);
+        let sent = rig.pass_on(0, &reply.padded());
+        assert_eq!(sent.len(), told);
+        if let Some((_, error)) = sent.first() {
+            assert_eq!(error[..12], [rs_mac(0), own_mac(0)].concat());
+            assert_eq!((&error[26..30], &error[30..34]), (&DIP[..], &[10, 0, 0, 11][..]));
+            assert_eq!(error[34..36], [3, 3]);
+        }
+        assert_eq!(rig.dropped(DropReason::NoConnection), 1);
+        assert_settled(&rig);
+    }
 }

@@ -119,6 +119,13 @@ impl Host {
         Ok(links.iter().filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect())
     }
 
+    /// Leaves an interface to the DPDK port over it. The kernel sees its frames as well: it must answer no ARP there, and take
+    /// no packet for the addresses that other interfaces of it have (the port's host interface).
+    pub fn leave_to_dpdk(&self, interface: &str) -> Result<()> {
+        self.ip(&format!("link set {interface} arp off"))?;
+        self.set(&format!("net/ipv4/conf/{interface}/rp_filter"), "1")
+    }
+
     /// MAC address of an interface.
     pub fn mac(&self, interface: &str) -> Result<String> {
         let links: serde_json::Value = serde_json::from_str(&self.ip(&format!("-j link show {interface}"))?)?;

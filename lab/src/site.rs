@@ -259,7 +259,7 @@ impl Site {
         network.add_cable((&gateway, "far"), (&far, "eth0"))?;
         director.ip(&format!("link set front address {}", mac_of(DIRECTOR_FRONT_MAC)))?;
         for interface in ["front", "back"] {
-            director.ip(&format!("link set {interface} arp off"))?;
+            director.leave_to_dpdk(interface)?;
         }
         let mut site = Site {
             client,

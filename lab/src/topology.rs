@@ -119,7 +119,7 @@ impl Builder {
         // No address in the kernel: the DPDK port owns the DIP, and nobody else answers for it.
         let director = network.add_host("director")?;
         network.plug(&director, &switch, &mac_of(DIP))?;
-        director.ip("link set eth0 arp off")?;
+        director.leave_to_dpdk("eth0")?;
         let mut real_servers = Vec::new();
         for number in 1..=self.real_servers {
             let address = Ipv4Addr::new(10, 0, 0, REAL_SERVER_BASE + number);

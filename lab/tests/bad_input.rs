@@ -17,10 +17,11 @@ const GOOD: &str = r#"
 name = "lan"
 device = "net_af_packet0,iface=eth0"
 addresses = ["10.0.0.1/24", "2001:db8::1/64"]
+mtu = 1500
 [[ports.vlans]]
 id = 100
 addresses = ["10.1.0.1/24", "2001:db8:1::1/64"]
-mtu = 1500
+mtu = 1400
 [[routes]]
 network = "10.9.0.0/16"
 gateway = "10.1.0.254"
@@ -165,10 +166,10 @@ const CASES: &[(&str, &str, &[&str])] = &[
         &["ports[0].vlans[1].id", "100", "ports[0].vlans[0]"],
     ),
     ("[\"10.0.0.129/25\", ", "[\"10.1.0.1/24\", ", &["ports[0].vlans[0].addresses[0]", "overlaps"]),
-    ("mtu = 9001", "mtu = 1500", &["ports[0].vlans[0].mtu", "9001"]),
+    ("mtu = 9001", "mtu = 1400", &["ports[0].vlans[0].mtu", "9001"]),
     // IPv6.
-    ("mtu = 1279", "mtu = 1500", &["ports[0].vlans[0].mtu", "1279", "1280", "IPv6"]),
-    ("name = \"lan\"\nmtu = 1000", "name = \"lan\"", &["ports[0]", "1000", "1280"]),
+    ("mtu = 1279", "mtu = 1400", &["ports[0].vlans[0].mtu", "1279", "1280", "IPv6"]),
+    ("mtu = 1000", "mtu = 1500", &["ports[0]", "1000", "1280"]),
     (
         "address = \"::ffff:192.0.2.10\"",
         "address = \"2001:db8:ffff::10\"",
@@ -283,7 +284,13 @@ const CHANGES: &[(&[&str], &[&str])] = &[
 #[test]
 fn director_that_runs_refuses_wrong_changes_and_stays_as_it_is() -> Result<()> {
     let site = Site::build(Method::Nat, 1, 1)?;
-    let text = site.configuration()? + &site.service(Family::V4, "tcp", 80, &[Family::V4.rip(1)], "");
+    // Without a default route some addresses are nowhere.
+    let default_route =
+        format!("[[routes]]\nnetwork = \"0.0.0.0/0\"\ngateway = \"{}\"\n", Family::V4.router());
+    let text = site.configuration()?;
+    ensure!(text.contains(&default_route), "{text}");
+    let text =
+        text.replace(&default_route, "") + &site.service(Family::V4, "tcp", 80, &[Family::V4.rip(1)], "");
     let director = site.start_director(&text, 1)?;
     let saved = director.ctl(&["save"])?;
     for (arguments, words) in CHANGES {

@@ -138,7 +138,7 @@ impl Trunk {
         // No address in the kernel: the DPDK port owns the DIPs.
         let director = network.add_host("director")?;
         network.plug(&director, &switch, &mac_of(Ipv4Addr::new(10, 0, 0, 1)))?;
-        director.ip("link set eth0 arp off")?;
+        director.leave_to_dpdk("eth0")?;
         let mut real_servers = Vec::new();
         for (name, segment, rip) in
             [("rs1", SERVERS, Ipv4Addr::new(10, 1, 0, 11)), ("rs2", UNTAGGED, Ipv4Addr::new(10, 5, 0, 11))]

@@ -94,6 +94,9 @@ pub(super) fn judge<Q: QueuePair>(
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
     }
+    if open::translation_of(round.parts.mailbox.current(), slot).is_some() {
+        return icmp_nat::pass_unknown(packet, index, (&tuple, slot), &quote, round);
+    }
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
     oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::leg::Leg;
 use super::{Packet, Part, Round, icmp, parse};
+use crate::connection::Tuple;
 use crate::connection::table::ConnectionId;
 use crate::packet::checksum::{self, ChecksumDelta};
 use crate::packet::quote::Quote;
@@ -30,15 +31,39 @@ pub(super) fn pass<Q: QueuePair>(
     quote: &Quote,
     round: &mut Round<Q>,
 ) -> Verdict {
-    let leg = match Leg::of(entry, packet, index, round) {
-        Ok(leg) => leg,
-        Err(verdict) => return verdict,
-    };
+    match Leg::of(entry, packet, index, round) {
+        Ok(leg) => pass_along(&leg, packet, index, quote, round),
+        Err(verdict) => verdict,
+    }
+}
+
+/// The same where the connection is not known here; it would go to the real server of this slot.
+#[cold]
+pub(super) fn pass_unknown<Q: QueuePair>(
+    packet: &Packet,
+    index: usize,
+    (tuple, slot): (&Tuple, u32),
+    quote: &Quote,
+    round: &mut Round<Q>,
+) -> Verdict {
+    match Leg::of_unknown(tuple, slot, packet, index, round) {
+        Ok(leg) => pass_along(&leg, packet, index, quote, round),
+        Err(verdict) => verdict,
+    }
+}
+
+fn pass_along<Q: QueuePair>(
+    leg: &Leg,
+    packet: &Packet,
+    index: usize,
+    quote: &Quote,
+    round: &mut Round<Q>,
+) -> Verdict {
     let Some(frame) = round.frames.get_mut(index) else { return Verdict::Drop(DropReason::IcmpIgnored) };
     if packet.part == Part::Whole && !icmp::is_intact(frame, packet) {
         return Verdict::Drop(DropReason::BadIcmp);
     }
-    match translate(frame.bytes_mut(), packet, quote, &leg) {
+    match translate(frame.bytes_mut(), packet, quote, leg) {
         Some(()) => leg.leave(packet, index, round),
         None => Verdict::Drop(DropReason::IcmpIgnored),
     }

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use super::nat::{self, Exit};
-use super::{Packet, Round, WorkerParts, oversize, parse};
-use crate::connection::ConnectionFlags;
+use super::{Packet, Round, WorkerParts, open, oversize, parse};
 use crate::connection::table::ConnectionId;
+use crate::connection::{ConnectionFlags, Tuple};
 use crate::port::{Frame, QueuePair};
+use crate::snapshot::ForwardingMethod;
 use crate::translation::Rewrite;
 use crate::verdict::{DropReason, Ready, Verdict};
 use crate::{direct_routing, link_layer};
@@ -61,14 +62,39 @@ impl Leg {
             let exit = Exit::to_real_server(destination);
             return Ok(Leg { rewrite, client, exit, mtu: destination.mtu, slot, is_reply });
         }
-        let exit = Exit::to_client(snapshot, &translated.last_hop, client).map_err(Verdict::Drop)?;
-        let mtu = exit.mtu;
+        let way = nat::way_to_client(snapshot, &translated.last_hop, client);
+        let (exit, mtu) = way.map_err(Verdict::Drop)?;
         if packet.ip_length > mtu {
             let ip = frame.get(usize::from(packet.ip_offset)..).unwrap_or_default();
             let told = oversize::refused_for(ip, packet.ip_length, mtu, false, &snapshot.options);
             told.map_or(Ok(()), |mtu| Err(Verdict::TooBig(mtu)))?;
         }
         Ok(Leg { rewrite: Rewrite::to_client(&tuple), client, exit, mtu, slot, is_reply })
+    }
+
+    /// That of the client's packets in a connection which is not known here and would go to the real server of this slot, where NAT
+    /// needs no memory to translate them.
+    pub(super) fn of_unknown<Q: QueuePair>(
+        tuple: &Tuple,
+        slot: u32,
+        packet: &Packet,
+        index: usize,
+        round: &Round<Q>,
+    ) -> Result<Leg, Verdict> {
+        let snapshot = round.parts.mailbox.current();
+        let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+        let destination = oversize::way_to(snapshot, slot, packet, frame)?;
+        let Some(translation) = open::translation_of(snapshot, slot)
+            .filter(|translation| translation.address.is_ipv4() == tuple.client.is_ipv4())
+            .filter(|_| destination.method == ForwardingMethod::Nat)
+        else {
+            return Err(Verdict::Drop(DropReason::IcmpIgnored));
+        };
+        let port = if translation.port == 0 { tuple.service.port } else { translation.port };
+        let rewrite =
+            Rewrite { source: (tuple.client, tuple.client_port), destination: (translation.address, port) };
+        let exit = Exit::to_real_server(destination);
+        Ok(Leg { rewrite, client: tuple.client, exit, mtu: destination.mtu, slot, is_reply: false })
     }
 
     /// What the addresses of an ICMP error from `source` about a packet of the other direction become. The client hears of it from

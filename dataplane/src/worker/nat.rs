@@ -4,8 +4,6 @@
 //! entry and becomes one of the virtual service. Either moves the connection's state by IPVS's tables for both directions
 //! and arms its timer. Replies go to where the client's frames come from, as long as that is known, else by the routes.
 
-use std::net::IpAddr;
-
 use super::fragmentation::{self, Whole};
 use super::icmp_errors::Reporter;
 use super::outlet::Outlet;
@@ -20,51 +18,19 @@ use crate::translation::Rewrite;
 use crate::verdict::{DropReason, HandOver, PacketKind, Ready, Verdict};
 use crate::{direct_routing, link_layer};
 
-/// How a frame leaves, and how large a packet may leave so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a frame leaves.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Exit {
     pub(super) port: PortId,
     pub(super) macs: [u8; 12],
     pub(super) vlan: u16,
-    pub(super) mtu: u16,
 }
 
 impl Exit {
     /// To the real server, or the gateway towards it.
     pub(super) fn to_real_server(destination: &Destination) -> Exit {
-        let Destination { port, macs, vlan, mtu, .. } = *destination;
-        Exit { port, macs, vlan, mtu }
+        Exit { port: destination.port, macs: destination.macs, vlan: destination.vlan }
     }
-
-    /// To a client: back to where its frames come from, or by the routes where that is not known.
-    pub(super) fn to_client(
-        snapshot: &Snapshot,
-        last_hop: &LastHop,
-        client: IpAddr,
-    ) -> Result<Exit, DropReason> {
-        let (interface, mac) = match last_hop.mac != [0; 6] {
-            true => (last_hop.interface, last_hop.mac),
-            false => {
-                let next_hop = snapshot.routes.next_hop(client).ok_or(DropReason::NoRoute)?;
-                (next_hop.interface, next_hop.mac.ok_or(DropReason::NoRoute)?)
-            }
-        };
-        let interface = snapshot.interfaces.get(interface.index()).ok_or(DropReason::NoRoute)?;
-        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (mac, interface.mac);
-        let macs = [a, b, c, d, e, f, g, h, i, j, k, l];
-        Ok(Exit { port: interface.port, macs, vlan: interface.vlan, mtu: interface.mtu })
-    }
-}
-
-/// What becomes of a packet of a translated connection, and of all other pieces of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passage {
-    /// The real server's destination slot.
-    pub(super) slot: u32,
-    /// It comes from the real server.
-    pub(super) is_reply: bool,
-    pub(super) rewrite: Rewrite,
-    pub(super) exit: Exit,
 }
 
 /// A packet that hit the translated connection at `id`, or the entry of its replies.
@@ -75,38 +41,25 @@ pub(super) fn pass<Q: QueuePair>(
     id: ConnectionId,
     round: &mut Round<Q>,
 ) -> Verdict {
-    match judge(packet, index, id, round) {
-        Ok(passage) => passage.carry_out(packet, index, round),
-        Err(verdict) => verdict,
-    }
-}
-
-/// What becomes of a packet that hit the translated connection at `id`, or the entry of its replies; the connection has seen it, its
-/// frame is as it came.
-pub(super) fn judge<Q: QueuePair>(
-    packet: &Packet,
-    index: usize,
-    id: ConnectionId,
-    round: &mut Round<Q>,
-) -> Result<Passage, Verdict> {
-    if packet.ttl <= 1 {
-        return Err(Verdict::Drop(DropReason::TtlExpired));
-    }
     let connection = round.parts.connections.connection(id);
-    match connection.flags.contains(ConnectionFlags::COMPANION) {
-        false => judge_request(packet, index, id, &connection, round),
-        true => judge_reply(packet, index, id, round),
-    }
+    let passed = match connection.flags.contains(ConnectionFlags::COMPANION) {
+        false => request(packet, index, id, &connection, round),
+        true => reply(packet, index, id, round),
+    };
+    passed.unwrap_or_else(|verdict| verdict)
 }
 
 /// A packet of the client.
-fn judge_request<Q: QueuePair>(
+fn request<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     id: ConnectionId,
     connection: &Connection,
     round: &mut Round<Q>,
-) -> Result<Passage, Verdict> {
+) -> Result<Verdict, Verdict> {
+    if packet.ttl <= 1 {
+        return Err(Verdict::Drop(DropReason::TtlExpired));
+    }
     let now = round.now;
     let snapshot = round.parts.mailbox.current();
     let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
@@ -114,60 +67,53 @@ fn judge_request<Q: QueuePair>(
     if way.is_err() || packet.event.is_first() || connection.expires.is_past(now) {
         let template = round.parts.connections.template(connection);
         if reuse::is_over(packet, connection, template, way.err(), snapshot, now) {
-            return Err(
-                reuse::open_anew(packet, index, id, round).map_or_else(|verdict| verdict, Verdict::Forward)
-            );
+            return reuse::open_anew(packet, index, id, round).map(Verdict::Forward);
         }
     }
     let destination = *way?;
     let after = connection.state.after_client(packet.event);
     step(id, connection, after, Some(destination.timeouts), round.parts, now);
-    request_passage(packet, index, id, connection.destination, &destination, round)
+    send_to_real_server(packet, index, id, connection.destination, &destination, round)
 }
 
 /// The packet that opened a translated connection.
 #[inline(never)]
 pub(super) fn send_first<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
-    match judge_first(packet, index, round) {
-        Ok(passage) => passage.carry_out(packet, index, round),
+    let WorkerParts { connections, mailbox, .. } = &*round.parts;
+    let found = connections.find(&packet.key, &packet.pair);
+    let Some(id) = found else { return Verdict::Drop(DropReason::NoConnection) };
+    let slot = connections.connection(id).destination;
+    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
+    match oversize::way_to(mailbox.current(), slot, packet, frame).copied() {
+        Ok(destination) => send_to_real_server(packet, index, id, slot, &destination, round)
+            .unwrap_or_else(|verdict| verdict),
         Err(verdict) => verdict,
     }
 }
 
-fn judge_first<Q: QueuePair>(
-    packet: &Packet,
-    index: usize,
-    round: &mut Round<Q>,
-) -> Result<Passage, Verdict> {
-    let WorkerParts { connections, mailbox, .. } = &*round.parts;
-    let found = connections.find(&packet.key, &packet.pair);
-    let id = found.ok_or(Verdict::Drop(DropReason::NoConnection))?;
-    let slot = connections.connection(id).destination;
-    let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
-    let destination = *oversize::way_to(mailbox.current(), slot, packet, frame)?;
-    request_passage(packet, index, id, slot, &destination, round)
-}
-
-/// What becomes of a packet of the client's connection at `id`, which goes on to its real server.
-fn request_passage<Q: QueuePair>(
+/// Rewrites a packet of the client's connection at `id`.
+fn send_to_real_server<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     id: ConnectionId,
     slot: u32,
     destination: &Destination,
     round: &mut Round<Q>,
-) -> Result<Passage, Verdict> {
+) -> Result<Verdict, Verdict> {
     let connections = &mut round.parts.connections;
     let no_connection = Verdict::Drop(DropReason::NoConnection);
     let reply = connections.reply(id).ok_or(no_connection)?;
     let translated = connections.translated(reply);
-    let frame = round.frames.get(index).ok_or(no_connection)?;
+    let frame = round.frames.get_mut(index).ok_or(no_connection)?;
     let last_hop = last_hop(packet, frame.bytes());
     if last_hop != translated.last_hop {
         connections.set_translated(reply, last_hop, translated.memory);
     }
     let exit = Exit::to_real_server(destination);
-    Ok(Passage { slot, is_reply: false, rewrite: Rewrite::to_real_server(&translated), exit })
+    let ip_offset =
+        rewrite(frame, packet, &Rewrite::to_real_server(&translated), &exit).map_err(Verdict::Drop)?;
+    let ready = Ready { slot, port: exit.port, is_reply: false };
+    Ok(whole_or_in_pieces(packet, index, ip_offset, destination.mtu, ready, round))
 }
 
 /// The packet in this frame, which is final but may be larger than what its way carries, and may be cut then.
@@ -182,7 +128,8 @@ pub(super) fn whole_or_in_pieces<Q: QueuePair>(
     if packet.ip_length <= mtu {
         return Verdict::Ready(ready);
     }
-    let mut outlet = outlet(round.parts, round.originated);
+    let WorkerParts { queues, counters, .. } = &mut *round.parts;
+    let mut outlet = Outlet { queues, originated: round.originated, counters };
     let Some(frame) = round.frames.get(index) else { return Verdict::Drop(DropReason::TooBig) };
     // Only IPv4 is cut, and its pieces have the packet's own identification.
     let whole = Whole { frame, ip_offset, mtu, identification: 0, port: ready.port };
@@ -194,12 +141,15 @@ pub(super) fn whole_or_in_pieces<Q: QueuePair>(
 
 /// A packet of the real server, which hit the reply entry at `entry`. Whatever became of the real server, what it still sends to
 /// its clients reaches them, as with IPVS; only, where it was removed, that no longer keeps the connection.
-fn judge_reply<Q: QueuePair>(
+fn reply<Q: QueuePair>(
     packet: &Packet,
     index: usize,
     entry: ConnectionId,
     round: &mut Round<Q>,
-) -> Result<Passage, Verdict> {
+) -> Result<Verdict, Verdict> {
+    if packet.ttl <= 1 {
+        return Err(Verdict::Drop(DropReason::TtlExpired));
+    }
     let now = round.now;
     let connections = &mut round.parts.connections;
     let id = connections.connection_of_reply(entry).ok_or(Verdict::Drop(DropReason::NoConnection))?;
@@ -213,22 +163,23 @@ fn judge_reply<Q: QueuePair>(
     let client = connection.key.tuple(&connection.pair);
     let last_hop = connections.translated(entry).last_hop;
     let snapshot = round.parts.mailbox.current();
-    let exit = Exit::to_client(snapshot, &last_hop, client.client).map_err(Verdict::Drop)?;
-    if packet.ip_length > exit.mtu {
+    let (exit, mtu) = way_to_client(snapshot, &last_hop, client.client).map_err(Verdict::Drop)?;
+    if packet.ip_length > mtu {
         let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
         let ip = frame.get(usize::from(packet.ip_offset)..).unwrap_or_default();
-        let refused = oversize::refused_for(ip, packet.ip_length, exit.mtu, false, &snapshot.options);
-        if let Some(mtu) = refused {
-            return Err(Verdict::TooBig(mtu));
+        if let Some(told) = oversize::refused_for(ip, packet.ip_length, mtu, false, &snapshot.options) {
+            return Err(Verdict::TooBig(told));
         }
     }
     let is_removed = lookup::is_removed(snapshot, connection.destination);
-    let destination = snapshot.destinations.get(connection.destination as usize);
-    let timeouts = destination.filter(|_| !is_removed).map(|destination| destination.timeouts);
+    let timeouts = snapshot.destinations.get(connection.destination as usize);
+    let timeouts = timeouts.filter(|_| !is_removed).map(|destination| destination.timeouts);
     let after = connection.state.after_real_server(packet.event);
     step(id, &connection, after, timeouts, round.parts, now);
-    let slot = connection.destination;
-    Ok(Passage { slot, is_reply: true, rewrite: Rewrite::to_client(&client), exit })
+    let frame = round.frames.get_mut(index).ok_or(Verdict::Drop(DropReason::NoConnection))?;
+    let ip_offset = rewrite(frame, packet, &Rewrite::to_client(&client), &exit).map_err(Verdict::Drop)?;
+    let ready = Ready { slot: connection.destination, port: exit.port, is_reply: true };
+    Ok(whole_or_in_pieces(packet, index, ip_offset, mtu, ready, round))
 }
 
 /// Moves the connection at `id` to the state `after`. Its timer is armed by these timeouts; by none, or where it lasts for one answer
@@ -254,57 +205,30 @@ fn step<Q: QueuePair>(
     }
 }
 
-impl Passage {
-    /// Rewrites the packet's frame; where it is too big for its way and may be cut, its pieces are sent.
-    fn carry_out<Q: QueuePair>(&self, packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
-        let Some(frame) = round.frames.get_mut(index) else { return Verdict::Drop(DropReason::NoConnection) };
-        let ip_offset = match self.write(frame, packet, true) {
-            Ok(ip_offset) => ip_offset,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        let Exit { port, mtu, .. } = self.exit;
-        let ready = Ready { slot: self.slot, port, is_reply: self.is_reply };
-        whole_or_in_pieces(packet, index, ip_offset, mtu, ready, round)
+/// Gives the packet other addresses and ports, a TTL lower by one and the frame another link-layer header; where the IP header
+/// begins then.
+fn rewrite<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    rewrite: &Rewrite,
+    exit: &Exit,
+) -> Result<usize, DropReason> {
+    let ip_offset = usize::from(packet.ip_offset);
+    let header = usize::from(packet.transport_offset) - ip_offset;
+    let length = usize::from(packet.ip_length).saturating_sub(header);
+    let ip = frame.bytes_mut().get_mut(ip_offset..).unwrap_or_default();
+    // SCTP's checksum changes with the length of the whole packet, which its first fragment does not say.
+    let is_uncertain = packet.part == Part::First && packet.protocol == ipv4::SCTP;
+    if is_uncertain && !rewrite.keeps_ports(ip.get(header..).unwrap_or_default()) {
+        return Err(DropReason::Fragment);
     }
-
-    /// Gives the packet other addresses and, where it has a transport header, other ports, a TTL lower by one and the frame another
-    /// link-layer header. Where the IP header lies then is returned.
-    pub(super) fn write<F: Frame>(
-        &self,
-        frame: &mut F,
-        packet: &Packet,
-        has_transport_header: bool,
-    ) -> Result<usize, DropReason> {
-        let ip_offset = usize::from(packet.ip_offset);
-        let header = usize::from(packet.transport_offset) - ip_offset;
-        let length = usize::from(packet.ip_length).saturating_sub(header);
-        let ip = frame.bytes_mut().get_mut(ip_offset..).unwrap_or_default();
-        // SCTP's checksum changes with the length of the whole packet, which its first fragment does not say.
-        let is_uncertain = packet.part == Part::First && packet.protocol == ipv4::SCTP;
-        if has_transport_header
-            && is_uncertain
-            && !self.rewrite.keeps_ports(ip.get(header..).unwrap_or_default())
-        {
-            return Err(DropReason::Fragment);
-        }
-        let addresses = self.rewrite.write_addresses(ip).ok_or(DropReason::NoConnection)?;
-        direct_routing::decrement_ttl(ip);
-        if has_transport_header {
-            let transport = ip.get_mut(header..).unwrap_or_default();
-            if !self.rewrite.write_ports(transport, packet.protocol, length, addresses) {
-                return Err(DropReason::BadTransportHeader);
-            }
-        }
-        link_layer::write(frame, ip_offset, &self.exit.macs, self.exit.vlan).ok_or(DropReason::NoHeadroom)
+    let addresses = rewrite.write_addresses(ip).ok_or(DropReason::NoRealServer)?;
+    direct_routing::decrement_ttl(ip);
+    let transport = ip.get_mut(header..).unwrap_or_default();
+    if !rewrite.write_ports(transport, packet.protocol, length, addresses) {
+        return Err(DropReason::BadTransportHeader);
     }
-}
-
-fn outlet<'a, Q: QueuePair>(
-    parts: &'a mut WorkerParts<Q>,
-    originated: &'a mut super::outlet::Originated<Q::Frame>,
-) -> Outlet<'a, Q> {
-    let WorkerParts { queues, counters, .. } = parts;
-    Outlet { queues, originated, counters }
+    link_layer::write(frame, ip_offset, &exit.macs, exit.vlan).ok_or(DropReason::NoHeadroom)
 }
 
 /// Where a frame of the client comes from. A source address that is a group's leads nowhere.
@@ -313,6 +237,26 @@ pub(super) fn last_hop(packet: &Packet, frame: &[u8]) -> LastHop {
     let source = frame.get(6..12).and_then(|source| source.first_chunk::<6>()).copied();
     let mac = source.filter(|mac| mac[0] & IS_GROUP == 0).unwrap_or_default();
     LastHop { mac, interface: packet.interface }
+}
+
+/// How frames get to a client, and how large its packets may be: back to where its frames come from, or by the routes where that
+/// is not known.
+pub(super) fn way_to_client(
+    snapshot: &Snapshot,
+    last_hop: &LastHop,
+    client: std::net::IpAddr,
+) -> Result<(Exit, u16), DropReason> {
+    let (interface, mac) = match last_hop.mac != [0; 6] {
+        true => (last_hop.interface, last_hop.mac),
+        false => {
+            let next_hop = snapshot.routes.next_hop(client).ok_or(DropReason::NoRoute)?;
+            (next_hop.interface, next_hop.mac.ok_or(DropReason::NoRoute)?)
+        }
+    };
+    let interface = snapshot.interfaces.get(interface.index()).ok_or(DropReason::NoRoute)?;
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (mac, interface.mac);
+    let macs = [a, b, c, d, e, f, g, h, i, j, k, l];
+    Ok((Exit { port: interface.port, macs, vlan: interface.vlan }, interface.mtu))
 }
 
 /// A packet that no virtual service wants and of which this worker has no connection: it may be a reply for another worker, or for

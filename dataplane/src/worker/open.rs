@@ -23,8 +23,8 @@ use crate::counters::WorkerCounters;
 use crate::persistence::{TemplateId, TemplateTable};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{
-    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
-    Translation, Way,
+    AddressRole, Destination, ForwardingMethod, Options, Protocol, Service, ServiceKey, SharedCounts,
+    Snapshot, Translation, Way,
 };
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason, Verdict};
@@ -141,7 +141,7 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
 
 /// The destination slot that a packet of the client midway in the connection `tuple` would go to, which is not known here:
 /// nothing is opened, counted or remembered. For an error about a connection, which is no packet of it; without `schedule_icmp`
-/// only where the connection may be one that is forwarded without state. Where addresses are translated it cannot go so.
+/// only where the connection may be one that is forwarded without state.
 #[cold]
 pub(super) fn without_trace<Q: QueuePair>(
     packet: &Packet,
@@ -182,14 +182,7 @@ pub(super) fn without_trace<Q: QueuePair>(
         refused_for: Cell::new(0),
         has_translated: false,
     };
-    let slot = match opening.templated() {
-        Some(slot) => slot,
-        None => opening.pick()?,
-    };
-    if translation_of(snapshot, slot).is_some() {
-        return Err(DropReason::IcmpIgnored);
-    }
-    Ok(slot)
+    opening.templated().map_or_else(|| opening.pick(), Ok)
 }
 
 /// The address is the director's: nobody else has it, and answers to it would come back (the kernel: a martian source).
@@ -460,7 +453,7 @@ impl<'a> Opening<'a> {
 
 /// Whereto the addresses of packets for the real server in this slot are translated, if they are.
 #[inline]
-fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
+pub(super) fn translation_of(snapshot: &Snapshot, slot: u32) -> Option<Translation> {
     let destination = snapshot.destinations.get(slot as usize)?;
     if !matches!(destination.method, ForwardingMethod::Nat | ForwardingMethod::FullNat) {
         return None;

@@ -219,7 +219,8 @@ fn seen<F: Frame>(frame: &F, reason: DropReason) -> DropReason {
     let is_cut = first < HEADERS_BYTES_MAX && first < frame.length();
     match reason {
         // To a group: whether it is neighbour discovery lies behind the IP header.
-        Truncated | WrongMac | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip | IcmpIgnored
+        Truncated | WrongMac | BadTransportHeader | BadExtensionHeader | BadFragment | BadSip
+        | IcmpIgnored
             if is_cut =>
         {
             DropReason::NotContiguous

@@ -81,8 +81,12 @@ impl Run {
         }
         let made = match record.kind {
             Kind::Frame => Some((record.port, record.frame.clone())),
-            Kind::Answer => record.pick(&self.sent).and_then(|(port, frame)| record::answer(port, frame, &record.frame)),
-            Kind::Error => record.pick(&self.sent).and_then(|(port, frame)| record::error(port, frame, &record.frame)),
+            Kind::Answer => {
+                record.pick(&self.sent).and_then(|(port, frame)| record::answer(port, frame, &record.frame))
+            }
+            Kind::Error => {
+                record.pick(&self.sent).and_then(|(port, frame)| record::error(port, frame, &record.frame))
+            }
         };
         let Some((port, mut bytes)) = made else { return };
         if record.fixes_sums()
@@ -120,8 +124,8 @@ impl Run {
             frame.set_ip_checksum(ChecksumStatus::Good);
         }
         self.sums_matter &= sums_are_right;
-        self.was_addressed |= bytes.get(..6) == Some(&port_mac(port)[..])
-            || bytes.first().is_some_and(|first| first & 1 == 1);
+        self.was_addressed |=
+            bytes.get(..6) == Some(&port_mac(port)[..]) || bytes.first().is_some_and(|first| first & 1 == 1);
         if of.inject_frame(of.queue_for(bytes), frame).is_ok() {
             self.bytes_in += bytes.len();
             self.frames_in += 1;

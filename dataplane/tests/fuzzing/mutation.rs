@@ -91,8 +91,26 @@ fn view(random: &mut Random) -> View {
 /// An address that means something.
 fn address(random: &mut Random, is_ipv6: bool) -> Vec<u8> {
     let names = [
-        "vip", "vip", "vip", "rs", "dip", "dip-1", "lip", "client", "client2", "stranger", "hop", "router",
-        "vip-unserved", "vip-empty", "vip-quiesced", "vip-unresolved", "vip-1400", "vip-ftp", "vip-any", "vip-sip",
+        "vip",
+        "vip",
+        "vip",
+        "rs",
+        "dip",
+        "dip-1",
+        "lip",
+        "client",
+        "client2",
+        "stranger",
+        "hop",
+        "router",
+        "vip-unserved",
+        "vip-empty",
+        "vip-quiesced",
+        "vip-unresolved",
+        "vip-1400",
+        "vip-ftp",
+        "vip-any",
+        "vip-sip",
     ];
     let name = random.pick(&names);
     let view = View { is_ipv6, ..view(random) };
@@ -228,7 +246,8 @@ fn extend(frame: &mut Vec<u8>, random: &mut Random) {
         frame.splice(at + 40..at + 40, header);
     } else if frame[at] & 15 < 15 && frame.len() >= at + 20 {
         frame[at] += 1;
-        let option = random.pick(&[[1, 1, 1, 1], [0x94, 4, 0, 0], [0, 0, 0, 0], [7, 4, 4, 0], [0x83, 3, 4, 0]]);
+        let option =
+            random.pick(&[[1, 1, 1, 1], [0x94, 4, 0, 0], [0, 0, 0, 0], [7, 4, 4, 0], [0x83, 3, 4, 0]]);
         frame.splice(at + 20..at + 20, option);
     }
     record::set_length(&mut frame[at..]);

@@ -158,7 +158,11 @@ pub fn answer(port: u8, frame: &[u8], with: &[u8]) -> Option<(u8, Vec<u8>)> {
     let (ends, width) = if packet.first()? >> 4 == 6 { (8..40, 16) } else { (12..20, 4) };
     let old = packet.get(ends.clone())?.to_vec();
     packet[ends].copy_from_slice(&[&old[width..], &old[..width]].concat());
-    if width == 4 { packet[8] = 64 } else { packet[7] = 64 }
+    if width == 4 {
+        packet[8] = 64
+    } else {
+        packet[7] = 64
+    }
     let transport = crate::network::forwarding::transport(&packet)?;
     if let Some(ports) = packet.get_mut(transport.at..transport.at + 4) {
         ports.swap(0, 2);

@@ -169,7 +169,8 @@ fn right_sum(packet: &[u8]) -> Option<(usize, Vec<u8>)> {
         _ => return None,
     };
     // A header longer than the packet leaves nothing to judge.
-    let packet = packet.get(..length(packet)).filter(|packet| packet.len() >= if is_ipv6 { 40 } else { 20 })?;
+    let packet =
+        packet.get(..length(packet)).filter(|packet| packet.len() >= if is_ipv6 { 40 } else { 20 })?;
     let Transport { at, protocol, is_piece, .. } = transport(packet)?;
     let payload = packet.get(at..).filter(|_| !is_piece)?;
     let (source, destination): (IpAddr, IpAddr) = if is_ipv6 {

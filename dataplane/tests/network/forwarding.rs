@@ -174,7 +174,7 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
 
 /// Destination and its port become the real server's; with full NAT the source a local address, whose port is the director's
 /// choice.
-fn translate(view: &View, packet: &mut Vec<u8>, actual: &[u8]) -> Result<(), String> {
+fn translate(view: &View, packet: &mut [u8], actual: &[u8]) -> Result<(), String> {
     let is_full = view.method.forwarding == ForwardingMethod::FullNat;
     let octets = |name| match view.address(name, view.is_ipv6) {
         Some(IpAddr::V4(address)) => Ok(address.octets().to_vec()),

@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot,
-    NextHop, Options, Persistence, PersistenceScope, PersistentClient, PortSnapshot, Protocol,
-    Route, Routes, Service, ServiceKey, SharedCounts, Snapshot, Translation, Tunnel, Way,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, NextHop, Options,
+    Persistence, PersistenceScope, PersistentClient, PortSnapshot, Protocol, Route, Routes, Service,
+    ServiceKey, SharedCounts, Snapshot, Translation, Tunnel, Way,
 };
 use scheduler::{Algorithm, HashRing, RealServer, Scheduler, SchedulerConfig};
 
@@ -39,8 +39,12 @@ pub const MTUS: [u16; 5] = [1500, 1500, 1500, 1500, 9000];
 /// Port and VLAN of each interface.
 const INTERFACES: [(u8, u16); 5] = [(0, 0), (0, 100), (1, 0), (2, 200), (3, 0)];
 /// The services of each method's VIP, with the port that NAT translates to.
-pub const SERVICES: [(Protocol, u16, u16); 4] =
-    [(Protocol::TCP, 80, 8080), (Protocol::UDP, 53, 5353), (Protocol::SCTP, 3868, 0), (Protocol::TCP, 21, 2121)];
+pub const SERVICES: [(Protocol, u16, u16); 4] = [
+    (Protocol::TCP, 80, 8080),
+    (Protocol::UDP, 53, 5353),
+    (Protocol::SCTP, 3868, 0),
+    (Protocol::TCP, 21, 2121),
+];
 /// Slots from here on are those of the special services.
 const SPECIAL_SLOTS: usize = 160;
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
@@ -58,8 +62,16 @@ fn interface(port: u8, vlan: u16) -> InterfaceId {
 }
 
 /// VIPs with something special about them, and all of direct routing but where it is said.
-const SPECIAL: [&str; 8] =
-    ["vip-unserved", "vip-empty", "vip-quiesced", "vip-unresolved", "vip-1400", "vip-ftp", "vip-any", "vip-sip"];
+const SPECIAL: [&str; 8] = [
+    "vip-unserved",
+    "vip-empty",
+    "vip-quiesced",
+    "vip-unresolved",
+    "vip-1400",
+    "vip-ftp",
+    "vip-any",
+    "vip-sip",
+];
 
 /// The address with this number in a network that has a number, too.
 fn address(is_ipv6: bool, network: u8, host: u8) -> IpAddr {
@@ -288,17 +300,18 @@ fn add_special(snapshot: &mut Snapshot, counts: &SharedCounts) {
             snapshot.destinations[slot] = Destination {
                 macs: [[2, 0, 0, 0, 2, 0xfe], port_mac(0)].concat().try_into().expect("twelve bytes"),
                 mtu: if name == "vip-1400" { 1400 } else { 1500 },
-                state: if is_unresolved { DestinationState::Unresolved } else { DestinationState::Forwarding },
+                state: if is_unresolved {
+                    DestinationState::Unresolved
+                } else {
+                    DestinationState::Forwarding
+                },
                 is_quiesced,
                 ..Destination::default()
             };
             let rip = address(is_ipv6, 0, 90 + number as u8);
             let weight = u32::from(!is_quiesced);
-            let mut service = if name == "vip-empty" {
-                served(Vec::new())
-            } else {
-                service(counts, slot, rip, 0, weight)
-            };
+            let mut service =
+                if name == "vip-empty" { served(Vec::new()) } else { service(counts, slot, rip, 0, weight) };
             let members: &[(Protocol, u16)] = match name {
                 "vip-ftp" => &[(Protocol::TCP, 21)],
                 "vip-any" => &[(Protocol::TCP, 0), (Protocol::UDP, 0)],

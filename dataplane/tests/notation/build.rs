@@ -150,7 +150,9 @@ impl Builder<'_> {
 
     fn address(&self, text: &str, is_ipv6: bool) -> Result<IpAddr> {
         let address = self.names.address(text, is_ipv6).or_else(|| text.parse().ok());
-        address.filter(|address| address.is_ipv6() == is_ipv6).ok_or_else(|| format!("{text} is no address here"))
+        address
+            .filter(|address| address.is_ipv6() == is_ipv6)
+            .ok_or_else(|| format!("{text} is no address here"))
     }
 
     fn ethernet(&self, layer: &Layer, rest: &[Layer], at: usize) -> Result<Vec<u8>> {
@@ -196,7 +198,9 @@ impl Builder<'_> {
             number => super::layer::number(number)?,
         };
         let mut bytes = Vec::new();
-        for (field, default, length) in [("htype", 1, 2), ("ptype", 0x0800, 2), ("hlen", 6, 1), ("plen", 4, 1)] {
+        for (field, default, length) in
+            [("htype", 1, 2), ("ptype", 0x0800, 2), ("hlen", 6, 1), ("plen", 4, 1)]
+        {
             self.number(&mut bytes, 0, Number::Is(layer.fixed(field, default)?), length);
         }
         self.number(&mut bytes, 0, Number::Is(operation), 2);
@@ -220,7 +224,8 @@ impl Builder<'_> {
             (offset, more) = (piece.start as u64 / 8, more || piece.end < payload.len());
             payload = payload.get(piece).ok_or("a piece of what is not there")?.to_vec();
         }
-        let flags = u64::from(layer.has("df")) << 14 | u64::from(more) << 13 | u64::from(layer.has("rf")) << 15;
+        let flags =
+            u64::from(layer.has("df")) << 14 | u64::from(more) << 13 | u64::from(layer.has("rf")) << 15;
         let version = layer.fixed("ver", 4)? << 4 | layer.fixed("ihl", header as u64 / 4)?;
         let protocol = rest.first().map_or(EXPERIMENT, protocol_of);
         let mut bytes = Vec::new();
@@ -354,9 +359,11 @@ impl Builder<'_> {
         }
         options.extend(layer.bytes("opt")?);
         options.resize(options.len().next_multiple_of(4), 0);
-        let letters: u64 = layer.words.iter().flat_map(|word| word.chars()).fold(0, |flags, letter| {
-            flags | "FSRPAUECN".find(letter).map_or(0, |place| 1 << place)
-        });
+        let letters: u64 = layer
+            .words
+            .iter()
+            .flat_map(|word| word.chars())
+            .fold(0, |flags, letter| flags | "FSRPAUECN".find(letter).map_or(0, |place| 1 << place));
         for word in &layer.words {
             if !word.chars().all(|letter| "FSRPAUECN".contains(letter)) {
                 return Err(format!("{word} is no TCP flag"));
@@ -426,7 +433,9 @@ impl Builder<'_> {
         let value = match layer.text("value") {
             Some(text) => super::hex(text)?,
             // The fixed parameters that both INIT and INIT ACK have.
-            None if kind == INIT || kind == 2 => [[0, 0, 0, 7], [0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1]].concat(),
+            None if kind == INIT || kind == 2 => {
+                [[0, 0, 0, 7], [0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1]].concat()
+            }
             None => Vec::new(),
         };
         let mut bytes = vec![kind as u8, layer.fixed("flags", 0)? as u8, 0, 0];

@@ -415,6 +415,13 @@ impl Rig {
         taken.flat_map(|(port, frames)| frames.into_iter().map(move |frame| (port, frame))).collect()
     }
 
+    /// Every buffer is back in its pool, but for those of the fragments that wait for their first.
+    pub fn assert_no_leak(&self) {
+        let pools = self.ports.iter().map(|port| port.pool());
+        let out: usize = pools.map(|pool| pool.capacity() - pool.available()).sum();
+        assert_eq!(out as u64, self.total(|counters| counters.fragments_held.load()));
+    }
+
     pub fn poll(&mut self) {
         for worker in &mut self.workers {
             worker.poll();
@@ -501,13 +508,6 @@ impl Rig {
     /// Seconds on the workers' clock.
     pub fn seconds(&self) -> u32 {
         self.clock.seconds()
-    }
-
-    /// Every buffer is back in its pool, but for those of fragments that are held.
-    pub fn assert_no_leak(&self) {
-        let pools = self.ports.iter().map(MemoryPort::pool);
-        let used: usize = pools.map(|pool| pool.capacity() - pool.available()).sum();
-        assert_eq!(used as u64, self.total(|counters| counters.fragments_held.load()));
     }
 
     /// received + taken over = forwarded + punted + to host + handed over + dropped + held, in each worker; what went to real servers
