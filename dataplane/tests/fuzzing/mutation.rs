@@ -266,7 +266,7 @@ fn change_field(record: &mut Record, random: &mut Random) {
     let Some((at, is_ipv6)) = packet_of(frame) else { return };
     let transport_at = transport(&frame[at..]).map_or(usize::MAX, |of| at + of.at);
     let mut set = |place: usize, bytes: &[u8]| {
-        if let Some(field) = frame.get_mut(place..place + bytes.len()) {
+        if let Some(field) = frame.get_mut(place..place.saturating_add(bytes.len())) {
             field.copy_from_slice(bytes);
         }
     };
