@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ctl::client::Client;
 use ctl::config::{
-    Config, ConnectionsConfig, DirectorConfig, Hugepages, PortConfig, Protocol, RealServerConfig,
-    ServiceConfig, ServiceId,
+    Config, ConnectionsConfig, DirectorConfig, HostInterface, Hugepages, PortConfig, Protocol,
+    RealServerConfig, ServiceConfig, ServiceId,
 };
 use ctl::mac::MacAddress;
 use ctl::protocol::{Command, Filter, Stats, Status};
@@ -168,12 +168,12 @@ fn configuration(
             ..DirectorConfig::default()
         },
         ports: vec![PortConfig {
-            name: "bench".to_owned(),
-            device: device.to_owned(),
-            addresses: vec!["198.18.1.254/24".parse()?],
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: Some(sizing.mtu),
+            host_interface: HostInterface::Off,
+            addresses: vec!["198.18.1.254/24".parse()?],
+            ..PortConfig::new("bench", device)
         }],
         // Every flow becomes a connection, however fast they come.
         connections: Some(ConnectionsConfig { creation_rate_per_worker: 0, ..ConnectionsConfig::default() }),
@@ -181,6 +181,7 @@ fn configuration(
             real_servers: (1..=REAL_SERVERS).map(real_server).collect(),
             ..service
         }],
+        ..Config::default()
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
-use crate::port::{Frame, FramePool, PortId};
+use crate::port::{Frame, FramePool, PoolUsage, PortId};
 use crate::snapshot::InterfaceId;
 use crate::verdict::PuntQueue;
 
@@ -125,6 +125,9 @@ pub trait HostPath: Send {
 
     /// Queues a frame for sending on `port`, with the VLAN tag that it is to have.
     fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// How many of the ports' buffers are in use.
+    fn buffers(&self) -> PoolUsage;
 }
 
 /// The host interfaces' end, for a thread of their own.
@@ -170,6 +173,10 @@ impl<P: FramePool> HostPath for HostEnd<P> {
 
     fn send(&self, port: PortId, bytes: &[u8]) -> Result<(), SendError> {
         self.queue(Origin::Control, port, bytes)
+    }
+
+    fn buffers(&self) -> PoolUsage {
+        self.pool.usage()
     }
 }
 

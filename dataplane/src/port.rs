@@ -116,6 +116,19 @@ pub trait FramePool: Send + Sync + 'static {
 
     /// A frame with these bytes, in as many buffers as it takes, or nothing where the pool has not as many.
     fn frame(&self, bytes: &[u8]) -> Option<Self::Frame>;
+
+    /// How many of its buffers are in use.
+    fn usage(&self) -> PoolUsage;
+}
+
+/// Buffers of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// All.
+    pub buffers: u32,
+    /// Those that are not in the pool: received and not yet sent, held, waiting in rings and queues. Exact while nobody takes
+    /// or gives any.
+    pub in_use: u32,
 }
 
 /// A port's own counters and link, as its driver reports them; all since the port started.

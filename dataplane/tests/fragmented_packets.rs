@@ -335,11 +335,7 @@ fn impossible_pieces_are_dropped_and_hold_nothing() {
         ("IPv6: empty", raw_piece(&whole6, 7, 800, false, &[]), BadFragment),
         ("UDP length 7", raw_piece(&whole, 7, 0, true, &[0, 1, 0, 53, 0, 7, 0, 0]), BadTransportHeader),
         ("TCP header of 16 bytes", raw_piece(&syn, 8, 0, true, &[0x40; 24]), BadTransportHeader),
-        (
-            "SCTP without chunk",
-            raw_piece(&sctp(CLIENT, 7, &chunk(1)), 7, 0, true, &[0; 8]),
-            BadFragment,
-        ),
+        ("SCTP without chunk", raw_piece(&sctp(CLIENT, 7, &chunk(1)), 7, 0, true, &[0; 8]), BadFragment),
     ] {
         assert_dropped(&mut rig, &frame, reason, what);
     }

@@ -12,6 +12,7 @@ use ctl::protocol::{
     WorkerStats,
 };
 use dataplane::counters;
+use dataplane::port::PoolUsage;
 use dataplane::verdict::IcmpError;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
@@ -175,6 +176,10 @@ metrics! {
         "Packets not received for want of a buffer.";
     PortSendErrors = COUNTER "dr_port_send_errors_total" ["port"]
         "Packets that the driver failed to send.";
+    Buffers = GAUGE "dr_buffers" []
+        "Buffers for packets of all ports.";
+    BuffersInUse = GAUGE "dr_buffers_in_use" []
+        "Buffers that packets are in, or that the ports' rings hold.";
     Neighbours = GAUGE "dr_neighbours" ["state"]
         "Real servers and gateways by what is known of their MAC.";
     NeighbourState = GAUGE "dr_neighbour_state" ["address", "interface", "state"]
@@ -246,6 +251,7 @@ pub struct Scrape {
     clients: usize,
     slots: [(&'static str, usize); 3],
     templates: [u64; 2],
+    buffers: PoolUsage,
 }
 
 /// What `stats` does not tell.
@@ -312,6 +318,7 @@ impl Scrape {
                 ("removed", removed),
                 ("vacant", vacant),
             ],
+            buffers: control.neighbourhood.buffers(),
             templates: [control.tables.templates.len(), control.tables.templates.capacity()].map(u64::from),
         }
     }
@@ -383,6 +390,8 @@ impl Scrape {
                 families.count(metric, &labels, value);
             }
         }
+        families.count(Metric::Buffers, &[], self.buffers.buffers.into());
+        families.count(Metric::BuffersInUse, &[], self.buffers.in_use.into());
     }
 
     fn add_neighbours(&self, families: &mut Families) {

@@ -14,6 +14,7 @@ use dataplane::packet::arp::{ArpPacket, REPLY};
 use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6, VLAN};
 use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::packet::{icmp, icmpv6};
+use dataplane::port::PoolUsage;
 use dataplane::snapshot::InterfaceId;
 use dataplane::verdict::PuntQueue;
 
@@ -124,6 +125,11 @@ impl Neighbourhood {
             has_changed: false,
             log_limit: control::log_limit(),
         }
+    }
+
+    /// The ports' buffers.
+    pub fn buffers(&self) -> PoolUsage {
+        self.frames.host.buffers()
     }
 
     /// The host's part of the traffic.

@@ -225,6 +225,8 @@ impl Control {
             connection_buckets: self.tables.buckets,
             templates: u64::from(self.tables.templates.len()),
             template_capacity: u64::from(self.tables.templates.capacity()),
+            buffers: self.neighbourhood.buffers().buffers,
+            buffers_in_use: self.neighbourhood.buffers().in_use,
             connection_options: self.connection_options(),
             nat: self.services.nat().clone(),
             has_ipv6: self.has_ipv6,

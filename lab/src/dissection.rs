@@ -17,10 +17,12 @@ use crate::vm;
 const SCRIPT: &str = include_str!("dissection.lua");
 
 /// What tshark must find nothing of. 0 is `Bad` in Wireshark's epan/proto.h. A TCP checksum of 0xffff that should be 0 is
-/// no fault (RFC 1624 section 3): Linux sends it where a device does no checksums (`skb_checksum_help`).
+/// no fault (RFC 1624 section 3): Linux sends it where a device does no checksums (`skb_checksum_help`). Nor is one in what an
+/// ICMP error quotes: it is of the whole packet, of which the quote is the beginning.
 const FAULTS: &str = "_ws.malformed || gue.malformed || ip.checksum.status == 0 \
-    || (tcp.checksum.status == 0 && !tcp.checksum.ffff) || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 \
-    || sctp.checksum.status == 0 || gre.checksum.status == 0";
+    || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || gre.checksum.status == 0 \
+    || (!icmp && !icmpv6 && (udp.checksum.status == 0 || sctp.checksum.status == 0 \
+    || (tcp.checksum.status == 0 && !tcp.checksum.ffff)))";
 
 /// Checks that Wireshark does not make by itself.
 const PREFERENCES: [&str; 5] = [

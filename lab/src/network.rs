@@ -95,24 +95,26 @@ impl Network {
 
     /// Joins two hosts, each interface given by host and name. Checksums and segments are made by the sender, not left
     /// to a device that is not there: AF_PACKET would hand on what veth left undone.
-    pub fn add_cable(&self, (one, one_end): (&Host, &str), (other, other_end): (&Host, &str)) -> Result<()> {
+    pub fn add_cable(&self, one: (&Host, &str), other: (&Host, &str)) -> Result<()> {
+        self.add_cable_of_queues(one, other, 1)
+    }
+
+    /// The same with several queues at both ends, which the kernel chooses from by flow: an XDP socket has one of them.
+    pub fn add_cable_of_queues(
+        &self,
+        (one, one_end): (&Host, &str),
+        (other, other_end): (&Host, &str),
+        queues: u16,
+    ) -> Result<()> {
         for end in [one_end, other_end] {
             anyhow::ensure!(end.len() <= INTERFACE_NAME_BYTES_MAX, "interface name {end} is too long");
         }
+        let queues = queues.to_string();
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
         let mut command = Command::new("ip");
-        command.args([
-            "link",
-            "add",
-            one_end,
-            "netns",
-            one.namespace(),
-            "type",
-            "veth",
-            "peer",
-            "name",
-            other_end,
-        ]);
-        process::run(command.args(["netns", other.namespace()]))?;
+        command.args(["link", "add", one_end, "netns", one.namespace()]).args(queues);
+        command.args(["type", "veth", "peer", "name", other_end, "netns", other.namespace()]).args(queues);
+        process::run(&mut command)?;
         for (host, end) in [(one, one_end), (other, other_end)] {
             host.run(&["ethtool", "-K", end, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])?;
             host.ip(&format!("link set {end} up"))?;
@@ -122,8 +124,20 @@ impl Network {
 
     /// Joins a host's interface to a switch and gives it a MAC address; the switch's socket is `to-<host>`.
     pub fn plug_interface(&self, host: &Host, interface: &str, switch: &Host, mac: &str) -> Result<()> {
+        self.plug_interface_of_queues(host, interface, switch, mac, 1)
+    }
+
+    /// The same with several queues.
+    pub fn plug_interface_of_queues(
+        &self,
+        host: &Host,
+        interface: &str,
+        switch: &Host,
+        mac: &str,
+        queues: u16,
+    ) -> Result<()> {
         let socket = format!("to-{}", host.name());
-        self.add_cable((host, interface), (switch, &socket))?;
+        self.add_cable_of_queues((host, interface), (switch, &socket), queues)?;
         host.ip(&format!("link set {interface} address {mac}"))?;
         switch.ip(&format!("link set {socket} master br0")).map(drop)
     }

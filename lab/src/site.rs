@@ -236,6 +236,8 @@ pub struct Site {
     pub real_servers: Vec<RealServer>,
     /// How the hosts are set up.
     pub method: Method,
+    /// Driver of the director's ports.
+    pub driver: PortDriver,
     workers: u16,
     network: Network,
 }
@@ -252,9 +254,9 @@ impl Site {
         // No address in the kernel and no IPv6: the DPDK ports own the DIPs, and nobody else speaks there.
         let director = network.add_host("director")?;
         network.add_cable((&client, "eth0"), (&router, "clients"))?;
-        network.add_cable((&router, "front"), (&director, "front"))?;
+        network.add_cable_of_queues((&router, "front"), (&director, "front"), workers)?;
         network.plug_interface(&router, "back", &switch, &mac_of(Ipv4Addr::new(10, 1, 0, ROUTER)))?;
-        network.plug_interface(&director, "back", &switch, &mac_of(DIRECTOR_BACK_MAC))?;
+        network.plug_interface_of_queues(&director, "back", &switch, &mac_of(DIRECTOR_BACK_MAC), workers)?;
         network.plug_interface(&gateway, "back", &switch, &mac_of(Ipv4Addr::new(10, 1, 0, GATEWAY)))?;
         network.add_cable((&gateway, "far"), (&far, "eth0"))?;
         director.ip(&format!("link set front address {}", mac_of(DIRECTOR_FRONT_MAC)))?;
@@ -269,6 +271,7 @@ impl Site {
             gateway,
             real_servers: Vec::new(),
             method,
+            driver: PortDriver::default(),
             workers,
             network,
         };
@@ -410,7 +413,7 @@ impl Site {
         let mut text = director::text(&self.director, self.workers)?;
         writeln!(text, "{director}")?;
         for (number, (name, network)) in [("front", FRONT), ("back", BACK)].into_iter().enumerate() {
-            let device = PortDriver::AfPacket.device(number as u32, name, self.workers);
+            let device = self.driver.device(number as u32, name, self.workers);
             let [four, six] = Family::ALL
                 .map(|family| format!("{}/{}", family.address(network, DIRECTOR), family.prefix_length()));
             writeln!(text, "[[ports]]\nname = {name:?}\ndevice = {device:?}")?;

@@ -48,7 +48,8 @@ const UNSERVED_PORT: u16 = 9;
 /// DPDK driver of the director's port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PortDriver {
-    /// `net_af_packet`: runs on any kernel and any interface.
+    /// `net_af_packet`: runs on any kernel and any interface. Fragments of IPv4 do not come through it: its sockets ask the
+    /// kernel to put them together, and cut off what is longer than a frame.
     #[default]
     AfPacket,
     /// `net_af_xdp`: needs a kernel with BPF and XDP sockets.

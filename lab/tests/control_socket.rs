@@ -129,13 +129,13 @@ fn malformed_requests_are_answered_with_their_error() -> Result<()> {
             (r#"{"version":1,"verb":"show","arguments":[1]}"#, "bad_request", "arguments"),
             (
                 r#"{"version":1,"verb":"set-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10",
-                "port":"eighty"},"address":"10.0.0.11"}}"#,
+                "port":"eighty"},"real_server":"10.0.0.11"}}"#,
                 "bad_request",
                 "port",
             ),
             (
                 r#"{"version":1,"verb":"set-rs","arguments":{"service":{"protocol":"tcp","address":"192.0.2.10",
-                "port":80},"address":"10.0.0.11","weight":70000}}"#,
+                "port":80},"real_server":"10.0.0.11","weight":70000}}"#,
                 "invalid",
                 "65535",
             ),

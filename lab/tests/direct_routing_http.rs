@@ -44,7 +44,7 @@ fn shares_are_exact_and_replies_go_past(workers: u16) -> Result<()> {
     let received = recording.count(&format!("{requests} and ether dst {director_mac}"))?;
     let sent = recording.count(&format!("{requests} and ether src {director_mac}"))?;
     ensure!(received >= u64::from(REQUESTS) * 4 && received == sent, "{received} came in, {sent} went out");
-    let replies = recording.lines(&format!("ip src {VIP}"))?;
+    let replies = recording.lines(&format!("ip src {VIP} and tcp"))?;
     ensure!(replies.is_empty(), "{} replies at the director, first {}", replies.len(), replies[0]);
     // Linux sends with a TTL of 64, and the director is one hop.
     let other_ttl = recording.count(&format!("{requests} and ether src {director_mac} and ip[8] != 63"))?;

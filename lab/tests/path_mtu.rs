@@ -53,6 +53,11 @@ impl Transfers {
     }
 
     fn told(&self, family: Family, sender: &Host, transfer: impl FnOnce() -> Result<()>) -> Result<()> {
+        // What a host was told before goes into the MSS that it says, and nobody would be told again.
+        for host in self.site.real_servers.iter().map(|server| &server.host).chain([&self.site.client]) {
+            host.ip("route flush cache")?;
+            host.ip("-6 route flush cache")?;
+        }
         let capture = Capture::start_whole(sender, "eth0", "too-big", too_big(family))?;
         transfer()?;
         let told = capture.stop()?.count("")?;
@@ -115,7 +120,8 @@ fn jumbo_frames(method: Method, family: Family) -> Result<()> {
     site.widen_all(JUMBO_MTU)?;
     let file = RandomFile::create(site.network().directory(), FILE_BYTES)?;
     let ports = format!("mtu = {JUMBO_MTU}\nhost_interface = \"off\"");
-    let text = site.configuration_with("", &ports)? + &site.service(family, "tcp", 80, &[family.rip(1)], "");
+    let text = site.configuration_with("mbuf_data_room = 16512\n", &ports)?
+        + &site.service(family, "tcp", 80, &[family.rip(1)], "");
     // A frame of the driver's ring holds one of the cable's.
     let ring = |interface: &str| format!("iface={interface},framesz=16384,blocksz=16384,framecnt=256");
     let text = text.replace("iface=front", &ring("front")).replace("iface=back", &ring("back"));

@@ -397,6 +397,7 @@ pub(super) fn status(status: &Status) -> String {
         ("Real servers", format!("{}, {} of them up", status.real_servers, status.real_servers_up)),
         ("Connections", status.connections.to_string()),
         ("Templates", format!("{} of {}", status.templates, status.template_capacity)),
+        ("Packet buffers", format!("{} of {}", status.buffers_in_use, status.buffers)),
         ("Options", describe_options(&status.connection_options)),
         ("Timeouts", describe_timeouts(&status.connection_options.timeouts)),
         ("IPv6", if status.has_ipv6 { "on" } else { "off" }.to_owned()),

@@ -400,6 +400,12 @@ pub struct Status {
     pub templates: u64,
     /// Persistence templates that can be held.
     pub template_capacity: u64,
+    /// Buffers for packets.
+    #[serde(default)]
+    pub buffers: u32,
+    /// Those of them that packets are in, or that rings of ports hold.
+    #[serde(default)]
+    pub buffers_in_use: u32,
     /// How connections are kept; every timeout is given.
     pub connection_options: ConnectionsConfig,
     /// Full NAT's local addresses.

@@ -91,6 +91,8 @@ impl Memory {
             connection_buckets: 4096,
             templates: 0,
             template_capacity: 0,
+            buffers: 0,
+            buffers_in_use: 0,
             connection_options: options,
             memory: String::new(),
             warnings: vec![],

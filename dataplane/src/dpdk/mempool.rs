@@ -17,7 +17,7 @@ use super::mbuf::Mbuf;
 use super::port::PortConfig;
 use crate::host::{OUTGOING_QUEUE_CAPACITY, PUNT_QUEUE_CAPACITY};
 use crate::packet::ethernet::FRAME_BYTES_MIN;
-use crate::port::{BURST, FramePool};
+use crate::port::{BURST, FramePool, PoolUsage};
 
 /// Mbufs that a thread keeps to itself, at most; half of what DPDK allows, eight bursts.
 const CACHE: u32 = 256;
@@ -206,6 +206,10 @@ impl FramePool for MbufPool {
             return mbuf.fill(bytes, bytes.len().max(FRAME_BYTES_MIN)).then_some(mbuf);
         }
         self.frame_of_segments(bytes.chunks(room))
+    }
+
+    fn usage(&self) -> PoolUsage {
+        PoolUsage { buffers: self.capacity, in_use: self.capacity.saturating_sub(self.available()) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::packet::ethernet::FRAME_BYTES_MIN;
-use crate::port::{ChecksumStatus, Frame, FramePool};
+use crate::port::{ChecksumStatus, Frame, FramePool, PoolUsage};
 
 /// A fixed number of frame buffers; clones are the same pool.
 #[derive(Clone, Debug)]
@@ -83,6 +83,11 @@ impl FramePool for MemoryPool {
             return self.take(bytes, bytes.len().max(FRAME_BYTES_MIN));
         }
         self.frame_of_segments(bytes.chunks(self.frame_size.max(1)))
+    }
+
+    fn usage(&self) -> PoolUsage {
+        let (all, free) = (self.capacity(), self.available());
+        PoolUsage { buffers: all as u32, in_use: all.saturating_sub(free) as u32 }
     }
 }
 

@@ -173,7 +173,8 @@ fn packet_of(frame: &[u8]) -> Option<(usize, bool)> {
 fn pieces(record: &Record, random: &mut Random) -> Vec<Record> {
     let Some((at, is_ipv6)) = packet_of(&record.frame) else { return vec![record.clone()] };
     let header = at + if is_ipv6 { 40 } else { usize::from(record.frame[at] & 15) * 4 };
-    if record.kind != Kind::Frame || header + 16 > record.frame.len() {
+    let is_whole = header >= at + 20 && header + 16 <= record.frame.len();
+    if record.kind != Kind::Frame || !is_whole {
         return vec![record.clone()];
     }
     let payload = record.frame[header..].to_vec();

@@ -367,6 +367,8 @@ fn status_begins_with_the_verdict() {
         connection_buckets: 1 << 17,
         templates: 5,
         template_capacity: 262_144,
+        buffers: 8191,
+        buffers_in_use: 12,
         connection_options: ConnectionsConfig { timeouts: Timeouts::IPVS, ..ConnectionsConfig::default() },
         memory: "512 MiB, no hugepages".to_owned(),
         warnings: vec![],
@@ -401,6 +403,7 @@ Virtual services  2
 Real servers      6, 5 of them up
 Connections       1234
 Templates         5 of 262144
+Packet buffers    12 of 8191
 Options           defaults
 Timeouts          tcp_established 900, tcp_fin_wait 120, udp 300
 IPv6              on
