@@ -11,9 +11,11 @@ mod table;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use dataplane::host::HOST_QUEUE_CAPACITY;
 use dataplane::memory::MemoryFrame;
 use dataplane::port::{ChecksumStatus, FramePool};
 use dataplane::snapshot::Options;
+use dataplane::verdict::DropReason;
 use network::View;
 use network::forwarding::without_tag;
 use network::stage::{Counts, Scenery, Stage};
@@ -384,4 +386,76 @@ fn notation_builds_what_etherparse_reads() {
         assert_eq!(sum.0, sum.1, "{text}");
     }
     assert!(view.address("vip", true).is_some());
+}
+
+/// Reasons that take more than packets to bring about, and the test that does.
+const ELSEWHERE: [(DropReason, &str); 13] = [
+    (DropReason::ConnectionTableFull, "nat_connections.rs"),
+    (DropReason::CreationLimit, "nat_connections.rs"),
+    (DropReason::TupleInUse, "nat_connections.rs"),
+    (DropReason::NoLocalPort, "nat_connections.rs"),
+    (DropReason::TooManyStreams, "ftp.rs"),
+    (DropReason::RealServerRemoved, "changes.rs"),
+    (DropReason::NoHeadroom, "tunnels.rs"),
+    (DropReason::NoBuffer, "mtu.rs"),
+    (DropReason::NoRoute, "nat.rs"),
+    (DropReason::HostQueueFull, "catalogue.rs"),
+    (DropReason::HandOverFull, "handover.rs"),
+    (DropReason::TxFull, "fixture_table.rs"),
+    (DropReason::PuntQueueFull, "fixture_table.rs"),
+];
+
+#[test]
+fn every_reason_is_in_the_catalogue_and_on_the_page_with_who_is_told() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PACKETS.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, by_reason) = page.split_once("## By reason").unwrap();
+    let rows = by_reason.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows: Vec<(&str, &str)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            (cells[0].trim_end_matches('`'), cells[2].trim_end_matches(" |"))
+        })
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    let reasons: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(names, reasons, "docs/PACKETS.md");
+
+    for (reason, file) in ELSEWHERE {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
+        assert!(
+            std::fs::read_to_string(path).unwrap().contains(&format!("{reason:?}")),
+            "{reason:?}: {file}"
+        );
+    }
+    let cases: Vec<Case> =
+        files().iter().flat_map(|(name, text)| table::parse(name, text).unwrap()).collect();
+    for (name, told) in rows {
+        let of_reason = cases.iter().filter(|case| case.counters.iter().any(|(counter, _)| counter == name));
+        let of_reason: Vec<&Case> = of_reason.collect();
+        let is_elsewhere = ELSEWHERE.iter().any(|(reason, _)| reason.name() == name);
+        assert!(!of_reason.is_empty() || is_elsewhere, "no case of {name}");
+        let is_told = |case: &&&Case| case.counters.iter().any(|(counter, _)| counter == "originated");
+        match of_reason.iter().find(is_told) {
+            Some(case) => assert_ne!(told, "no", "{name}: {}", case.place),
+            None => assert!(told == "no" || is_elsewhere, "{name}: no case in which somebody is told"),
+        }
+    }
+}
+
+#[test]
+fn host_that_takes_nothing_gets_a_queue_full_and_the_rest_is_dropped() {
+    const MORE: usize = 10;
+    let scenery = Scenery::new(Options::default());
+    let mut stage = Stage::with_frames(&scenery, 1, HOST_QUEUE_CAPACITY + MORE);
+    let view = View::new(&network::methods::METHODS[0], false);
+    let frame = notation::frame("ip4 client > dip / tcp 40000 > 22 S", &view, Way::In, None).unwrap();
+    for _ in 0..HOST_QUEUE_CAPACITY + MORE {
+        assert!(stage.ports[0].inject(0, &frame));
+        stage.poll();
+    }
+    let counts = stage.counts();
+    assert_eq!(counts["to_host"], HOST_QUEUE_CAPACITY as u64);
+    assert_eq!(counts[DropReason::HostQueueFull.name()], MORE as u64);
+    stage.check_pools().unwrap();
 }

@@ -134,6 +134,7 @@ impl Introduction {
         onward: &Onward<Q>,
     ) -> Result<Introduction, DropReason> {
         if header.flags & SYN != 0 {
+            tcp_options::erase_toa(segment.bytes_mut());
             return Ok(Introduction(TOA));
         }
         let acknowledged = u32::from_be_bytes(header.acknowledgement);

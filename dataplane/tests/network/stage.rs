@@ -22,7 +22,7 @@ use super::{PORTS, SLOTS, port_mac};
 /// Connections of a worker.
 const CONNECTIONS: u32 = 256;
 /// Frames of each port's pool.
-const FRAMES: usize = 320;
+const FRAMES: usize = 96;
 /// What waits to be sent on a port: more than the most pieces that one packet is cut into.
 const TX: usize = 256;
 
