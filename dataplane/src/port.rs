@@ -8,9 +8,6 @@ use arrayvec::ArrayVec;
 /// Frames in one receive or transmit burst, at most. 32 is what DPDK's vector drivers are tuned for.
 pub const BURST: usize = 32;
 
-/// Bytes of an IEEE 802.1Q tag: TPID and control information.
-pub const VLAN_TAG_BYTES: usize = 4;
-
 /// Up to [`BURST`] frames, on the stack.
 pub type Burst<F> = ArrayVec<F, BURST>;
 

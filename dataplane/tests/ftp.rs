@@ -505,3 +505,19 @@ fn introduced_control_connection_counts_both_changes() {
     assert_eq!(acknowledged(heard), CLIENT_ISN + 1);
     rig.assert_conservation();
 }
+
+#[test]
+fn line_that_grows_beyond_what_its_way_carries_is_refused() {
+    let rs = Rs::nat(3, 21);
+    let mut session = Session::new(1, rs);
+    let (line, shown) = (passive(octets(rs.address()), 50_000), passive(VIP, 50_000));
+    let growth = shown.len() - line.len();
+    let full = |more: usize| [&line[..], &vec![b'x'; 1460 - more - line.len()]].concat();
+    let fits = session.answer(0, 0, &full(growth));
+    assert_eq!(session.send(&fits).len(), 14 + 1500);
+    let mut session = Session::new(1, rs);
+    let exceeds = session.answer(0, 0, &full(growth - 1));
+    assert!(session.rig.pass_on(0, &exceeds.padded()).is_empty());
+    assert_eq!(session.rig.dropped(DropReason::TooBig), 1);
+    session.settle();
+}

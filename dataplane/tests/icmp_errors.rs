@@ -129,6 +129,18 @@ fn time_exceeded_for_every_method_quotes_the_packet_as_it_came() {
 }
 
 #[test]
+fn error_is_no_larger_than_what_its_link_carries() {
+    for is_ipv6 in [false, true] {
+        let mut rig = rig_with(|snapshot| snapshot.interfaces[0].mtu = 300);
+        let packet = Ip::of(is_ipv6).ttl(1).udp(40_000, &[7; 1000]);
+        let sent = rig.pass(&framed(0, &packet));
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].len(), 14 + 300);
+        assert!(packet.starts_with(&read(&sent[0]).quote));
+    }
+}
+
+#[test]
 fn service_without_real_server_is_port_unreachable_also_for_tcp() {
     let mut rig = no_real_server();
     for (is_ipv6, kind, code) in [(false, 3, 3), (true, 1, 4)] {

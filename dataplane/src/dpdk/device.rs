@@ -9,13 +9,14 @@ use super::error::Errno;
 use super::interface::{self, AllMulticast};
 use super::mempool::MbufPool;
 use super::port::{PortConfig, PortError};
-use crate::port::{PortCapabilities, VLAN_TAG_BYTES};
+use crate::packet::vlan::TAG_BYTES;
+use crate::port::PortCapabilities;
 
 /// No NUMA node in particular (DPDK's SOCKET_ID_ANY).
 pub(super) const ANY_SOCKET: c_int = -1;
 
 /// Ethernet header and two VLAN tags.
-const LONGEST_LINK_HEADER: u32 = 14 + 2 * VLAN_TAG_BYTES as u32;
+const LONGEST_LINK_HEADER: u32 = 14 + 2 * TAG_BYTES as u32;
 
 /// A device that DPDK has probed.
 pub(super) struct Device {

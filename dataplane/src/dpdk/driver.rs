@@ -1,7 +1,7 @@
 //! What drivers do against or beside what they report of themselves. Read in the source of DPDK 22.11 to 25.11 and held by
 //! the tests in `tests/dpdk_port.rs`; the control thread asks at start.
 
-use crate::port::VLAN_TAG_BYTES;
+use crate::packet::vlan::TAG_BYTES;
 
 /// What a driver does with a frame of several segments that it is given to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,11 @@ pub(super) fn receives_in_segments(driver: &str) -> bool {
 pub(super) fn largest_mtu(driver: &str, device: &str) -> Option<u16> {
     let number = |key, default| argument(device, key).and_then(|value| value.parse().ok()).unwrap_or(default);
     // An Ethernet header and the inner one of two tags; the outer one the kernel has apart.
-    const HEADER: u16 = 14 + VLAN_TAG_BYTES as u16;
+    const HEADER: u16 = 14 + TAG_BYTES as u16;
 
     match driver {
         "net_af_packet" => Some(number("framesz", AF_PACKET_FRAME).saturating_sub(AF_PACKET_OFFSET + HEADER)),
-        "net_memif" => Some(number("bsize", MEMIF_BUFFER).saturating_sub(HEADER + VLAN_TAG_BYTES as u16)),
+        "net_memif" => Some(number("bsize", MEMIF_BUFFER).saturating_sub(HEADER + TAG_BYTES as u16)),
         _ => None,
     }
 }

@@ -1,15 +1,13 @@
 //! What RSS does: a hash of a frame's flow, the same in both directions, by which its queue is chosen.
 
-use crate::port::VLAN_TAG_BYTES;
+use crate::packet::vlan::TAG_BYTES;
 
 /// Of an IPv4 or IPv6 frame, untagged or behind up to two VLAN tags; none for what is no such frame. By addresses and
 /// protocol, and by the ports of TCP and UDP unless it is a fragment. Extension headers of IPv6 end it at the addresses.
 pub(super) fn of(bytes: &[u8]) -> Option<u64> {
     let mut ether_type_at = 12;
-    while matches!(number(bytes, ether_type_at, 2)?, 0x8100 | 0x88a8)
-        && ether_type_at < 12 + 2 * VLAN_TAG_BYTES
-    {
-        ether_type_at += VLAN_TAG_BYTES;
+    while matches!(number(bytes, ether_type_at, 2)?, 0x8100 | 0x88a8) && ether_type_at < 12 + 2 * TAG_BYTES {
+        ether_type_at += TAG_BYTES;
     }
     let packet = bytes.get(ether_type_at + 2..)?;
     match number(bytes, ether_type_at, 2)? {

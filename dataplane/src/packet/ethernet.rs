@@ -15,8 +15,6 @@ pub const ARP: U16 = U16::new(0x0806);
 pub const IPV6: U16 = U16::new(0x86dd);
 /// EtherType of a VLAN tag (IEEE 802.1Q).
 pub const VLAN: U16 = U16::new(0x8100);
-/// Bytes of a VLAN tag.
-pub const TAG_BYTES: usize = 4;
 /// EtherType of a service provider's VLAN tag (802.1ad).
 pub const SERVICE_VLAN: U16 = U16::new(0x88a8);
 /// EtherType of an outer VLAN tag before 802.1ad.

@@ -61,15 +61,6 @@ pub fn push(frame: &mut [u8], tci: u16) -> bool {
     true
 }
 
-/// Makes a tagged frame an untagged one, which begins [`TAG_BYTES`] behind the start of `frame`. False, and nothing done,
-/// where it is too short.
-#[inline]
-pub fn pop(frame: &mut [u8]) -> bool {
-    let Some(head) = frame.get_mut(..MACS + TAG_BYTES) else { return false };
-    head.copy_within(..MACS, TAG_BYTES);
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use etherparse::{PacketBuilder, SingleVlanHeaderSlice, VlanId};
@@ -128,13 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn push_and_pop_undo_each_other() {
+    fn push_makes_what_etherparse_reads() {
         let mut frame = [vec![0; 4], untagged()].concat();
         assert!(push(&mut frame, 100));
         assert_eq!(frame, tagged());
         assert_eq!(SingleVlanHeaderSlice::from_slice(&frame[14..]).unwrap().vlan_identifier().value(), 100);
-        assert!(pop(&mut frame));
-        assert_eq!(frame[4..], untagged());
-        assert!(!push(&mut [0; 15], 1) && !pop(&mut [0; 15]));
+        assert!(!push(&mut [0; 15], 1));
     }
 }

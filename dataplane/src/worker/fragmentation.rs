@@ -10,7 +10,7 @@ use super::outlet::Outlet;
 use crate::packet::ethernet::{self, FRAME_BYTES_MIN};
 use crate::packet::ipv4::{DONT_FRAGMENT, Ipv4Header, MORE_FRAGMENTS, OFFSET_MASK};
 use crate::packet::ipv6::{self, FRAGMENT, FRAGMENT_HEADER_BYTES, FragmentHeader, Ipv6Header};
-use crate::packet::{checksum, ipv4};
+use crate::packet::{checksum, ipv4, vlan};
 use crate::port::{Frame, PortId, QueuePair};
 use crate::verdict::DropReason;
 
@@ -19,7 +19,7 @@ const PIECE_BYTES_SURE: u16 = 1280;
 /// Largest IPv4 header.
 const HEADER_BYTES_MAX: usize = 60;
 /// Largest Ethernet header: with a tag.
-const LINK_BYTES_MAX: usize = ethernet::HEADER_BYTES + ethernet::TAG_BYTES;
+const LINK_BYTES_MAX: usize = ethernet::HEADER_BYTES + vlan::TAG_BYTES;
 
 /// A packet to be cut: final but for its length, its frame's Ethernet header included.
 pub(super) struct Whole<'a, F> {

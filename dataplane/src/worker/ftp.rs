@@ -28,7 +28,7 @@ use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 /// FTP's port.
 pub(super) const FTP: u16 = 21;
 /// Port of data connections in active mode.
-const FTP_DATA: u16 = 20;
+pub(super) const FTP_DATA: u16 = 20;
 /// First port of data connections in passive mode.
 const FTP_PASSIVE_MIN: u16 = 1024;
 /// Ports of the VIP that are tried for one in passive mode.
@@ -237,10 +237,12 @@ impl Desk<'_> {
 /// The packet may be one of FTP's data connections that no service opens.
 #[inline]
 pub(super) fn may_be_data(packet: &Packet, snapshot: &Snapshot) -> bool {
-    let port = packet.key.virtual_port();
-    !snapshot.ftp_services.is_empty()
-        && packet.key.protocol() == Protocol::TCP
-        && (port == FTP_DATA || port >= FTP_PASSIVE_MIN)
+    !snapshot.ftp_services.is_empty() && is_of_data(packet.key.protocol(), packet.key.virtual_port())
+}
+
+/// FTP's data connections may have this port of a VIP.
+pub(super) fn is_of_data(protocol: Protocol, port: u16) -> bool {
+    protocol == Protocol::TCP && (port == FTP_DATA || port >= FTP_PASSIVE_MIN)
 }
 
 /// What becomes of such a packet of no connection of this worker, where a data connection of the client is awaited there, or is

@@ -163,6 +163,8 @@ pub(super) struct Course {
     pub(super) port: PortId,
     /// The largest packet that may go to the real server.
     pub(super) mtu: u16,
+    /// The largest packet that this one's own way carries.
+    pub(super) way_mtu: u16,
     pub(super) is_reply: bool,
 }
 
@@ -221,10 +223,12 @@ pub(super) fn pass<Q: QueuePair>(
             control(memory.with_introduction(introduction), helped, &mut segment, course, &mut desk)?
         }
     };
+    let is_too_long = segment.ip_length > course.way_mtu.into();
     if after != memory {
         desk.connections.set_memory(helped.reply, after.word());
     }
-    Ok(())
+    // A line became longer in a packet that had no room for it: the other side's network would not see it whole, and a port may break.
+    if is_too_long && packet.ip_length <= course.way_mtu { Err(DropReason::TooBig) } else { Ok(()) }
 }
 
 /// A segment of FTP's control connection: a line in it may be replaced, and because of those before its numbers change.

@@ -23,10 +23,11 @@ use super::parse::addresses;
 use crate::clock::Ticks;
 use crate::direct_routing;
 use crate::link_layer;
-use crate::packet::ethernet::{self, EthernetHeader, FRAME_BYTES_MIN, TAG_BYTES};
+use crate::packet::ethernet::{self, EthernetHeader, FRAME_BYTES_MIN};
 use crate::packet::icmp_report::{self, BYTES_MAX_V4, BYTES_MAX_V6, Problem};
 use crate::packet::ipv4;
 use crate::packet::ipv6::{self, Ipv6Header};
+use crate::packet::vlan::TAG_BYTES;
 use crate::packet::{icmp, icmpv6};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{AddressRole, InterfaceId, Snapshot};
@@ -185,7 +186,8 @@ impl<Q: QueuePair> Reporter<'_, Q> {
             IpAddr::V6(_) => (ethernet::IPV6, BYTES_MAX_V6),
         };
         let mut frame = self.outlet.allocate(interface.port)?;
-        if !frame.append(link + most) {
+        // An error is no larger than what its link carries.
+        if !frame.append(link + most.min(interface.mtu.into())) {
             return None;
         }
         let (header, report) = frame.bytes_mut().split_at_mut_checked(link)?;

@@ -142,8 +142,8 @@ pub(super) fn timeouts_of(snapshot: &Snapshot, index: u16) -> &StateTimeouts {
     snapshot.timeouts.get(usize::from(index)).unwrap_or(&IPVS)
 }
 
-/// The connection, whose link is its template, had the state `before`: its real server counts it as active or not, and a template whose client has done a
-/// handshake is known to be somebody's.
+/// The connection, whose link is its template, had the state `before`: its real server counts it as active or not, and a
+/// template whose client has done a handshake is known to be somebody's.
 #[cold]
 pub(super) fn moved(
     before: ConnectionState,

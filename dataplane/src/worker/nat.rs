@@ -118,7 +118,13 @@ fn send_to_real_server<Q: QueuePair>(
     if connection.flags.contains(ConnectionFlags::HELPED) {
         let (client, state) = (connection.key.tuple(&connection.pair), connection.state);
         let helped = Helped { id, reply, translated, client, slot, state };
-        let course = Course { ip_offset, port: exit.port, mtu: destination.mtu, is_reply: false };
+        let course = Course {
+            ip_offset,
+            port: exit.port,
+            mtu: destination.mtu,
+            way_mtu: destination.mtu,
+            is_reply: false,
+        };
         helped::pass(packet, index, &helped, &course, round).map_err(Verdict::Drop)?;
     }
     let ready = Ready { slot, port: exit.port, is_reply: false };
@@ -191,7 +197,7 @@ fn reply<Q: QueuePair>(
     let slot = connection.destination;
     if connection.flags.contains(ConnectionFlags::HELPED) {
         let helped = Helped { id, reply: entry, translated, client, slot, state: after };
-        let course = Course { ip_offset, port: exit.port, mtu: mtu_there, is_reply: true };
+        let course = Course { ip_offset, port: exit.port, mtu: mtu_there, way_mtu: mtu, is_reply: true };
         helped::pass(packet, index, &helped, &course, round).map_err(Verdict::Drop)?;
     }
     let ready = Ready { slot, port: exit.port, is_reply: true };

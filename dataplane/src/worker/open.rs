@@ -15,7 +15,7 @@ use scheduler::Algorithm;
 
 use super::admission::Admission;
 use super::local_ports::{LocalPorts, Share};
-use super::{Packet, Round, WorkerParts, lookup, nat, oversize};
+use super::{Packet, Round, WorkerParts, ftp, lookup, nat, oversize};
 use crate::clock::Ticks;
 use crate::connection::table::TableFull;
 use crate::connection::{Connection, ConnectionFlags, ConnectionState, ConnectionTable, Event, Tuple};
@@ -28,11 +28,6 @@ use crate::snapshot::{
 };
 use crate::stateless;
 use crate::verdict::{DropReason, StatelessReason, Verdict};
-
-/// Port of FTP's data connections in active mode.
-const FTP_DATA: u16 = 20;
-/// First port of FTP's data connections in passive mode.
-const FTP_PASSIVE_MIN: u16 = 1024;
 
 /// A connection that is about to open: the packet, its service, and what of the worker is needed.
 pub(super) struct Opening<'a> {
@@ -95,7 +90,7 @@ fn admit<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Round<Q>) -> R
         return Err(Verdict::Drop(DropReason::TtlExpired));
     }
     // What comes from port 20 is an FTP server's, never a client's.
-    if packet.key.client_port() == FTP_DATA {
+    if packet.key.client_port() == ftp::FTP_DATA {
         return Err(Verdict::Drop(DropReason::NoConnection));
     }
     let silence_seconds =
@@ -201,10 +196,9 @@ fn service_of(snapshot: &Snapshot, key: ServiceKey) -> Option<(&Service, bool)> 
     if let Some(service) = of_port(key.port) {
         return Some((service, true));
     }
-    let may_be_ftp_data =
-        key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FTP_PASSIVE_MIN);
-    match snapshot.ftp_services.get(&key.address).filter(|_| may_be_ftp_data) {
-        Some(ftp) => ftp.persistence.is_some().then_some((ftp, false)),
+    let may_be_data = ftp::is_of_data(key.protocol, key.port);
+    match snapshot.ftp_services.get(&key.address).filter(|_| may_be_data) {
+        Some(service) => service.persistence.is_some().then_some((service, false)),
         None => snapshot.has_every_port.then(|| of_port(0))?.map(|service| (&**service, false)),
     }
 }

@@ -21,8 +21,6 @@ use crate::verdict::{DropReason, PuntQueue};
 
 /// How many frames ahead the first bytes are loaded.
 const AHEAD: usize = 4;
-/// The VLAN's number in a tag; the rest is priority.
-const VLAN_MASK: u16 = 0x0fff;
 
 /// What parsing a burst needs of its port.
 pub(super) struct Ingress<'a> {
@@ -239,34 +237,17 @@ struct Tagged {
 #[cold]
 #[inline(never)]
 fn tagged<F: Frame>(frame: &F, port: &PortSnapshot) -> Result<Tagged, Parsed> {
-    let bytes = frame.bytes();
-    let ether_type_at = |offset: usize| {
-        let bytes = bytes.get(offset..offset + 2)?.first_chunk::<2>()?;
-        Some(U16::from_bytes(*bytes))
-    };
-    let is_tag = |ether_type| {
-        [ethernet::VLAN, ethernet::SERVICE_VLAN, ethernet::OLD_SERVICE_VLAN].contains(&ether_type)
-    };
-    let mut ether_type = ether_type_at(12).ok_or(Parsed::Drop(DropReason::Truncated))?;
-    let mut ip_offset = ethernet::HEADER_BYTES;
-    let mut tci = frame.vlan_tci();
-    let mut tags = u32::from(tci.is_some());
-    if is_tag(ether_type) {
-        let inline = bytes.get(14..16).and_then(|tag| tag.first_chunk::<2>());
-        tags += if ether_type == ethernet::VLAN { 1 } else { 2 };
-        tci = tci.or(inline.map(|tag| u16::from_be_bytes(*tag)));
-        ip_offset += vlan::TAG_BYTES;
-        ether_type = ether_type_at(16).ok_or(Parsed::Drop(DropReason::Truncated))?;
-    }
-    if tags > 1 || is_tag(ether_type) {
+    let tagging = vlan::read(frame.bytes()).ok_or(Parsed::Drop(DropReason::Truncated))?;
+    let taken_out = frame.vlan_tci();
+    if tagging.is_stacked || taken_out.is_some() && tagging.tci.is_some() {
         return Err(if port.passes_qinq { Parsed::Foreign } else { Parsed::Drop(DropReason::Qinq) });
     }
-    let interface = match tci.map_or(0, |tci| tci & VLAN_MASK) {
+    let interface = match taken_out.or(tagging.tci).map_or(0, vlan::id) {
         0 => port.untagged,
-        vlan => port.vlans.get(&vlan).copied(),
+        id => port.vlans.get(&id).copied(),
     };
     let interface = interface.ok_or(Parsed::Drop(DropReason::UnknownVlan))?;
-    Ok(Tagged { interface, ip_offset, ether_type })
+    Ok(Tagged { interface, ip_offset: tagging.payload, ether_type: tagging.ether_type })
 }
 
 /// A frame with two tags goes to the host of the untagged interface, as it is.

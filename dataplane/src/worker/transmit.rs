@@ -111,7 +111,7 @@ impl<Q: QueuePair> Worker<Q> {
                     }
                 }
                 Step::Host => {
-                    let rate = snapshot.options.host_packets_per_second / (*workers).max(1);
+                    let rate = snapshot.options.host_packets_per_second.div_ceil((*workers).max(1));
                     let allowance = self.host_allowances.get_mut(packet.interface.index());
                     untag(&mut frame, packet);
                     match allowance.is_some_and(|allowance| allowance.take(rate, now)) {
@@ -283,6 +283,11 @@ fn rewrite<Q: QueuePair>(
             } else {
                 direct_routing::rewrite(frame.bytes_mut(), destination);
             }
+        } else if packet.step == Step::Forward {
+            // The control thread gives a slot that is forwarded to a destination.
+            packet.step = Step::Drop(DropReason::NoRealServer);
+            all_leave_by_it = false;
+            continue;
         } else if packet.step != Step::Ready {
             ways.cut_where_too_big(frame, packet);
             all_leave_by_it = false;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dataplane::host::{HostFrames, SendError};
 use dataplane::packet::ethernet::FRAME_BYTES_MIN;
+use dataplane::packet::vlan::TAG_BYTES;
 use dataplane::port::PortId;
 use nix::poll::{PollFd, PollFlags, ppoll};
 
@@ -27,7 +28,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// The longest frame that a tap gives: an IP packet of 65,535 bytes and its headers.
 const FRAME_BYTES_MAX: usize = 65_535 + 14;
 /// Between the MAC addresses and the rest of a frame.
-const TAG_BYTES: usize = 4;
 const MACS_BYTES: usize = 12;
 
 /// The running thread; it ends when this is dropped.
