@@ -20,6 +20,8 @@ pub const PUNT_QUEUE_CAPACITY: usize = 1024;
 pub const OUTGOING_QUEUE_CAPACITY: usize = 1024;
 /// Frames that may wait for the host.
 pub const HOST_QUEUE_CAPACITY: usize = 1024;
+/// Frames that may wait in all of these queues.
+pub const FRAMES_MAX: usize = 2 * PUNT_QUEUE_CAPACITY + 2 * OUTGOING_QUEUE_CAPACITY + HOST_QUEUE_CAPACITY;
 
 /// The queues, shared by the workers, the control thread and the host interfaces.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use super::eal::{Eal, Runtime};
 use super::error::Errno;
 use super::mbuf::Mbuf;
 use super::port::PortConfig;
-use crate::host::{OUTGOING_QUEUE_CAPACITY, PUNT_QUEUE_CAPACITY};
+use crate::host;
 use crate::packet::ethernet::FRAME_BYTES_MIN;
 use crate::port::{BURST, FramePool, PoolUsage};
+use crate::worker;
 
 /// Mbufs that a thread keeps to itself, at most; half of what DPDK allows, eight bursts.
 const CACHE: u32 = 256;
@@ -42,8 +43,8 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// Enough for these ports: all descriptors full, each worker with its bursts in hand, every thread's cache full,
-    /// and the queues to and from the control thread full.
+    /// Enough for these ports: all descriptors full, each worker with its bursts in hand and all that it may hold, every
+    /// thread's cache full, and the queues to and from the control thread and the host full.
     pub fn for_ports(ports: &[PortConfig]) -> Self {
         let workers = ports.iter().map(|port| u64::from(port.workers)).max().unwrap_or(0);
         let queues: u64 = ports
@@ -55,9 +56,9 @@ impl PoolConfig {
             .sum();
         // The control thread has a cache as well. DPDK flushes one at one and a half times its size.
         let caches = (workers + 1) * u64::from(CACHE) * 3 / 2;
-        let host = (PUNT_QUEUE_CAPACITY + OUTGOING_QUEUE_CAPACITY) as u64;
+        let held = workers * worker::FRAMES_HELD_MAX as u64 + host::FRAMES_MAX as u64;
         // A ring, and so a pool, holds a power of two less one.
-        let mbufs = (queues + caches + host + 1).next_power_of_two() - 1;
+        let mbufs = (queues + caches + held + 1).next_power_of_two() - 1;
         let by_mtu = ports.iter().filter_map(|port| port.mtu).map(device::buffer_bytes);
         let by_driver =
             ports.iter().map(|port| driver::least_buffer(&port.device) + dpdk_sys::RTE_PKTMBUF_HEADROOM);
@@ -220,11 +221,12 @@ mod tests {
     #[test]
     fn pool_for_ports_holds_every_descriptor_burst_cache_and_queue() {
         let one = PoolConfig::for_ports(&[PortConfig::new("net_null0", 1)]);
-        // 1024 + 1024 descriptors, 128 in bursts, 2 caches of 384, 2048 for the host: 4992, in 2^13 - 1.
-        assert_eq!(one, PoolConfig { mbufs: 8191, data_room: 2176, near: Some("net_null0".to_owned()) });
+        // 1024 + 1024 descriptors, 128 in bursts, 2 caches of 384, 1440 that the worker holds, 5120 for control thread and
+        // host: 9504, in 2^14 - 1.
+        assert_eq!(one, PoolConfig { mbufs: 16_383, data_room: 2176, near: Some("net_null0".to_owned()) });
         let four = PoolConfig::for_ports(&[PortConfig::new("net_null0", 4), PortConfig::new("net_null1", 4)]);
-        // 8 queue pairs of 2176, 5 caches of 384, 2048.
-        assert_eq!(four.mbufs, 32767);
+        // 8 queue pairs of 2176, 5 caches of 384, 4 times 1440, 5120: 30,208.
+        assert_eq!(four.mbufs, 32_767);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::snapshot::AddressRole;
 use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 
 /// Frames held at once, whatever the limits say: what the first fragments of one burst may set free has to be sent.
-const HELD_MAX: usize = 256;
+pub(super) const HELD_MAX: usize = 256;
 /// Frames that go on their way behind the burst in which their first fragments came: those held, and those of the burst.
 const RELEASED_MAX: usize = HELD_MAX + BURST;
 /// Packets that are given up in one round, at most.

@@ -81,6 +81,9 @@ use tunnel::Identifications;
 
 pub use handover::{INBOX_CAPACITY, Peers};
 
+/// Frames that a worker may hold besides those of its bursts: fragments, what others hand over, and what it makes itself.
+pub const FRAMES_HELD_MAX: usize = fragment::HELD_MAX + INBOX_CAPACITY + outlet::CAPACITY;
+
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct WorkerParts<Q: QueuePair> {

@@ -7,7 +7,7 @@ use crate::port::{BURST, Burst, PortId, QueuePair};
 
 /// Frames that wait at once, at most. The largest packet, cut to the smallest MTU that a path may have, is fewer than 140
 /// pieces.
-const CAPACITY: usize = 5 * BURST;
+pub(super) const CAPACITY: usize = 5 * BURST;
 
 /// Frames that the worker made in this burst, and where they leave.
 #[derive(Debug)]
