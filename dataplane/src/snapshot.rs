@@ -1,10 +1,12 @@
 //! The configuration as workers read it: compiled by the control thread, immutable, swapped whole.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
 use scheduler::{ConnectionCounts, HashRing, RealServer, Scheduler};
 
 use crate::connection::state::StateTimeouts;
@@ -280,15 +282,16 @@ pub struct PortSnapshot {
 /// Where packets go that are not a real server's: replies and errors to clients.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    /// Narrowest network first.
-    routes: Vec<Route>,
+    by_network: HashMap<IpNet, NextHop, RandomState>,
+    /// Prefix lengths that there are, the longest first: of IPv4, of IPv6.
+    lengths: [Vec<u8>; 2],
 }
 
 /// One route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The network.
-    pub network: ipnet::IpNet,
+    pub network: IpNet,
     /// How it is reached.
     pub next_hop: NextHop,
 }
@@ -305,15 +308,27 @@ pub struct NextHop {
 }
 
 impl Routes {
-    /// Of these, in any order.
-    pub fn new(mut routes: Vec<Route>) -> Routes {
-        routes.sort_by_key(|route| std::cmp::Reverse(route.network.prefix_len()));
-        Routes { routes }
+    /// Of these, in any order; of two for one network the first counts.
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Routes {
+        let mut made = Routes::default();
+        for Route { network, next_hop } in routes {
+            made.by_network.entry(network.trunc()).or_insert(next_hop);
+            made.lengths[usize::from(network.addr().is_ipv6())].push(network.prefix_len());
+        }
+        for lengths in &mut made.lengths {
+            lengths.sort_unstable_by_key(|&length| Reverse(length));
+            lengths.dedup();
+        }
+        made
     }
 
     /// The way to `address`: that of the narrowest network which holds it.
     pub fn next_hop(&self, address: IpAddr) -> Option<&NextHop> {
-        self.routes.iter().find(|route| route.network.contains(&address)).map(|route| &route.next_hop)
+        let lengths = &self.lengths[usize::from(address.is_ipv6())];
+        lengths.iter().find_map(|&length| {
+            let network = IpNet::new(address, length).ok()?;
+            self.by_network.get(&network.trunc())
+        })
     }
 }
 
@@ -412,4 +427,35 @@ pub type SharedCounts = Arc<[Arc<ConnectionCounts>]>;
 /// Counts for `capacity` destination slots, all zero.
 pub fn shared_counts(capacity: usize) -> SharedCounts {
     (0..capacity).map(|_| Arc::new(ConnectionCounts::new())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowest_network_that_holds_an_address_is_its_way_and_the_first_of_equals() {
+        let route = |network: &str, number| Route {
+            network: network.parse().unwrap(),
+            next_hop: NextHop {
+                interface: InterfaceId(number),
+                mac: None,
+                source: Ipv4Addr::LOCALHOST.into(),
+            },
+        };
+        let networks =
+            ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.0.0/16", "2001:db8::/32", "2001:db8::1/128"];
+        let routes = Routes::new((0..).zip(networks).map(|(number, network)| route(network, number)));
+        for (address, way) in [
+            ("192.0.2.1", Some(0)),
+            ("10.2.0.1", Some(1)),
+            ("10.1.255.255", Some(2)),
+            ("2001:db8::2", Some(4)),
+            ("2001:db8::1", Some(5)),
+            ("2001:db9::1", None),
+        ] {
+            let next_hop = routes.next_hop(address.parse().unwrap());
+            assert_eq!(next_hop.map(|next_hop| next_hop.interface.0), way, "{address}");
+        }
+    }
 }

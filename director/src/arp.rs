@@ -29,7 +29,11 @@ pub fn react(
     let answers = |address: Ipv4Addr| own.answers(topology, interface.id, IpAddr::V4(address));
     let is_gratuitous = packet.sender_address == packet.target_address;
     let is_question = packet.operation == REQUEST && !is_gratuitous;
-    let reply = (is_question && answers(packet.target_address)).then(|| {
+    let still_answers = |address: Ipv4Addr| {
+        !packet.sender_address.is_unspecified() && own.still_answers(topology, interface.id, address.into())
+    };
+    let target = packet.target_address;
+    let reply = (is_question && (answers(target) || still_answers(target))).then(|| {
         let reply = ArpPacket {
             operation: REPLY,
             sender_mac: interface.mac,
@@ -40,8 +44,9 @@ pub fn react(
         reply.to_frame(packet.sender_mac, interface.mac).to_vec()
     });
     let is_claim = answers(packet.sender_address);
+    let is_given_up = own.give_up(topology, interface.id, packet.sender_address.into());
     let claim = || own.claim(interface.id, packet.sender_address.into(), packet.sender_mac, now);
-    Reaction { reply, is_claim, new_conflict: is_claim.then(claim).flatten() }
+    Reaction { reply, is_claim, new_conflict: is_claim.then(claim).flatten(), is_given_up }
 }
 
 /// Gratuitous ARP in request form (RFC 5227 section 3), which every host heeds.
@@ -155,6 +160,29 @@ mod tests {
         assert_eq!(seen(1, &packet(REPLY, LOCAL, "10.100.0.7")), (true, true));
         let looped = ArpPacket { sender_mac: [2, 0, 0, 0, 1, 1], ..claim };
         assert_eq!(seen(2, &looped), (false, false));
+    }
+
+    #[test]
+    fn former_local_address_is_answered_until_somebody_takes_it() {
+        let mut own = own_addresses();
+        own.set(HashSet::from([FAR_VIP.parse().unwrap()]), HashSet::new(), Duration::ZERO);
+        let mut seen = |interface, packet: &ArpPacket| {
+            let Reaction { reply, is_claim, is_given_up, .. } = reaction(&mut own, interface, packet);
+            assert!(!is_claim, "{packet:?}");
+            (reply.is_some(), is_given_up)
+        };
+        let question = packet(REQUEST, "10.100.0.7", LOCAL);
+        assert_eq!(seen(1, &question), (true, false));
+        assert_eq!(seen(0, &question), (false, false), "of interface 1");
+        assert_eq!(seen(1, &packet(REQUEST, "0.0.0.0", LOCAL)), (false, false), "who is about to take it");
+        assert_eq!(
+            seen(1, &packet(REQUEST, "10.100.0.7", CONNECTED_VIP)),
+            (false, false),
+            "was no local one"
+        );
+        assert_eq!(seen(0, &packet(REQUEST, LOCAL, LOCAL)), (false, false), "somewhere else");
+        assert_eq!(seen(1, &packet(REQUEST, LOCAL, LOCAL)), (false, true));
+        assert_eq!(seen(1, &question), (false, false));
     }
 
     #[test]

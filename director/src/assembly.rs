@@ -114,7 +114,7 @@ where
     let mut neighbours = Neighbours::default();
     neighbours.retain_wanted(services.wanted_neighbours(&topology), std::time::Duration::ZERO);
     services.compile(&topology, &neighbours, clock.seconds());
-    let first = Arc::new(services.snapshot(&topology, &neighbours));
+    let first = Arc::new(services.snapshot(&topology, &neighbours, []));
     let (publisher, mailboxes) = Publisher::new(first, workers);
     let host = HostQueues::new();
     let tables = connection_tables(&worker_cpus, &config.director, has_ipv6)?;

@@ -300,7 +300,8 @@ impl Control {
     fn publish(&mut self, now: Duration) {
         let neighbours = &self.neighbourhood.neighbours;
         self.services.compile(&self.topology, neighbours, self.clock.seconds());
-        let snapshot = self.services.snapshot(&self.topology, neighbours);
+        let former = self.neighbourhood.own_addresses.former();
+        let snapshot = self.services.snapshot(&self.topology, neighbours, former);
         self.publisher.publish(Arc::new(snapshot));
         self.neighbourhood.snapshot_made();
         let cost = self.now().saturating_sub(now);

@@ -181,7 +181,7 @@ mod tests {
         services.compile(&two_ports(), &Neighbours::default(), 0);
         services.slots().counts(0).close(false);
         let topology = two_ports();
-        let snapshot = services.snapshot(&topology, &Neighbours::default());
+        let snapshot = services.snapshot(&topology, &Neighbours::default(), []);
         snapshot.services.values().next().unwrap().stateless.midway_forwarded(1000);
         let last = 1000 + 900 + 60;
         assert_eq!(drains.ended(&services, 7, at(1), last), []);

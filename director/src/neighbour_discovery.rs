@@ -27,11 +27,15 @@ pub fn react(
     }
     let is_question = message.kind == NeighbourKind::Solicitation;
     let is_ours = |address: Ipv6Addr| own.answers(topology, interface.id, IpAddr::V6(address));
-    let reply = (is_question && is_ours(message.target)).then(|| message.answer(interface.mac).to_vec());
+    let still_answers =
+        |address: Ipv6Addr| !message.is_probe() && own.still_answers(topology, interface.id, address.into());
+    let is_answered = is_question && (is_ours(message.target) || still_answers(message.target));
+    let reply = is_answered.then(|| message.answer(interface.mac).to_vec());
     let claimed = claimed(message);
     let is_claim = is_ours(claimed);
+    let is_given_up = own.give_up(topology, interface.id, claimed.into());
     let claim = || own.claim(interface.id, claimed.into(), message.source_mac, now);
-    Reaction { reply, is_claim, new_conflict: is_claim.then(claim).flatten() }
+    Reaction { reply, is_claim, new_conflict: is_claim.then(claim).flatten(), is_given_up }
 }
 
 /// The address that the sender says it has, or is about to have.
@@ -124,7 +128,7 @@ mod tests {
     fn who_is_about_to_take_our_address_is_told_and_shown() {
         let mut own = own_addresses();
         let probe = ndp::duplicate_address_probe(address(CONNECTED_VIP), HOST_MAC);
-        let Reaction { reply, is_claim, new_conflict } = reaction(&mut own, 2, &probe);
+        let Reaction { reply, is_claim, new_conflict, .. } = reaction(&mut own, 2, &probe);
         let reply = NeighbourMessage::parse(&reply.unwrap()).unwrap();
         assert_eq!((reply.destination, reply.target), (ndp::ALL_NODES, address(CONNECTED_VIP)));
         assert!(matches!(reply.kind, NeighbourKind::Advertisement { is_solicited: false, .. }));
@@ -148,6 +152,19 @@ mod tests {
             assert_eq!(reaction.reply, None);
             assert_eq!((reaction.is_claim, reaction.new_conflict.is_some()), (is_claim, is_news));
         }
+    }
+
+    #[test]
+    fn former_local_address_is_answered_until_somebody_takes_it() {
+        let mut own = own_addresses();
+        own.set(HashSet::new(), HashSet::new(), Duration::ZERO);
+        let question = ndp::solicitation(address(LOCAL), address("2001:db8:100::7"), HOST_MAC);
+        let probe = ndp::duplicate_address_probe(address(LOCAL), HOST_MAC);
+        let reacted = reaction(&mut own, 1, &question);
+        assert!(reacted.reply.is_some() && !reacted.is_given_up);
+        let reacted = reaction(&mut own, 1, &probe);
+        assert_eq!(reacted, Reaction { is_given_up: true, ..Reaction::default() });
+        assert_eq!(reaction(&mut own, 1, &question), Reaction::default());
     }
 
     #[test]

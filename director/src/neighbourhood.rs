@@ -250,6 +250,7 @@ impl Neighbourhood {
             self.counters.of(claimed).replies_sent += u64::from(is_sent);
         }
         self.counters.of(claimed).conflicts += u64::from(reaction.is_claim);
+        self.has_changed |= reaction.is_given_up;
         let news = reaction.new_conflict.filter(|_| self.log_limit.take(now));
         if let Some(Conflict { address, mac, interface, .. }) = news {
             tracing::warn!(

@@ -3,7 +3,8 @@
 //!
 //! Decides and counts only; [`crate::control`] receives and sends. A VIP in a connected network is answered on that
 //! interface alone, a VIP in none on every interface; a DIP or an address of full NAT's pool on its own interface; the
-//! link-local address of an interface there.
+//! link-local address of an interface there. An address that left the pool may have connections still: it is answered as
+//! before, but nobody who is about to take it is told that it is taken, and it is given up to who takes it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -41,6 +42,8 @@ pub struct Reaction {
     pub is_claim: bool,
     /// The claim, where it is news.
     pub new_conflict: Option<Conflict>,
+    /// Somebody else has taken an address that was in the pool: it is the director's no more.
+    pub is_given_up: bool,
 }
 
 /// An announcement to be made.
@@ -58,6 +61,8 @@ pub struct OwnAddresses {
     vips: HashSet<IpAddr>,
     /// The pool of full NAT.
     local: HashSet<IpAddr>,
+    /// Those that were in the pool.
+    former: HashSet<IpAddr>,
     announcements: VecDeque<Announcement>,
     repeats: VecDeque<Announcement>,
     /// At most one an address of ours, so bounded by the configuration.
@@ -74,7 +79,25 @@ impl OwnAddresses {
         self.announcements.extend(new.into_iter().map(announcement));
         let is_gone = |address: &IpAddr| has(address) && !vips.contains(address) && !local.contains(address);
         self.conflicts.retain(|(address, _), _| !is_gone(address));
+        self.former.extend(self.local.iter());
+        self.former.retain(|address| !vips.contains(address) && !local.contains(address));
         (self.vips, self.local) = (vips, local);
+    }
+
+    /// Addresses that were in the pool and are nobody else's yet.
+    pub fn former(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.former.iter().copied()
+    }
+
+    /// `address` was in the pool, and is answered on `interface` for the sake of its connections.
+    pub fn still_answers(&self, topology: &Topology, interface: InterfaceId, address: IpAddr) -> bool {
+        self.former.contains(&address)
+            && topology.interfaces_of_vip(address).iter().any(|one| one.id == interface)
+    }
+
+    /// Somebody else uses `address` on `interface`: it is given up where it was in the pool.
+    pub fn give_up(&mut self, topology: &Topology, interface: InterfaceId, address: IpAddr) -> bool {
+        self.still_answers(topology, interface, address) && self.former.remove(&address)
     }
 
     /// The director answers for `address` on `interface`.

@@ -53,8 +53,13 @@ impl Services {
         self.timeouts = timeouts.into_entries();
     }
 
-    /// The snapshot of what was compiled.
-    pub fn snapshot(&self, topology: &Topology, neighbours: &Neighbours) -> Snapshot {
+    /// The snapshot of what was compiled. `former` are addresses that full NAT's pool had: their connections go on.
+    pub fn snapshot(
+        &self,
+        topology: &Topology,
+        neighbours: &Neighbours,
+        former: impl IntoIterator<Item = IpAddr>,
+    ) -> Snapshot {
         let mut snapshot = Snapshot {
             ports: network::ports(topology),
             interfaces: network::interfaces(topology),
@@ -81,19 +86,24 @@ impl Services {
         for (slot, ..) in self.slots.all_removed() {
             snapshot.destinations[slot as usize].state = DestinationState::Removed;
         }
-        self.add_addresses(topology, &mut snapshot);
+        self.add_addresses(topology, former, &mut snapshot);
         snapshot
     }
 
     /// Why the director listens to what. Where validation allows an address two roles, the later one counts.
-    fn add_addresses(&self, topology: &Topology, snapshot: &mut Snapshot) {
+    fn add_addresses(
+        &self,
+        topology: &Topology,
+        former: impl IntoIterator<Item = IpAddr>,
+        snapshot: &mut Snapshot,
+    ) {
         for (_, route) in topology.routes() {
             snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
         }
         for address in self.settings.services.iter().flat_map(ServiceConfig::addresses) {
             snapshot.addresses.insert(address.address, AddressRole::Vip);
         }
-        for &address in &self.settings.nat.local_addresses {
+        for address in former.into_iter().chain(self.settings.nat.local_addresses.iter().copied()) {
             if let Some(route) = topology.connection(address) {
                 snapshot.addresses.insert(address, AddressRole::Local(route.interface));
             }

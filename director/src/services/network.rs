@@ -44,5 +44,5 @@ pub(super) fn routes(topology: &Topology, neighbours: &Neighbours) -> Routes {
             source: route.source,
         },
     });
-    Routes::new(connected.chain(routed).collect())
+    Routes::new(connected.chain(routed))
 }

@@ -72,7 +72,7 @@ impl Rig {
 
     fn snapshot(&mut self) -> Snapshot {
         self.services.compile(&self.topology, &self.neighbours, self.now_seconds);
-        self.services.snapshot(&self.topology, &self.neighbours)
+        self.services.snapshot(&self.topology, &self.neighbours, [])
     }
 
     fn slot(&self, host: u8) -> u32 {
@@ -673,7 +673,7 @@ fn change_of_one_real_server_among_sixteen_thousand_is_compiled() {
         services.adopt(settings.clone(), 2, 0);
         let begun = std::time::Instant::now();
         services.compile(&topology, &neighbours, 0);
-        let snapshot = services.snapshot(&topology, &neighbours);
+        let snapshot = services.snapshot(&topology, &neighbours, []);
         best = best.min(begun.elapsed());
         assert_eq!(snapshot.destinations.len(), 16_000);
     }
