@@ -142,6 +142,8 @@ impl Control {
     /// A control thread that has sent nothing yet. VIPs are announced and RSs asked for from the first tick on.
     pub fn new(parts: ControlParts) -> Self {
         let rates = Rates::new(parts.services.slots().capacity());
+        let neighbourhood =
+            Neighbourhood::new(&parts.topology, parts.neighbours, parts.host, parts.host_interfaces);
         let mut control = Control {
             config: Config { connections: None, nat: None, services: Vec::new(), ..parts.config },
             ports: parts.ports,
@@ -150,7 +152,7 @@ impl Control {
             counters: parts.counters,
             worker_cpus: parts.worker_cpus,
             services: parts.services,
-            neighbourhood: Neighbourhood::new(parts.neighbours, parts.host, parts.host_interfaces),
+            neighbourhood,
             has_ipv6: parts.has_ipv6,
             platform: parts.platform,
             requests: VERBS.iter().map(|verb| ((*verb, "ok"), 0)).collect(),

@@ -53,6 +53,7 @@ pub mod fixed_sections;
 pub mod host_interface;
 pub mod http;
 pub mod metrics;
+pub mod multicast_listening;
 pub mod neighbour_discovery;
 pub mod neighbourhood;
 pub mod neighbours;

@@ -12,6 +12,7 @@ use ctl::mac::MacAddress;
 use dataplane::host::HostPath;
 use dataplane::packet::arp::{ArpPacket, REPLY};
 use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6, VLAN};
+use dataplane::packet::mld::ListenerQuery;
 use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::packet::{icmp, icmpv6};
 use dataplane::port::PoolUsage;
@@ -19,6 +20,7 @@ use dataplane::snapshot::InterfaceId;
 use dataplane::verdict::PuntQueue;
 
 use crate::host_interface::HostInterfaces;
+use crate::multicast_listening::{self, MulticastListening};
 use crate::neighbours::{Evidence, Heard, Neighbours, Wanted};
 use crate::own_addresses::{Conflict, OwnAddresses, Reaction};
 use crate::rate::RateLimit;
@@ -31,6 +33,8 @@ const NEIGHBOUR_PACKETS_PER_TICK: usize = 512;
 const ECHOES_PER_TICK: usize = 64;
 /// Announcements made in one tick, so that thousands do not fill worker 0's queue.
 const ANNOUNCED_PER_TICK: usize = 32;
+/// Reports of groups sent in one tick.
+const REPORTS_PER_TICK: usize = 16;
 
 /// What was done by ARP, or by neighbour discovery, since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +82,7 @@ pub struct Neighbourhood {
     pub own_addresses: OwnAddresses,
     /// Since start.
     pub counters: NeighbourhoodCounters,
+    listening: MulticastListening,
     frames: Frames,
     punted: Vec<u8>,
     /// The snapshot lags behind the neighbours.
@@ -115,8 +120,14 @@ pub fn vlan_tag(interface: &Interface) -> Option<[u8; 4]> {
 
 impl Neighbourhood {
     /// Nobody was asked and nothing was announced yet.
-    pub fn new(neighbours: Neighbours, host: Box<dyn HostPath>, host_interfaces: HostInterfaces) -> Self {
+    pub fn new(
+        topology: &Topology,
+        neighbours: Neighbours,
+        host: Box<dyn HostPath>,
+        host_interfaces: HostInterfaces,
+    ) -> Self {
         Neighbourhood {
+            listening: MulticastListening::start(topology),
             neighbours,
             own_addresses: OwnAddresses::default(),
             counters: NeighbourhoodCounters::default(),
@@ -171,6 +182,9 @@ impl Neighbourhood {
             } else if let Some(packet) = NeighbourMessage::parse(&frame) {
                 self.counters.discovery.punted += 1;
                 self.take_discovery(topology, interface, &frame, &packet, now);
+            } else if let Some(query) = ListenerQuery::parse(&frame) {
+                self.counters.discovery.punted += 1;
+                self.listening.take(&self.own_addresses, topology, interface, query, now);
             }
         }
         for _ in 0..ECHOES_PER_TICK {
@@ -304,7 +318,7 @@ impl Neighbourhood {
 
     /// Sends requests and announcements that are due.
     pub fn send_due(&mut self, topology: &Topology, now: Duration) {
-        let Neighbourhood { neighbours, own_addresses, counters, frames, .. } = self;
+        let Neighbourhood { neighbours, own_addresses, listening, counters, frames, .. } = self;
         let has_failure = neighbours.poll(now, |request| {
             let Some(interface) = topology.interface(request.interface) else { return };
             let is_sent = match (request.target, request.source) {
@@ -324,13 +338,19 @@ impl Neighbourhood {
             let is_sent = match address {
                 IpAddr::V4(address) => frames.send(interface, &arp::announcement(address, interface.mac)),
                 IpAddr::V6(address) => {
-                    frames.send(interface, &neighbour_discovery::announcement(address, interface.mac))
+                    // Who asks for it must reach us first.
+                    frames.send(interface, &multicast_listening::report_of(address, interface))
+                        && frames.send(interface, &neighbour_discovery::announcement(address, interface.mac))
                 }
             };
             counters.of(address).announcements_sent += u64::from(is_sent);
             counters.not_sent += u64::from(!is_sent);
             is_sent
         });
+        for _ in 0..REPORTS_PER_TICK {
+            let Some((interface, frame)) = listening.next(own_addresses, topology, now) else { break };
+            counters.not_sent += u64::from(!frames.send(interface, &frame));
+        }
         self.has_changed |= has_failure;
     }
 }

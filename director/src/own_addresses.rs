@@ -7,7 +7,7 @@
 //! before, but nobody who is about to take it is told that it is taken, and it is given up to who takes it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ctl::mac::MacAddress;
@@ -105,6 +105,23 @@ impl OwnAddresses {
         topology.interface_of_dip(address) == Some(interface)
             || topology.is_link_local_of(interface, address)
             || self.interfaces(topology, address).iter().any(|one| one.id == interface)
+    }
+
+    /// Every address of IPv6 that the director answers for on `interface`.
+    pub fn ipv6_on<'a>(
+        &'a self,
+        topology: &'a Topology,
+        interface: &'a Interface,
+    ) -> impl Iterator<Item = Ipv6Addr> + 'a {
+        let own = interface.addresses.iter().map(|dip| dip.addr());
+        let others = self.vips.iter().chain(&self.local).chain(&self.former).copied();
+        let others = others
+            .filter(|&address| topology.interfaces_of_vip(address).iter().any(|one| one.id == interface.id));
+        let is_ipv6 = |address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        };
+        own.chain(others).filter_map(is_ipv6).chain([interface.link_local()])
     }
 
     /// Where a VIP or local address is answered and announced.

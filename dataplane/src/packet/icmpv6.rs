@@ -17,6 +17,8 @@ pub const PARAMETER_PROBLEM: u8 = 4;
 pub const ECHO_REQUEST: u8 = 128;
 /// Type of an echo reply.
 pub const ECHO_REPLY: u8 = 129;
+/// Type: multicast listener query.
+pub const MULTICAST_LISTENER_QUERY: u8 = 130;
 /// Type of a neighbour solicitation.
 pub const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// Type of a neighbour advertisement.

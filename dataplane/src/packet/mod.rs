@@ -24,6 +24,7 @@ pub mod icmp_report;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod mld;
 pub mod ndp;
 pub mod outer;
 pub mod proxy;

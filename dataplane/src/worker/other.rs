@@ -46,6 +46,9 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     if destination.is_ipv6() && is_neighbour_discovery(kind) {
         return neighbour_discovery(packet, [source, destination], message, snapshot);
     }
+    if destination.is_multicast() && kind == icmpv6::MULTICAST_LISTENER_QUERY {
+        return Verdict::Punt(PuntQueue::Neighbour);
+    }
     match snapshot.addresses.get(&destination) {
         Some(AddressRole::Dip(_)) if icmp::is_error(packet, message) => {
             tunnel_errors::judge(packet, index, round)

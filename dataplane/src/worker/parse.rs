@@ -11,6 +11,7 @@ use crate::packet::arp::{self, ArpPacket};
 use crate::packet::ethernet::{self, BROADCAST, EthernetHeader};
 use crate::packet::ipv4::{self, Ipv4Header};
 use crate::packet::ipv6::{self, ExtensionError, Ipv6Header};
+use crate::packet::mld;
 use crate::packet::sctp::SctpHeader;
 use crate::packet::tcp::TcpHeader;
 use crate::packet::udp::UdpHeader;
@@ -258,19 +259,20 @@ fn judge_foreign(packet: &mut Packet, port: &PortSnapshot) -> Step {
     Step::Host
 }
 
-/// A frame to another MAC address: ARP to everybody and neighbour discovery to a group are listened to.
+/// A frame to another MAC address: ARP to everybody, and neighbour discovery and listener queries to a group are listened to.
 #[cold]
 fn not_to_us(ethernet: &EthernetHeader, ether_type: U16, payload: &[u8]) -> Parsed {
-    let is_neighbour_discovery = || {
-        Ipv6Header::read(payload, payload.len()).is_ok_and(|(ip, payload)| {
-            ip.next_header == ipv6::ICMPV6
-                && payload.first().is_some_and(|kind| super::other::is_neighbour_discovery(*kind))
+    let is_listened_to = || {
+        Ipv6Header::read(payload, payload.len()).is_ok_and(|(ip, payload)| match ip.next_header {
+            ipv6::ICMPV6 => payload.first().is_some_and(|kind| super::other::is_neighbour_discovery(*kind)),
+            ipv6::HOP_BY_HOP => mld::is_query(payload),
+            _ => false,
         })
     };
     if ether_type == ethernet::ARP && ethernet.destination == BROADCAST {
         return Parsed::Arp;
     }
-    if ether_type == ethernet::IPV6 && ethernet.destination[..2] == [0x33, 0x33] && is_neighbour_discovery() {
+    if ether_type == ethernet::IPV6 && ethernet.destination[..2] == [0x33, 0x33] && is_listened_to() {
         return Parsed::Other;
     }
     let is_known = [ethernet::IPV4, ethernet::IPV6, ethernet::ARP].contains(&ether_type);
