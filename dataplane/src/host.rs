@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
+use crate::clock::Ticks;
 use crate::port::{Frame, FramePool, PoolUsage, PortId};
 use crate::snapshot::InterfaceId;
 use crate::verdict::PuntQueue;
+use crate::worker::allowance::SharedAllowance;
 
 /// Frames that may wait for the control thread, in each of the two queues.
 pub const PUNT_QUEUE_CAPACITY: usize = 1024;
@@ -31,6 +33,8 @@ pub struct HostQueues<F> {
     host: ArrayQueue<(InterfaceId, F)>,
     outgoing: Outgoing<F>,
     from_host: Outgoing<F>,
+    /// What may go to the host still, by [`PortId`].
+    allowances: Box<[SharedAllowance]>,
 }
 
 /// Frames that worker 0 is to send.
@@ -69,7 +73,13 @@ impl<F: Frame> HostQueues<F> {
             host: ArrayQueue::new(HOST_QUEUE_CAPACITY),
             outgoing: Outgoing::new(),
             from_host: Outgoing::new(),
+            allowances: std::iter::repeat_with(SharedAllowance::default).take(1 << u8::BITS).collect(),
         })
+    }
+
+    /// Worker: one more frame that came in on `port` may go to the host, of `rate` a second.
+    pub fn may_take(&self, port: PortId, rate: u32, now: Ticks) -> bool {
+        self.allowances.get(port.index()).is_some_and(|allowance| allowance.take(rate, now))
     }
 
     /// Worker: hands a frame to the control thread, or gives it back where the queue is full.

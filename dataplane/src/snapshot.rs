@@ -134,6 +134,8 @@ pub struct Destination {
     pub mtu: u16,
     /// Index into [`Snapshot::timeouts`].
     pub timeouts: u16,
+    /// Tells the real server from those that had the slot before.
+    pub incarnation: u16,
     /// The port that leads to it.
     pub port: PortId,
     /// What to do with packets for it.

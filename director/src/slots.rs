@@ -8,6 +8,7 @@
 //! `by_owner` exactly the rest and the removed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ctl::config::{Forwarding, RealServerId, ServiceId};
@@ -61,6 +62,10 @@ struct Slot {
     thresholds: Thresholds,
     /// Of the owner, the last one where vacant.
     forwarding: Forwarding,
+    /// How often it was given away.
+    incarnation: u16,
+    /// Some of the owner's connections may be translated.
+    has_translated: bool,
 }
 
 /// A slot that became vacant, and what had been sent through it for its last owner.
@@ -103,6 +108,8 @@ impl Slots {
             zeroed: TrafficCounters::default(),
             thresholds: Thresholds::default(),
             forwarding: Forwarding::default(),
+            incarnation: 0,
+            has_translated: false,
         };
         let capacity = u32::try_from(counts.len()).expect("validation bounds the capacity");
         Slots {
@@ -158,6 +165,8 @@ impl Slots {
         let slot = &mut self.slots[number as usize];
         (slot.usage, slot.owner, slot.instance) = (Use::Configured, Some(owner), instance);
         (slot.baseline, slot.zeroed) = (baseline, TrafficCounters::default());
+        slot.has_translated = false;
+        slot.incarnation = slot.incarnation.wrapping_add(1);
         self.by_owner.insert(owner, number);
         self.path_mtus.forget(number);
         Some(number)
@@ -181,7 +190,20 @@ impl Slots {
 
     /// Packets reach the real server of slot `number` like this from now on.
     pub fn set_forwarding(&mut self, number: u32, forwarding: Forwarding) {
-        self.slots[number as usize].forwarding = forwarding;
+        let slot = &mut self.slots[number as usize];
+        slot.forwarding = forwarding;
+        slot.has_translated |= matches!(forwarding, Forwarding::Nat | Forwarding::FullNat { .. });
+    }
+
+    /// How often slot `number` was given away.
+    pub fn incarnation(&self, number: u32) -> u16 {
+        self.slots[number as usize].incarnation
+    }
+
+    /// Addresses of all real servers, removed ones too, of whose connections some may be translated.
+    pub fn translated(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let slots = self.slots.iter().filter(|slot| slot.usage != Use::Vacant && slot.has_translated);
+        slots.filter_map(|slot| Some(slot.owner?.real_server.address))
     }
 
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.

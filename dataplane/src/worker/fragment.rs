@@ -31,7 +31,7 @@ use crate::packet::sctp::{ChunkHeader, SctpHeader};
 use crate::packet::tcp::{self, TcpHeader};
 use crate::packet::udp::UdpHeader;
 use crate::port::{BURST, Frame, QueuePair};
-use crate::snapshot::AddressRole;
+use crate::snapshot::{AddressRole, Snapshot};
 use crate::verdict::{DropReason, HandOver, PacketKind, Verdict};
 
 /// Frames held at once, whatever the limits say: what the first fragments of one burst may set free has to be sent.
@@ -46,8 +46,8 @@ const INTO_TCP_HEADER: u16 = 8;
 /// Where the fragments of a packet go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    /// To the real server in this destination slot.
-    Forward(u32),
+    /// To the real server in this destination slot, as long as it is the same one: no connection may keep the slot for it.
+    Forward { slot: u32, incarnation: u16 },
     /// As the entry of this key says, with other addresses.
     Translate {
         key: FlowKey,
@@ -63,9 +63,11 @@ enum Target {
 
 impl Target {
     /// Where the others go when the first, which belongs to the entry of this key, went so.
-    fn of(verdict: Verdict, (key, pair): (FlowKey, Ipv6Pair), is_error: bool) -> Target {
+    fn of(verdict: Verdict, (key, pair): (FlowKey, Ipv6Pair), is_error: bool, snapshot: &Snapshot) -> Target {
         match verdict {
-            Verdict::Forward(slot) | Verdict::ForwardInPieces(slot) => Target::Forward(slot),
+            Verdict::Forward(slot) | Verdict::ForwardInPieces(slot) => {
+                Target::Forward { slot, incarnation: incarnation(snapshot, slot) }
+            }
             Verdict::Ready(_) | Verdict::InPieces(_) => Target::Translate { key, pair, is_error },
             Verdict::HandOver(HandOver { worker, .. }) => Target::HandOver(worker),
             Verdict::Drop(reason) => Target::Drop(reason),
@@ -78,9 +80,13 @@ impl Target {
     /// What becomes of the fragment in this frame, which is not the first.
     fn verdict<Q: QueuePair>(self, packet: &Packet, index: usize, round: &mut Round<Q>) -> Verdict {
         match self {
-            Target::Forward(slot) => {
+            Target::Forward { slot, incarnation: of } => {
+                let snapshot = round.parts.mailbox.current();
+                if incarnation(snapshot, slot) != of {
+                    return Verdict::Drop(DropReason::RealServerRemoved);
+                }
                 let frame = round.frames.get(index).map_or(&[][..], |frame| frame.bytes());
-                oversize::follow(round.parts.mailbox.current(), slot, packet, frame)
+                oversize::follow(snapshot, slot, packet, frame)
             }
             Target::Translate { key, pair, is_error } => match round.parts.connections.find(&key, &pair) {
                 Some(id) => leg::pass_later_fragment(packet, index, id, is_error, round),
@@ -229,6 +235,11 @@ impl<Q: QueuePair> Worker<Q> {
     }
 }
 
+/// Which of all real servers that ever had this slot has it.
+fn incarnation(snapshot: &Snapshot, slot: u32) -> u16 {
+    snapshot.destinations.get(slot as usize).map_or(0, |destination| destination.incarnation)
+}
+
 /// A fragment, its IP header checked.
 #[derive(Clone, Copy, Debug)]
 struct Fragment {
@@ -342,7 +353,7 @@ fn first<Q: QueuePair>(packet: &Packet, fragment: &Fragment, index: usize, round
             Err(reason) => (Default::default(), Verdict::Drop(reason)),
         },
     };
-    let target = Target::of(verdict, key, is_error);
+    let target = Target::of(verdict, key, is_error, round.parts.mailbox.current());
     if !round.fragments.learn(fragment, target, round.now, &round.parts.counters) {
         return Verdict::Drop(DropReason::BadFragment);
     }

@@ -17,7 +17,7 @@
 use std::net::IpAddr;
 
 use super::Packet;
-use super::allowance::Allowance;
+use super::allowance::ErrorAllowance;
 use super::outlet::Outlet;
 use super::parse::addresses;
 use crate::clock::Ticks;
@@ -41,7 +41,7 @@ const QUOTE_BYTES_MAX: usize = BYTES_MAX_V6 - ipv6::HEADER_BYTES - icmpv6::HEADE
 pub(super) struct Reporter<'a, Q: QueuePair> {
     pub(super) outlet: Outlet<'a, Q>,
     pub(super) snapshot: &'a Snapshot,
-    pub(super) allowance: &'a mut Allowance,
+    pub(super) allowance: &'a mut ErrorAllowance,
     pub(super) now: Ticks,
 }
 
@@ -152,7 +152,7 @@ impl<Q: QueuePair> Reporter<'_, Q> {
             return None;
         }
         let source = self.source_towards(headers)?;
-        if !self.allowance.take(self.snapshot.options.icmp_packets_per_second, self.now) {
+        if !self.allowance.take(kind, self.snapshot.options.icmp_packets_per_second, self.now) {
             self.outlet.counters.icmp_suppressed[kind as usize].add(1);
             return None;
         }

@@ -23,7 +23,7 @@
 //! handed to that worker ([`handover`]).
 
 mod admission;
-mod allowance;
+pub(crate) mod allowance;
 mod fragment;
 mod fragmentation;
 mod ftp;
@@ -69,7 +69,7 @@ use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, HandOver, PacketKind, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
-use allowance::Allowance;
+use allowance::ErrorAllowance;
 use fragment::Fragments;
 use icmp_errors::Reporter;
 use local_ports::LocalPorts;
@@ -131,11 +131,9 @@ pub struct Worker<Q: QueuePair> {
     originated: Originated<Q::Frame>,
     fragments: Fragments<Q::Frame>,
     /// ICMP errors that may be sent still.
-    icmp_allowance: Allowance,
+    icmp_allowance: ErrorAllowance,
     /// Of outer packets.
     identifications: Identifications,
-    /// What may go to the host still, by [`InterfaceId`].
-    host_allowances: Vec<Allowance>,
     /// What worker 0 took so far of the frames of the control thread, and of the host.
     taken_from: [u64; 2],
 }
@@ -224,7 +222,7 @@ struct Round<'a, Q: QueuePair> {
     frames: &'a mut Burst<Q::Frame>,
     originated: &'a mut Originated<Q::Frame>,
     fragments: &'a mut Fragments<Q::Frame>,
-    icmp_allowance: &'a mut Allowance,
+    icmp_allowance: &'a mut ErrorAllowance,
     now: Ticks,
     now_seconds: u32,
 }
@@ -319,7 +317,6 @@ impl<Q: QueuePair> Worker<Q> {
     /// A worker that has not received anything yet.
     pub fn new(parts: WorkerParts<Q>) -> Self {
         let (ports, now) = (parts.queues.len(), parts.clock.now());
-        let interfaces = parts.mailbox.current().interfaces.len();
         let mut admission = Admission::new(now);
         Worker {
             identifications: Identifications::new(parts.index, parts.workers, admission.random()),
@@ -328,8 +325,7 @@ impl<Q: QueuePair> Worker<Q> {
             streams: Streams::new(),
             originated: Originated::default(),
             fragments: Fragments::new(parts.fragments),
-            icmp_allowance: Allowance::new(now),
-            host_allowances: std::iter::repeat_n(Allowance::new(now), interfaces).collect(),
+            icmp_allowance: ErrorAllowance::new(now),
             template_sweep: TemplateSweep::new(parts.index, parts.workers),
             parts,
             rx: Burst::new(),

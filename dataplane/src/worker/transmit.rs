@@ -72,7 +72,7 @@ impl<Q: QueuePair> Worker<Q> {
     /// control thread, to the host, or dropped.
     #[inline(never)]
     fn sort(&mut self, now: Ticks) {
-        let WorkerParts { queues, counters, mailbox, host, workers, peers, .. } = &mut self.parts;
+        let WorkerParts { queues, counters, mailbox, host, peers, .. } = &mut self.parts;
         let snapshot = mailbox.current();
         for (mut frame, packet) in self.rx.drain(..).zip(self.packets.iter()) {
             if let Some(verdict) = packet.lost()
@@ -111,10 +111,10 @@ impl<Q: QueuePair> Worker<Q> {
                     }
                 }
                 Step::Host => {
-                    let rate = snapshot.options.host_packets_per_second.div_ceil((*workers).max(1));
-                    let allowance = self.host_allowances.get_mut(packet.interface.index());
+                    let rate = snapshot.options.host_packets_per_second;
+                    let interface = snapshot.interfaces.get(packet.interface.index());
                     untag(&mut frame, packet);
-                    match allowance.is_some_and(|allowance| allowance.take(rate, now)) {
+                    match interface.is_some_and(|interface| host.may_take(interface.port, rate, now)) {
                         false => (frame, DropReason::HostRate),
                         true => match host.to_host(packet.interface, frame) {
                             Ok(()) => {

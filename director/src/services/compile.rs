@@ -84,8 +84,12 @@ impl Services {
             }
         }
         for (slot, ..) in self.slots.all_removed() {
-            snapshot.destinations[slot as usize].state = DestinationState::Removed;
+            let destination = &mut snapshot.destinations[slot as usize];
+            destination.state = DestinationState::Removed;
+            destination.incarnation = self.slots.incarnation(slot);
         }
+        // What one still sends to its clients reaches them, whichever worker receives it.
+        snapshot.translated_real_servers.extend(self.slots.translated());
         self.add_addresses(topology, former, &mut snapshot);
         snapshot
     }
@@ -142,6 +146,7 @@ impl Services {
             let slot = known.slot as usize;
             snapshot.destinations[slot] = Destination {
                 timeouts,
+                incarnation: self.slots.incarnation(known.slot),
                 method: ways::method(real_server.forwarding),
                 is_quiesced: effective_weight(real_server) == 0,
                 refuses_persistent: self.refuses_persistent(real_server),
@@ -153,9 +158,6 @@ impl Services {
             if way != Way::Direct {
                 snapshot.ways.resize(snapshot.ways.len().max(slot + 1), Way::Direct);
                 snapshot.ways[slot] = way;
-                if let Way::Translate(translation) = way {
-                    snapshot.translated_real_servers.insert(translation.address);
-                }
             }
         }
     }

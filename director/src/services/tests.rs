@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ctl::config::{Config, ConnectionsConfig, Drain, Persistence, Timeouts};
+use ctl::config::{Config, ConnectionsConfig, Drain, Forwarding, Persistence, Timeouts};
 use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::connection::ConnectionState;
 use dataplane::counters::WorkerCounters;
@@ -327,6 +327,25 @@ fn refused_change_changes_nothing() {
     assert_eq!(format!("{:?}", rig.snapshot().destinations), before);
     assert_eq!(rig.services.configured(), configured);
     assert_eq!(rig.services.slots().vacant(), 0);
+}
+
+#[test]
+fn removed_real_server_behind_nat_is_known_while_it_has_connections_and_its_slot_is_another_s_after_it() {
+    let nat = |service: &mut ServiceConfig| service.real_servers[0].forwarding = Forwarding::Nat;
+    let mut rig = Rig::new("");
+    rig.edit("tcp 80 rr: 11, 12", nat);
+    let slot = rig.slot(11);
+    rig.counts(slot).open();
+    let snapshot = rig.edit("tcp 80 rr: 11, 12", |_| {});
+    assert_eq!(snapshot.translated_real_servers, [rip(11).address].into_iter().collect(), "edited");
+    let snapshot = rig.change("tcp 80 rr: 12").unwrap();
+    assert!(snapshot.translated_real_servers.contains(&rip(11).address), "removed");
+    let before = snapshot.destinations[slot as usize];
+    rig.counts(slot).close(false);
+    let snapshot = rig.change("tcp 80 rr: 12, 13").unwrap();
+    assert!(snapshot.translated_real_servers.is_empty());
+    assert_eq!(rig.slot(13), slot);
+    assert_ne!(snapshot.destinations[slot as usize].incarnation, before.incarnation);
 }
 
 #[test]
