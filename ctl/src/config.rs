@@ -180,7 +180,7 @@ impl Default for ConnectionsConfig {
             lblc_expiration_seconds: 86_400,
             creation_rate_per_worker: 125_000,
             pmtu_disc: true,
-            tunnel_mss_clamp: true,
+            tunnel_mss_clamp: false,
             schedule_icmp: false,
             nat_icmp_send: false,
         }

@@ -384,7 +384,7 @@ impl Default for Options {
             icmp_packets_per_second: 1000,
             host_packets_per_second: 50_000,
             pmtu_disc: true,
-            tunnel_mss_clamp: true,
+            tunnel_mss_clamp: false,
             schedule_icmp: false,
             nat_icmp_send: false,
         }

@@ -111,7 +111,7 @@ reasons! {
         ArpIgnored = "arp_ignored",
         /// The frame has a VLAN that the port does not have, or none where the port has VLANs only.
         UnknownVlan = "unknown_vlan",
-        /// The frame has two VLAN tags.
+        /// The frame has two VLAN tags, or one of 802.1ad.
         Qinq = "qinq",
         /// IPv4 or IPv6 header: version, header length or total length impossible.
         BadIpHeader = "bad_ip_header",

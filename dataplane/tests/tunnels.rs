@@ -22,6 +22,7 @@ fn rig(kind: TunnelKind, is_outer_ipv6: bool) -> Rig {
 fn rig_with(kind: TunnelKind, is_outer_ipv6: bool, change: impl FnOnce(&mut Snapshot)) -> Rig {
     Rig::with(1, 1, 4096, |counts| {
         let mut snapshot = tunnelled(counts, kind, is_outer_ipv6);
+        snapshot.options.tunnel_mss_clamp = true;
         change(&mut snapshot);
         snapshot
     })

@@ -11,7 +11,7 @@ use director::startup::{self, InvalidConfig};
 /// The exit code for a configuration that is refused, as dr-ctl has it.
 const REFUSED: u8 = 5;
 
-/// An LVS director in user space: forwards packets for virtual services to real servers by direct routing.
+/// An LVS director in user space: forwards packets for virtual services to real servers by direct routing, tunnels or NAT.
 #[derive(Debug, Parser)]
 #[command(name = "dr-director", version, after_help = "The log goes to stderr; RUST_LOG=debug says more.")]
 struct Arguments {
