@@ -64,8 +64,11 @@ pub struct Interface {
 pub struct Route {
     /// Out of this interface.
     pub interface: InterfaceId,
-    /// As this address of the director's, of the same family.
+    /// As this address of the director's, of the same family, the next hop is asked for its MAC.
     pub source: IpAddr,
+    /// As this one packets of the director's own go that way: as the same unless that is link-local, which no router takes
+    /// further; none where the director has no other.
+    pub packet_source: Option<IpAddr>,
     /// The address itself, or that of its gateway.
     pub next_hop: IpAddr,
 }
@@ -75,6 +78,7 @@ pub struct Route {
 struct Reach {
     interface: InterfaceId,
     source: IpAddr,
+    packet_source: Option<IpAddr>,
     /// None: connected.
     gateway: Option<IpAddr>,
 }
@@ -181,7 +185,9 @@ impl Topology {
     fn connect(&mut self, port: usize) {
         for interface in self.interfaces.iter().filter(|interface| interface.port.index() == port) {
             for dip in &interface.addresses {
-                let reach = Reach { interface: interface.id, source: dip.addr(), gateway: None };
+                let source = dip.addr();
+                let packet_source = Some(source).filter(|source| !is_link_local(*source));
+                let reach = Reach { interface: interface.id, source, packet_source, gateway: None };
                 let family = family(dip.addr());
                 self.connected[family].add(dip.trunc(), reach);
                 self.reached[family].add(dip.trunc(), reach);
@@ -206,20 +212,34 @@ impl Topology {
         };
         let Some((interface, source)) = way else { return };
         let network = config.network.trunc();
-        self.routes.push((network, Route { interface, source, next_hop: gateway }));
-        self.reached[family(gateway)].add(network, Reach { interface, source, gateway: Some(gateway) });
+        let packet_source = match is_link_local(source) {
+            true => self.global_dip(interface),
+            false => Some(source),
+        };
+        self.routes.push((network, Route { interface, source, packet_source, next_hop: gateway }));
+        let reach = Reach { interface, source, packet_source, gateway: Some(gateway) };
+        self.reached[family(gateway)].add(network, reach);
+    }
+
+    /// An IPv6 address of the director's that is no link-local one: of `interface`, or else of any.
+    fn global_dip(&self, interface: InterfaceId) -> Option<IpAddr> {
+        let of_it = self.interface(interface).into_iter();
+        let mut dips = of_it.chain(&self.interfaces).flat_map(|one| &one.addresses).map(IpNet::addr);
+        dips.find(|dip| dip.is_ipv6() && !is_link_local(*dip))
     }
 
     /// How `address` is reached: by the longest prefix among connected and routed networks.
     pub fn route(&self, address: IpAddr) -> Option<Route> {
-        let &Reach { interface, source, gateway } = self.reached[family(address)].find(address)?;
-        Some(Route { interface, source, next_hop: gateway.unwrap_or(address) })
+        let &Reach { interface, source, packet_source, gateway } =
+            self.reached[family(address)].find(address)?;
+        Some(Route { interface, source, packet_source, next_hop: gateway.unwrap_or(address) })
     }
 
     /// The same where a connected network holds it.
     pub fn connection(&self, address: IpAddr) -> Option<Route> {
-        let &Reach { interface, source, .. } = self.connected[family(address)].find(address)?;
-        Some(Route { interface, source, next_hop: address })
+        let &Reach { interface, source, packet_source, .. } =
+            self.connected[family(address)].find(address)?;
+        Some(Route { interface, source, packet_source, next_hop: address })
     }
 
     /// The configured routes, with their networks.
@@ -379,6 +399,29 @@ mod tests {
         assert_eq!(route("203.0.113.7"), behind(0, "10.0.0.1", "10.0.0.254"));
         assert_eq!(route("2001:db8:ff::7"), behind(1, "fe80::ff:fe00:100", "fe80::9"));
         assert_eq!(two_ports().connection("203.0.113.7".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn packets_go_through_a_link_local_gateway_from_a_global_address_of_its_interface_or_else_of_any() {
+        let packet_source = |topology: &Topology, text: &str| {
+            topology.route(text.parse().unwrap()).unwrap().packet_source.map(|source| source.to_string())
+        };
+        let mut topology = two_ports();
+        assert_eq!(packet_source(&topology, "2001:db8:ff::7").as_deref(), Some("2001:db8:100::1"));
+        assert_eq!(packet_source(&topology, "2001:db8::7").as_deref(), Some("2001:db8::1"));
+        assert_eq!(packet_source(&topology, "203.0.113.7").as_deref(), Some("10.0.0.1"));
+        let through = |network: &str, interface: &str| RouteConfig {
+            network: network.parse().unwrap(),
+            gateway: "fe80::9".parse().unwrap(),
+            interface: Some(interface.to_owned()),
+        };
+        topology.add_route(&through("2001:db8:fe::/48", "inside"));
+        assert_eq!(packet_source(&topology, "2001:db8:fe::7").as_deref(), Some("2001:db8:100::1"));
+        for interface in &mut topology.interfaces {
+            interface.addresses.retain(|dip| dip.addr().is_ipv4());
+        }
+        topology.add_route(&through("2001:db8:fd::/48", "inside"));
+        assert_eq!(packet_source(&topology, "2001:db8:fd::7"), None);
     }
 
     #[test]

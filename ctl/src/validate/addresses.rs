@@ -128,6 +128,11 @@ impl Connected {
         self.interface_of_dip.get(&address).map(|index| self.interfaces[*index].0.as_str())
     }
 
+    /// The director has an IPv6 address that is no link-local one.
+    pub(super) fn has_global_ipv6(&self) -> bool {
+        self.interface_of_dip.keys().any(IpAddr::is_ipv6)
+    }
+
     /// The networks for people, in the order of the interfaces: `10.0.0.0/24 on port lan0, ...`.
     pub(super) fn describe(&self) -> String {
         const SHOWN_MAX: usize = 8;

@@ -134,6 +134,26 @@ fn clients_addresses_are_handed_on_under_full_nat_and_tcp() {
 }
 
 #[test]
+fn a_tunnel_through_a_link_local_gateway_needs_an_address_to_come_from() {
+    let link_local_alone = |config: &mut Config| {
+        config.ports[0].addresses.retain(|network| network.addr().is_ipv4());
+        config.ports[0].vlans[1].addresses = vec!["fe80::2/64".parse().unwrap()];
+        config.services.truncate(1);
+        config.nat.as_mut().unwrap().local_addresses.truncate(1);
+    };
+    let problem = "address: 2001:db8:9::13 is behind the gateway fe80::9, and the director has no IPv6 address but \
+                   link-local ones, from which no router takes a tunnel's packets";
+    assert_problem(link_local_alone, &format!("services[0].real_servers[3].{problem}"));
+    let mut config = good();
+    link_local_alone(&mut config);
+    let service = &config.services[0];
+    let changed = validate_changed_real_server(&Surroundings::of(&config), service, &service.real_servers[3]);
+    assert_eq!(texts(changed), [(ErrorCode::Invalid, problem.to_owned())]);
+    config.ports[1].vlans[0].addresses.push("2001:db8:3::1/64".parse().unwrap());
+    assert_eq!(validate(&config), Ok(()), "any interface's will do");
+}
+
+#[test]
 fn full_nat_needs_a_local_address_of_its_family_and_keeps_connections() {
     let without = |config: &mut Config| {
         config.nat.as_mut().unwrap().local_addresses.remove(0);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::addresses::{Connected, not_routable, role_in_network};
 use super::{Problem, Surroundings, forwarding, service};
 use crate::config::{
-    DirectorConfig, Family, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
-    VirtualAddress,
+    DirectorConfig, Family, Forwarding, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
 };
 use crate::mac::MacAddress;
 use crate::protocol::{ErrorCode, OneMember};
@@ -232,6 +232,7 @@ pub(super) fn check_changed_real_server(
 ) -> Vec<Problem> {
     let rules = Rules::new(surroundings, |_| None);
     let mut problems = Vec::from_iter(rules.check_mac("", changed));
+    problems.extend(rules.check_tunnel_source("", changed));
     problems.extend(service::check_real_server("", changed));
     problems.extend(forwarding::check("", surroundings, service, changed));
     problems
@@ -380,6 +381,7 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         let address = self.check_real_server_address(&format!("{prefix}address"), real_server.address);
         let mut problems = Vec::from_iter(address);
         problems.extend(self.check_mac(prefix, real_server));
+        problems.extend(self.check_tunnel_source(prefix, real_server));
         problems.extend(service::check_real_server(prefix, real_server));
         problems.extend(forwarding::check(prefix, self.surroundings, service, real_server));
         problems
@@ -428,6 +430,22 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         let gateway = self.connected.gateway_to(address)?;
         let message = format!("{address} is behind the gateway {gateway}, whose MAC address is asked for");
         Some(Problem::invalid(format!("{prefix}mac"), message).help("leave it out"))
+    }
+
+    /// Outer packets that leave through a link-local gateway need an address of the director's to come from.
+    fn check_tunnel_source(&self, prefix: &str, real_server: &RealServerConfig) -> Option<Problem> {
+        let RealServerConfig { address, forwarding, .. } = *real_server;
+        let connected = &self.connected;
+        if forwarding != Forwarding::Tunnel || connected.is_unknown() || connected.has_global_ipv6() {
+            return None;
+        }
+        let gateway = connected.gateway_to(address).filter(IpAddr::is_ipv6)?;
+        let message = format!(
+            "{address} is behind the gateway {gateway}, and the director has no IPv6 address but link-local ones, from \
+             which no router takes a tunnel's packets"
+        );
+        let help = "give a port or VLAN an IPv6 address in the configuration file, and restart dr-director";
+        Some(Problem::invalid(format!("{prefix}address"), message).help(help))
     }
 
     /// A group that gets another member: what its real servers are told of clients is told by TCP.

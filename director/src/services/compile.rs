@@ -144,18 +144,18 @@ impl Services {
         for real_server in &service.real_servers {
             let Some(known) = running.real_servers.get(&real_server.id()) else { continue };
             let slot = known.slot as usize;
+            let way = known.route.and_then(|route| ways::way(real_server, route.packet_source));
             snapshot.destinations[slot] = Destination {
                 timeouts,
                 incarnation: self.slots.incarnation(known.slot),
                 method: ways::method(real_server.forwarding),
                 is_quiesced: effective_weight(real_server) == 0,
                 refuses_persistent: self.refuses_persistent(real_server),
-                ..next_hop(topology, neighbours, known.route, real_server)
+                ..next_hop(topology, neighbours, known.route, way)
             };
             let Some(route) = known.route else { continue };
             snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
-            let way = ways::way(real_server, route.source);
-            if way != Way::Direct {
+            if let Some(way) = way.filter(|way| *way != Way::Direct) {
                 snapshot.ways.resize(snapshot.ways.len().max(slot + 1), Way::Direct);
                 snapshot.ways[slot] = way;
             }
@@ -328,10 +328,10 @@ fn next_hop(
     topology: &Topology,
     neighbours: &Neighbours,
     route: Option<Route>,
-    real_server: &RealServerConfig,
+    way: Option<Way>,
 ) -> Destination {
     let unresolved = Destination { state: DestinationState::Unresolved, ..Destination::default() };
-    let Some(route) = route else { return unresolved };
+    let (Some(route), Some(way)) = (route, way) else { return unresolved };
     let interface = topology.interface(route.interface);
     let (Some(interface), Some(mac)) = (interface, neighbours.resolution(&route).mac) else {
         return unresolved;
@@ -344,7 +344,7 @@ fn next_hop(
         vlan: interface.vlan,
         port: interface.port,
         state: DestinationState::Forwarding,
-        mtu: interface.mtu.saturating_sub(ways::overhead(real_server)),
+        mtu: interface.mtu.saturating_sub(ways::overhead(&way)),
         ..Destination::default()
     }
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use ctl::config::{self, Forwarding, RealServerConfig, TunnelChecksum, TunnelConfig, TunnelType};
-use dataplane::packet::{ipv4, ipv6};
 use dataplane::snapshot::{ClientAddress, ForwardingMethod, Translation, Tunnel, TunnelKind, Way};
 
 /// The forwarding method as workers name it.
@@ -16,17 +15,16 @@ pub(super) fn method(forwarding: Forwarding) -> ForwardingMethod {
     }
 }
 
-/// What the method of `real_server` needs; `source` is the director's address towards it.
-pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
+/// What the method of `real_server` needs; `source` is the director's address towards it. None: a tunnel without one,
+/// which validation refuses.
+pub(super) fn way(real_server: &RealServerConfig, source: Option<IpAddr>) -> Option<Way> {
     if let Some(tunnel) = real_server.tunnel() {
-        // `source` is of the family of what it leads to.
-        let tunnel = Tunnel::new(kind(tunnel), source, real_server.address);
-        return tunnel.map_or(Way::Direct, Way::Tunnel);
+        return Tunnel::new(kind(tunnel), source?, real_server.address).map(Way::Tunnel);
     }
     if !real_server.forwarding.is_nat() {
-        return Way::Direct;
+        return Some(Way::Direct);
     }
-    Way::Translate(Translation {
+    Some(Way::Translate(Translation {
         address: real_server.address,
         port: real_server.port.unwrap_or(0),
         client_address: match real_server.client_address {
@@ -34,7 +32,7 @@ pub(super) fn way(real_server: &RealServerConfig, source: IpAddr) -> Way {
             config::ClientAddress::Toa => ClientAddress::Toa,
             config::ClientAddress::ProxyV2 => ClientAddress::ProxyV2,
         },
-    })
+    }))
 }
 
 /// What `remcsum` adds is for packets that the sender's own host made; forwarded ones have the checksum alone.
@@ -48,10 +46,11 @@ fn kind(tunnel: TunnelConfig) -> TunnelKind {
 }
 
 /// Bytes that the method adds in front of a packet: the MTU for what clients send is so much smaller.
-pub(super) fn overhead(real_server: &RealServerConfig) -> u16 {
-    let Some(tunnel) = real_server.tunnel() else { return 0 };
-    let outer = if real_server.address.is_ipv6() { ipv6::HEADER_BYTES } else { ipv4::HEADER_BYTES };
-    (outer + kind(tunnel).bytes()) as u16
+pub(super) fn overhead(way: &Way) -> u16 {
+    match way {
+        Way::Tunnel(tunnel) => tunnel.overhead(),
+        Way::Direct | Way::Translate(_) => 0,
+    }
 }
 
 #[cfg(test)]
@@ -77,26 +76,34 @@ mod tests {
             ("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }", 32),
             ("2001:db8::11", "{ type = 'gue', port = 6080, checksum = 'remcsum' }", 52),
         ] {
-            assert_eq!(overhead(&real_server(address, tunnel)), bytes, "{address} {tunnel}");
+            let real_server = real_server(address, tunnel);
+            let source = match real_server.address {
+                IpAddr::V4(_) => "10.0.0.1",
+                IpAddr::V6(_) => "2001:db8::1",
+            };
+            let way = way(&real_server, Some(source.parse().unwrap())).unwrap();
+            assert_eq!(overhead(&way), bytes, "{address} {tunnel}");
         }
-        assert_eq!(overhead(&RealServerConfig::new(IpAddr::from([10, 0, 0, 11]))), 0);
+        assert_eq!(overhead(&Way::Direct), 0);
     }
 
     #[test]
     fn way_says_what_the_method_needs() {
-        let source = IpAddr::from([10, 0, 0, 1]);
+        let source = Some(IpAddr::from([10, 0, 0, 1]));
         let gue = real_server("10.0.0.11", "{ type = 'gue', port = 6080, checksum = 'csum' }");
         let kind = TunnelKind::Gue { port: 6080, has_checksum: true };
-        assert_eq!(way(&gue, source), Way::Tunnel(Tunnel::new(kind, source, gue.address).unwrap()));
+        let tunnel = Tunnel::new(kind, source.unwrap(), gue.address).unwrap();
+        assert_eq!(way(&gue, source), Some(Way::Tunnel(tunnel)));
+        assert_eq!(way(&gue, None), None);
         let mut translated = RealServerConfig::new(gue.address);
-        assert_eq!(way(&translated, source), Way::Direct);
+        assert_eq!(way(&translated, source), Some(Way::Direct));
         translated.port = Some(8080);
         translated.forwarding = Forwarding::FullNat;
         translated.client_address = config::ClientAddress::Toa;
         let (address, client_address) = (gue.address, ClientAddress::Toa);
         assert_eq!(
             way(&translated, source),
-            Way::Translate(Translation { address, port: 8080, client_address })
+            Some(Way::Translate(Translation { address, port: 8080, client_address }))
         );
     }
 }
