@@ -81,6 +81,8 @@ pub(super) struct Connected {
     interface_of_network: HashMap<IpNet, usize>,
     interface_of_dip: HashMap<IpAddr, usize>,
     gateways: HashMap<IpNet, IpAddr>,
+    /// The network of the first route through each.
+    gateway_of: HashMap<IpAddr, IpNet>,
 }
 
 impl Connected {
@@ -90,6 +92,7 @@ impl Connected {
             interface_of_network: HashMap::new(),
             interface_of_dip: HashMap::new(),
             gateways: routes.iter().map(|route| (route.network.trunc(), route.gateway)).collect(),
+            gateway_of: routes.iter().rev().map(|route| (route.gateway, route.network)).collect(),
         };
         for interface in ports.iter().flat_map(PortConfig::interfaces) {
             let index = connected.interfaces.len();
@@ -126,6 +129,16 @@ impl Connected {
     /// The interface that has this address as its own.
     pub(super) fn interface_of_dip(&self, address: IpAddr) -> Option<&str> {
         self.interface_of_dip.get(&address).map(|index| self.interfaces[*index].0.as_str())
+    }
+
+    /// Who has this address already, where that is the director itself or a router, for people.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<String> {
+        let dip = self.interface_of_dip(address);
+        let dip = dip.map(|interface| format!("the director's own address (DIP) on {interface}"));
+        dip.or_else(|| {
+            let network = self.gateway_of.get(&address)?;
+            Some(format!("the gateway of the route to {network}"))
+        })
     }
 
     /// The director has an IPv6 address that is no link-local one.

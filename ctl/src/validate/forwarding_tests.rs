@@ -184,6 +184,7 @@ fn a_local_address_is_a_free_one_of_a_connected_network() {
         ("10.0.0.1", "the director's own address (DIP) on port lan0".to_owned()),
         ("192.0.2.10", "the VIP of tcp 192.0.2.10:80".to_owned()),
         ("10.0.0.11", "a real server of tcp 192.0.2.10:80".to_owned()),
+        ("10.1.0.254", "the gateway of the route to 10.9.0.0/16".to_owned()),
         ("10.0.0.0", "the network address of 10.0.0.0/24 on port lan0".to_owned()),
         ("fe80::7", "a link-local address (fe80::/10), which is no local address".to_owned()),
         ("224.0.0.7", "a multicast address (224.0.0.0/4), which is no local address".to_owned()),

@@ -128,8 +128,8 @@ fn check_address(
     if connected.is_unknown() {
         return None;
     }
-    if let Some(interface) = connected.interface_of_dip(address) {
-        return problem(format!("{address} is the director's own address (DIP) on {interface}"));
+    if let Some(owner) = connected.owner(address) {
+        return problem(format!("{address} is {owner}"));
     }
     let Some((network, interface)) = connected.network_of(address) else {
         return problem(format!("{address} is in no directly connected network ({networks})"));

@@ -386,6 +386,21 @@ fn a_real_server_that_no_route_leads_to_is_refused() {
 }
 
 #[test]
+fn a_gateway_is_no_vip_but_may_be_a_real_server() {
+    let reason = "10.0.0.254 is the gateway of the route to 10.9.9.0/24";
+    assert_problem(
+        |config| own(&mut config.services[0]).address = ip("10.0.0.254"),
+        &format!("services[0].address: {reason}"),
+    );
+    let mut new = good().services.remove(0);
+    own(&mut new).address = ip("10.0.0.254");
+    let config = good();
+    let problems = validate_new_service(&Surroundings::of(&config), &config.services, &new);
+    assert_eq!(texts(problems), [(ErrorCode::Invalid, format!("address: {reason}"))]);
+    assert_eq!(problems_of(|config| config.services[0].real_servers[0].address = ip("10.0.0.254")), [""; 0]);
+}
+
+#[test]
 fn ipv6_addresses_that_no_service_or_real_server_has_are_refused() {
     for (address, reason) in [
         ("::", "the unspecified address, which is no VIP"),

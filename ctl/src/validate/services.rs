@@ -363,8 +363,8 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         if self.local_addresses.contains(&address) {
             return problem(format!("{address} is a local address of full NAT"));
         }
-        if let Some(interface) = self.connected.interface_of_dip(address) {
-            return problem(format!("{address} is the director's own address (DIP) on {interface}"));
+        if let Some(owner) = self.connected.owner(address) {
+            return problem(format!("{address} is {owner}"));
         }
         let (network, interface) = self.connected.network_of(address)?;
         let role = role_in_network(address, network)?;
