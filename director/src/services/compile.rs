@@ -12,11 +12,12 @@ use ctl::config::{
 };
 use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, LocalAddresses, Options, Persistence, PersistenceScope,
-    PersistentClient, Service, ServiceKey, Snapshot, Way,
+    AddressRole, Destination, DestinationState, Options, Persistence, PersistenceScope, PersistentClient,
+    Service, ServiceKey, Snapshot, Way,
 };
 use scheduler::{HashRing, RealServer, Scheduler, SchedulerConfig};
 
+use super::local_addresses::LocalPools;
 use super::network;
 use super::timeouts::TimeoutTable;
 use super::ways;
@@ -60,11 +61,12 @@ impl Services {
         neighbours: &Neighbours,
         former: impl IntoIterator<Item = IpAddr>,
     ) -> Snapshot {
+        let pools = LocalPools::new(&self.settings.nat, topology);
         let mut snapshot = Snapshot {
             ports: network::ports(topology),
             interfaces: network::interfaces(topology),
             routes: network::routes(topology, neighbours),
-            local_addresses: self.local_addresses(),
+            local_addresses: pools.addresses().clone(),
             destinations: vec![Destination::default(); self.slots.length()],
             timeouts: self.timeouts.clone(),
             options: options(&self.settings.connections, self.limits),
@@ -72,7 +74,7 @@ impl Services {
         };
         for service in &self.settings.services {
             let Some(running) = self.running.get(&service.id) else { continue };
-            self.add_destinations(service, running, topology, neighbours, &mut snapshot);
+            self.add_destinations(service, running, (topology, neighbours, &pools), &mut snapshot);
             let Some(compiled) = &running.compiled else { continue };
             for address in service.addresses() {
                 snapshot.has_every_port |= address.port == 0;
@@ -121,30 +123,18 @@ impl Services {
         }
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        let mut pool = LocalAddresses::default();
-        for &address in &self.settings.nat.local_addresses {
-            match address {
-                IpAddr::V4(address) => pool.ipv4.push(address),
-                IpAddr::V6(address) => pool.ipv6.push(address),
-            }
-        }
-        pool
-    }
-
     fn add_destinations(
         &self,
         service: &ServiceConfig,
         running: &Running,
-        topology: &Topology,
-        neighbours: &Neighbours,
+        (topology, neighbours, pools): (&Topology, &Neighbours, &LocalPools),
         snapshot: &mut Snapshot,
     ) {
         let timeouts = running.compiled.as_ref().map_or(0, |compiled| compiled.timeouts);
         for real_server in &service.real_servers {
             let Some(known) = running.real_servers.get(&real_server.id()) else { continue };
             let slot = known.slot as usize;
-            let way = known.route.and_then(|route| ways::way(real_server, route.packet_source));
+            let way = known.route.and_then(|route| ways::way(real_server, &route, pools));
             snapshot.destinations[slot] = Destination {
                 timeouts,
                 incarnation: self.slots.incarnation(known.slot),
