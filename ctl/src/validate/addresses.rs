@@ -85,6 +85,14 @@ pub(super) struct Connected {
     gateway_of: HashMap<IpAddr, IpNet>,
 }
 
+/// How an address is reached.
+pub(super) enum Way<'a> {
+    /// In this connected network, on this interface.
+    Connected(IpNet, &'a str),
+    /// Over this gateway.
+    Gateway(IpAddr),
+}
+
 impl Connected {
     pub(super) fn new(ports: &[PortConfig], routes: &[RouteConfig]) -> Connected {
         let mut connected = Connected {
@@ -113,7 +121,7 @@ impl Connected {
         self.interfaces.is_empty()
     }
 
-    /// The network that an address is in, and its interface.
+    /// The connected network that an address is in, and its interface, whatever routes there are.
     pub(super) fn network_of(&self, address: IpAddr) -> Option<(IpNet, &str)> {
         supernets(IpNet::from(address)).find_map(|network| {
             let index = self.interface_of_network.get(&network)?;
@@ -121,9 +129,20 @@ impl Connected {
         })
     }
 
-    /// The gateway on the way to an address that is in no connected network.
+    /// How an address is reached: by the longest prefix among connected networks and routes.
+    pub(super) fn way_to(&self, address: IpAddr) -> Option<Way<'_>> {
+        supernets(IpNet::from(address)).find_map(|network| match self.interface_of_network.get(&network) {
+            Some(index) => Some(Way::Connected(network, &self.interfaces[*index].0)),
+            None => self.gateways.get(&network).copied().map(Way::Gateway),
+        })
+    }
+
+    /// The gateway on the way to an address, where there is one.
     pub(super) fn gateway_to(&self, address: IpAddr) -> Option<IpAddr> {
-        supernets(IpNet::from(address)).find_map(|network| self.gateways.get(&network).copied())
+        match self.way_to(address)? {
+            Way::Connected(..) => None,
+            Way::Gateway(gateway) => Some(gateway),
+        }
     }
 
     /// The interface that has this address as its own.

@@ -424,6 +424,23 @@ fn a_real_server_that_no_route_leads_to_is_refused() {
         },
         "services[0].real_servers[0].mac: 10.9.9.4 is behind the gateway 10.0.0.254, whose MAC address is asked for",
     );
+    // A route longer than the connected network that holds it.
+    let longer = |address: &'static str| {
+        move |config: &mut Config| {
+            config.routes.push(RouteConfig {
+                network: "10.0.0.128/25".parse().unwrap(),
+                gateway: ip("10.0.0.253"),
+                interface: None,
+            });
+            config.services[0].real_servers[0].address = ip(address);
+            config.services[0].real_servers[0].mac = Some("02:00:00:00:00:0b".parse().unwrap());
+        }
+    };
+    assert_problem(
+        longer("10.0.0.129"),
+        "services[0].real_servers[0].mac: 10.0.0.129 is behind the gateway 10.0.0.253, whose MAC address is asked for",
+    );
+    assert_eq!(problems_of(longer("10.0.0.127")), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::addresses::{Connected, not_routable, role_in_network};
+use super::addresses::{Connected, Way, not_routable, role_in_network};
 use super::{Problem, Surroundings, forwarding, service};
 use crate::config::{
     DirectorConfig, Family, Forwarding, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId,
@@ -406,28 +406,24 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         if let Some(interface) = self.connected.interface_of_dip(address) {
             return problem(format!("{address} is the director's own address (DIP) on {interface}"));
         }
-        let Some((network, interface)) = self.connected.network_of(address) else {
-            if self.connected.gateway_to(address).is_some() {
-                return None;
+        match self.connected.way_to(address) {
+            Some(Way::Connected(network, interface)) => {
+                let role = role_in_network(address, network)?;
+                problem(format!("{address} is {role} of {network} on {interface}"))
             }
-            let is_alone = self.surroundings.routes.is_empty();
-            let and = if is_alone { "" } else { ", and no route leads there" };
-            return problem(format!(
-                "{address} is in no directly connected network ({}){and}",
-                self.networks
-            ));
-        };
-        let role = role_in_network(address, network)?;
-        problem(format!("{address} is {role} of {network} on {interface}"))
+            Some(Way::Gateway(_)) => None,
+            None => {
+                let is_alone = self.surroundings.routes.is_empty();
+                let and = if is_alone { "" } else { ", and no route leads there" };
+                problem(format!("{address} is in no directly connected network ({}){and}", self.networks))
+            }
+        }
     }
 
     /// Frames to what is behind a gateway go to the gateway's MAC address.
     fn check_mac(&self, prefix: &str, real_server: &RealServerConfig) -> Option<Problem> {
         let address = real_server.address;
-        if real_server.mac.is_none() || self.connected.network_of(address).is_some() {
-            return None;
-        }
-        let gateway = self.connected.gateway_to(address)?;
+        let gateway = self.connected.gateway_to(address).filter(|_| real_server.mac.is_some())?;
         let message = format!("{address} is behind the gateway {gateway}, whose MAC address is asked for");
         Some(Problem::invalid(format!("{prefix}mac"), message).help("leave it out"))
     }
