@@ -102,7 +102,7 @@ impl OwnAddresses {
 
     /// The director answers for `address` on `interface`.
     pub fn answers(&self, topology: &Topology, interface: InterfaceId, address: IpAddr) -> bool {
-        topology.interface_of_dip(address) == Some(interface)
+        topology.is_dip_of(interface, address)
             || topology.is_link_local_of(interface, address)
             || self.interfaces(topology, address).iter().any(|one| one.id == interface)
     }
@@ -235,6 +235,29 @@ mod tests {
                 |number| addresses.answers(&topology, InterfaceId(number), address.parse().unwrap());
             assert_eq!([0, 1, 2].map(answers), interfaces, "{address}");
         }
+    }
+
+    #[test]
+    fn link_local_dip_of_several_interfaces_is_answered_on_each() {
+        let text = r#"
+            [[ports]]
+            name = "lan"
+            device = "memory0"
+            vlans = [
+                { id = 100, addresses = ["fe80::1/64"] },
+                { id = 200, addresses = ["fe80::1/64"] },
+                { id = 300, addresses = ["fe80::2/64"] },
+            ]
+        "#;
+        let config = ctl::config::Config::from_toml(text, "test").unwrap();
+        let topology = crate::topology::of_config(&config);
+        let answers = |address: &str| {
+            let answers =
+                |number| addresses().answers(&topology, InterfaceId(number), address.parse().unwrap());
+            [0, 1, 2].map(answers)
+        };
+        assert_eq!(answers("fe80::1"), [true, true, false]);
+        assert_eq!(answers("fe80::2"), [false, false, true]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! An *interface* is a port's untagged side or one VLAN of it. A port without addresses has no untagged side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ctl::config::{HostInterface, PortConfig, Qinq, RouteConfig, ServiceConfig};
@@ -125,7 +125,8 @@ pub struct Topology {
     reached: [Networks; 2],
     /// In the order of the configuration.
     routes: Vec<(IpNet, Route)>,
-    dips: HashMap<IpAddr, InterfaceId>,
+    /// A link-local address may be that of several interfaces.
+    dips: HashSet<(InterfaceId, IpAddr)>,
     names: HashMap<String, InterfaceId>,
 }
 
@@ -191,7 +192,7 @@ impl Topology {
                 let family = family(dip.addr());
                 self.connected[family].add(dip.trunc(), reach);
                 self.reached[family].add(dip.trunc(), reach);
-                self.dips.entry(dip.addr()).or_insert(interface.id);
+                self.dips.insert((interface.id, dip.addr()));
             }
             self.names.insert(interface.name.clone(), interface.id);
         }
@@ -247,9 +248,9 @@ impl Topology {
         &self.routes
     }
 
-    /// The interface that has `address` as its DIP.
-    pub fn interface_of_dip(&self, address: IpAddr) -> Option<InterfaceId> {
-        self.dips.get(&address).copied()
+    /// `address` is a DIP of `interface`.
+    pub fn is_dip_of(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.dips.contains(&(interface, address))
     }
 
     /// `address` is the link-local one of `interface`, which the director has beside its DIPs.
@@ -260,13 +261,6 @@ impl Topology {
     /// An interface by its number.
     pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.interfaces.get(usize::from(id.0))
-    }
-
-    /// The interface of what came in on `port` with this VLAN; 0: untagged, or with a priority tag.
-    pub fn interface_at(&self, port: PortId, vlan: u16) -> Option<&Interface> {
-        let port = self.ports.get(port.index())?;
-        let id = if vlan == 0 { port.untagged } else { port.vlans.get(&vlan).copied() };
-        self.interface(id?)
     }
 
     /// Interfaces on which a VIP is answered and announced: the one whose network holds it, or else all.
@@ -354,7 +348,12 @@ pub(crate) fn two_ports() -> Topology {
         gateway = "fe80::9"
         interface = "inside.100"
     "#;
-    let config = ctl::config::Config::from_toml(text, "test").expect("a configuration");
+    of_config(&ctl::config::Config::from_toml(text, "test").expect("a configuration"))
+}
+
+/// Ports as configured, each with a MAC address of its own and an MTU of 1500.
+#[cfg(test)]
+pub(crate) fn of_config(config: &ctl::config::Config) -> Topology {
     let mut topology = Topology::default();
     for (number, port) in config.ports.iter().enumerate() {
         topology.add_port(port, [2, 0, 0, 0, 1, number as u8], 1500);
@@ -447,17 +446,5 @@ mod tests {
         assert_eq!(interfaces("2001:db8:100::10"), [1]);
         assert_eq!(interfaces("198.51.100.10"), [0, 1, 2]);
         assert_eq!(interfaces("203.0.113.10"), [0, 1, 2], "a route connects nothing");
-    }
-
-    #[test]
-    fn interface_is_found_by_port_and_vlan() {
-        let topology = two_ports();
-        let name = |port, vlan| topology.interface_at(PortId(port), vlan).map(|one| one.name.as_str());
-        assert_eq!(name(0, 0), Some("inside"));
-        assert_eq!(name(0, 100), Some("inside.100"));
-        assert_eq!(name(0, 101), None);
-        assert_eq!(name(1, 100), None);
-        assert_eq!(name(2, 0), None);
-        assert_eq!(topology.interfaces.iter().map(|one| one.mtu).collect::<Vec<_>>(), [1500, 1400, 1500]);
     }
 }

@@ -114,7 +114,7 @@ impl Services {
                 snapshot.addresses.insert(address, AddressRole::Local(route.interface));
             }
         }
-        // The interfaces of a port share their link-local address, and the first of them has it here.
+        // Link-local ones may be several interfaces': the first of them has it here.
         for interface in topology.interfaces.iter().rev() {
             let own = interface.addresses.iter().map(|dip| dip.addr());
             for address in own.chain([IpAddr::V6(interface.link_local())]) {
