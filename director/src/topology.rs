@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ctl::config::{HostInterface, PortConfig, Qinq, RouteConfig, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{ErrorCode, ErrorReply};
+use ctl::validate::IPV6_MTU_MIN;
 use dataplane::port::{PortId, PortStatus};
 use dataplane::snapshot::InterfaceId;
 use ipnet::IpNet;
@@ -170,7 +171,7 @@ impl Topology {
                 vlan: interface.vlan.unwrap_or(0),
                 name: interface.name(),
                 mac,
-                mtu: interface.mtu.map_or(mtu, |own| own.min(mtu)),
+                mtu: interface.mtu.unwrap_or(mtu),
                 addresses: interface.addresses.to_vec(),
                 host_interface: interface.host_interface_name(self.ports.len()),
                 needs_host_interface: matches!(interface.host_interface, HostInterface::Named(_)),
@@ -274,6 +275,38 @@ impl Topology {
     /// A port of ours has this MAC.
     pub fn is_own_mac(&self, mac: [u8; 6]) -> bool {
         self.ports.iter().any(|port| port.mac == mac)
+    }
+
+    /// No VLAN's MTU is over its port's, and IPv6 has the 1280 bytes that it needs: what a port without `mtu` has is known
+    /// once it is started.
+    pub fn check_mtus(&self, configs: &[PortConfig]) -> Result<(), ErrorReply> {
+        let refused =
+            |message: String, help: String| Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help));
+        for (number, (config, port)) in configs.iter().zip(&self.ports).enumerate() {
+            let PortFacts { name, mtu, .. } = port;
+            let vlans = config.vlans.iter().map(|vlan| vlan.mtu).enumerate();
+            if let Some((vlan, own)) =
+                vlans.filter_map(|(vlan, own)| Some((vlan, own?))).find(|(_, own)| own > mtu)
+            {
+                let place = format!("ports[{number}].vlans[{vlan}].mtu");
+                return refused(
+                    format!("{place}: {own} is over the {mtu} of port {name}"),
+                    format!("give the VLAN {mtu} or less, or raise ports[{number}].mtu"),
+                );
+            }
+            let is_on_it = |interface: &&Interface| interface.port == port.id && interface.has_ipv6();
+            if *mtu < IPV6_MTU_MIN && self.interfaces.iter().any(|interface| is_on_it(&interface)) {
+                return refused(
+                    format!(
+                        "ports[{number}].mtu: port {name} has {mtu}, under {IPV6_MTU_MIN}, the least for IPv6 (RFC 8200)"
+                    ),
+                    format!(
+                        "give ports[{number}].mtu = {IPV6_MTU_MIN} or more, or take the IPv6 addresses away"
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// No real server has the MAC of a port: its packets would come back, again and again, until their TTL ends.
@@ -433,6 +466,33 @@ mod tests {
         let next_hop = |text: &str| topology.route(text.parse().unwrap()).unwrap().next_hop.to_string();
         assert_eq!(next_hop("192.0.2.7"), "192.0.2.7");
         assert_eq!(next_hop("192.0.2.200"), "10.0.0.253");
+    }
+
+    #[test]
+    fn vlan_with_an_mtu_over_its_ports_is_refused_and_ipv6_on_a_port_under_1280() {
+        let judge = |vlan: &str, port_mtu| {
+            let text = format!(
+                "[[ports]]\nname = 'lan0'\ndevice = 'memory0'\nvlans = [\n{{ id = 1, addresses = ['10.0.0.1/24'] }},\n\
+                 {{ id = 2, {vlan} }},\n]\n"
+            );
+            let config = ctl::config::Config::from_toml(&text, "test").unwrap();
+            let mut topology = Topology::default();
+            topology.add_port(&config.ports[0], [2; 6], port_mtu);
+            topology.check_mtus(&config.ports).err().map(|error| error.message)
+        };
+        let jumbo = "addresses = ['10.1.0.1/24'], mtu = 9000";
+        assert_eq!(
+            judge(jumbo, 1500).as_deref(),
+            Some("ports[0].vlans[1].mtu: 9000 is over the 1500 of port lan0")
+        );
+        assert_eq!(judge(jumbo, 9000), None);
+        let ipv6 = "addresses = ['2001:db8::1/64']";
+        assert_eq!(
+            judge(ipv6, 1279).as_deref(),
+            Some("ports[0].mtu: port lan0 has 1279, under 1280, the least for IPv6 (RFC 8200)")
+        );
+        assert_eq!(judge(ipv6, 1280), None);
+        assert_eq!(judge("addresses = ['10.1.0.1/24']", 576), None);
     }
 
     #[test]
