@@ -260,7 +260,7 @@ impl Control {
                 mac: MacAddress(facts.mac),
                 addresses: untagged.map_or(Vec::new(), |interface| interface.addresses.clone()),
                 mtu: facts.mtu,
-                link_is_up: port.statistics().link_is_up,
+                link_is_up: port.link_is_up(),
                 host_interface: untagged.and_then(host_interface),
                 vlans,
             }
