@@ -82,14 +82,6 @@ pub(super) fn check_new_service(
     running: &[ServiceConfig],
     new: &ServiceConfig,
 ) -> Vec<Problem> {
-    if running.iter().any(|service| service.id() == new.id()) {
-        let key = match new.id() {
-            ServiceId::Virtual(_) => "address",
-            ServiceId::Group(_) => "group",
-        };
-        let problem = Problem::new(ErrorCode::Exists, key, format!("{} exists already", new.id()));
-        return vec![problem.help("change it with set-vip, add-rs, set-rs and del-rs")];
-    }
     let mut problems = check_capacities(surroundings.director, running.iter().chain([new]));
     let vips = vips([new].into_iter().chain(running));
     let rules = Rules::new(surroundings, |address| vips.get(&address).copied());
@@ -175,10 +167,7 @@ pub(super) fn check_new_member(
     new: &OneMember,
 ) -> Vec<Problem> {
     let id = ServiceId::Group(new.group);
-    let Some(group) = running.iter().find(|service| service.id() == id) else {
-        let problem = Problem::new(ErrorCode::NotFound, "group", format!("{id} does not exist"));
-        return vec![problem.help("add it with add-group, or see with show what exists")];
-    };
+    let Some(group) = running.iter().find(|service| service.id() == id) else { return Vec::new() };
     let mut problems: Vec<Problem> = check_address_is_free("member.", new.member, running).collect();
     let rules = Rules::new(surroundings, |address| vip_of(running, address));
     problems.extend(rules.check_vip("member.address".to_owned(), new.member.address));
@@ -197,24 +186,10 @@ pub(super) fn check_new_real_server(
     id: ServiceId,
     new: &RealServerConfig,
 ) -> Vec<Problem> {
-    let Some(service) = running.iter().find(|service| service.id() == id) else {
-        let problem = Problem::new(ErrorCode::NotFound, "service", format!("{id} does not exist"));
-        let add = match id {
-            ServiceId::Virtual(_) => "add-vip",
-            ServiceId::Group(_) => "add-group",
-        };
-        return vec![problem.help(format!("add it with {add}, or see with show what exists"))];
-    };
-    const REAL_SERVER: &str = "real_server.";
-    let place = "real_server.address";
-    if service.real_server(new.id()).is_some() {
-        let message = format!("{} is a real server of {id} already", new.id());
-        let problem = Problem::new(ErrorCode::Exists, place, message);
-        return vec![problem.help("change it with set-rs")];
-    }
+    let Some(service) = running.iter().find(|service| service.id() == id) else { return Vec::new() };
     let mut problems = check_real_server_capacity(surroundings.director, count_real_servers(running) + 1);
     let rules = Rules::new(surroundings, |address| vip_of(running, address));
-    problems.extend(rules.check_real_server(REAL_SERVER, service, new));
+    problems.extend(rules.check_real_server("real_server.", service, new));
     let others =
         running.iter().flat_map(|service| &service.real_servers).filter(|rs| rs.address == new.address);
     if let (Some(mac), Some(first)) = (new.mac, others.filter_map(|rs| rs.mac).next())
@@ -234,7 +209,14 @@ pub(super) fn check_changed_real_server(
     let mut problems = Vec::from_iter(rules.check_mac("", changed));
     problems.extend(rules.check_tunnel_source("", changed));
     problems.extend(service::check_real_server("", changed));
-    problems.extend(forwarding::check("", surroundings, service, changed));
+    let mut of_forwarding = forwarding::check("", surroundings, service, changed);
+    // The port is part of the real server's name.
+    for problem in of_forwarding.iter_mut().filter(|problem| problem.place == "port") {
+        let help =
+            "remove it and add it anew without a port (del-rs, add-rs), or give forwarding nat or fullnat";
+        problem.help = Some(help.to_owned());
+    }
+    problems.extend(of_forwarding);
     problems
 }
 
