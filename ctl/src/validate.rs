@@ -163,7 +163,8 @@ pub fn validate_nat(
     nat::check(prefix, surroundings, services, nat)
 }
 
-/// Checks a local address that is to be added to those of full NAT. Places are those of the verb's arguments: `address`.
+/// Checks a local address that is to be added to those of full NAT, none of which it is. Places are those of the verb's
+/// arguments: `address`.
 pub fn validate_new_local_address(
     surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
@@ -172,7 +173,7 @@ pub fn validate_new_local_address(
     nat::check_new(surroundings, running, new)
 }
 
-/// Checks that a local address can be removed: it is one, and real servers behind full NAT keep another one.
+/// Checks that a local address can be removed: real servers behind full NAT keep another one.
 pub fn validate_removed_local_address(
     surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
@@ -191,8 +192,8 @@ pub fn validate_services(surroundings: &Surroundings<'_>, services: &[ServiceCon
     services::check_all(surroundings, services)
 }
 
-/// Checks one service that is to be added to those that run. Places are those of the verb's arguments:
-/// `real_servers[0].address`.
+/// Checks one service that is to be added to those that run, which do not have it yet. Places are those of the verb's
+/// arguments: `real_servers[0].address`.
 pub fn validate_new_service(
     surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
@@ -201,8 +202,8 @@ pub fn validate_new_service(
     services::check_new_service(surroundings, running, new)
 }
 
-/// Checks one real server that is to be added to a service that runs. Places are those of the verb's arguments:
-/// `real_server.address`.
+/// Checks one real server that is to be added to a service that runs, which does not have it yet. Places are those of the
+/// verb's arguments: `real_server.address`.
 pub fn validate_new_real_server(
     surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],
@@ -222,8 +223,8 @@ pub fn validate_changed_service(
     services::check_changed_service(surroundings, running, changed)
 }
 
-/// Checks a member that is to be added to a group that runs. Places are those of the verb's arguments:
-/// `member.address`.
+/// Checks a member that is to be added to a group that runs, which does not have it yet. Places are those of the verb's
+/// arguments: `member.address`.
 pub fn validate_new_member(
     surroundings: &Surroundings<'_>,
     running: &[ServiceConfig],

@@ -172,6 +172,8 @@ pub trait PortStatus: Send {
     fn mtu(&self) -> u16;
     /// What it can do when it sends.
     fn capabilities(&self) -> PortCapabilities;
+    /// The link is up.
+    fn link_is_up(&self) -> bool;
     /// The driver's counters.
     fn statistics(&self) -> PortStatistics;
 }

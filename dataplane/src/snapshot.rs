@@ -215,6 +215,8 @@ pub struct Translation {
     pub port: u16,
     /// How the real server learns the client's address (full NAT).
     pub client_address: ClientAddress,
+    /// Which local addresses may stand for its clients (full NAT).
+    pub local_addresses: LocalRange,
 }
 
 /// How a real server behind full NAT learns the client's address.
@@ -343,6 +345,25 @@ pub struct LocalAddresses {
     pub ipv6: Vec<Ipv6Addr>,
 }
 
+/// Some of the local addresses of a family, by their places in [`LocalAddresses`]: those of one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalRange {
+    /// The first.
+    pub start: u16,
+    /// One more than the last; more than there are: all from `start` on.
+    pub end: u16,
+}
+
+impl LocalRange {
+    /// All of the family.
+    pub const ALL: LocalRange = LocalRange { start: 0, end: u16::MAX };
+
+    /// What it picks of `addresses`.
+    pub(crate) fn of<T>(self, addresses: &[T]) -> &[T] {
+        addresses.get(self.start.into()..addresses.len().min(self.end.into())).unwrap_or_default()
+    }
+}
+
 /// How connections are kept, for all services (IPVS: `net.ipv4.vs.*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -434,6 +455,16 @@ pub fn shared_counts(capacity: usize) -> SharedCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn local_range_picks_no_more_than_there_is() {
+        let picked = |start, end| LocalRange { start, end }.of(&[10, 11, 12]).to_vec();
+        assert_eq!(picked(1, 2), [11]);
+        assert_eq!(picked(1, 9), [11, 12]);
+        assert_eq!(picked(3, 4), [0; 0]);
+        assert_eq!(picked(4, 5), [0; 0]);
+        assert_eq!(LocalRange::ALL.of(&[10, 11, 12]), [10, 11, 12]);
+    }
 
     #[test]
     fn narrowest_network_that_holds_an_address_is_its_way_and_the_first_of_equals() {

@@ -246,6 +246,20 @@ fn af_packet_says_how_it_takes_a_larger_mtu() {
 }
 
 #[test]
+fn af_packet_without_an_mtu_takes_no_more_than_its_interface_and_no_more_than_1500() {
+    if !is_inside("af_packet_without_an_mtu_takes_no_more_than_its_interface_and_no_more_than_1500") {
+        return;
+    }
+    make_cable(9000);
+    run("ip link set east mtu 1400");
+    let devices = ["net_af_packet0,iface=east", "net_af_packet1,iface=west"];
+    let eal = start_eal(&devices.map(str::to_owned));
+    let pool = pool(&eal, 2047, HUGE);
+    let mtus = devices.map(|device| start(&eal, device, None, &pool).0.mtu());
+    assert_eq!(mtus, [1400, 1500]);
+}
+
+#[test]
 fn tap_carries_chains_and_tags_both_ways_and_fragments_as_they_are() {
     if !is_inside("tap_carries_chains_and_tags_both_ways_and_fragments_as_they_are") {
         return;

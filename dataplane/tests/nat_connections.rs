@@ -2,8 +2,10 @@
 
 mod rig;
 
+use std::net::IpAddr;
+
 use dataplane::snapshot::{
-    DestinationState, Persistence, PersistenceScope, PersistentClient, Protocol, Snapshot,
+    DestinationState, LocalRange, Persistence, PersistenceScope, PersistentClient, Protocol, Snapshot, Way,
 };
 use dataplane::verdict::DropReason;
 use rig::nat::*;
@@ -135,6 +137,29 @@ fn pool_of_local_addresses_that_runs_dry_is_a_counted_drop_until_a_port_is_free(
     }
     assert_eq!(rig.counts(0), (0, 0));
     become_of(&mut rig, &syn(all));
+    assert_settled(&rig);
+}
+
+#[test]
+fn real_server_sees_the_local_addresses_that_are_for_it_and_no_other() {
+    let real_servers = [Rs::full_nat(0, 8080), Rs::full_nat(1, 8080)];
+    let mut rig = Rig::with(1, 1, 4096, |counts| {
+        let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &real_servers);
+        assert_eq!(snapshot.local_addresses.ipv4.len(), 2);
+        for (slot, start) in [(0, 1), (1, 0)] {
+            let Way::Translate(translation) = &mut snapshot.ways[slot] else { panic!("full NAT") };
+            translation.local_addresses = LocalRange { start, end: start + 1 };
+        }
+        snapshot
+    });
+    let mut seen = [0; 2];
+    for client_port in 1001..=1020 {
+        let sent = become_of(&mut rig, &FrameOf::tcp((CIP.0, client_port), vip(HTTP), SYN));
+        let slot = usize::from(sent[..6] == rs_mac(1));
+        assert_eq!(source_of(&sent).0, IpAddr::from(LOCAL_ADDRESSES[1 - slot]), "real server {slot}");
+        seen[slot] += 1;
+    }
+    assert_eq!(seen, [10, 10]);
     assert_settled(&rig);
 }
 

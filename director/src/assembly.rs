@@ -103,6 +103,7 @@ where
     let templates = template_table(&config.director, has_ipv6)?;
     let slots = Slots::new(counts.clone(), templates.clone(), counters.clone(), path_mtus.clone());
     let mut services = Services::new(slots, &config.director);
+    topology.check_mtus(&config.ports).map_err(AssemblyError::Refused)?;
     topology.check_macs(&config.services).map_err(AssemblyError::Refused)?;
     let settings = Settings {
         connections: config.connections.clone().unwrap_or_default(),

@@ -68,9 +68,9 @@ fn single(
     running: &Settings,
     command: &Command,
 ) -> Result<Settings, ErrorReply> {
-    check(problems_of_new(circumstances, running, command))?;
     let mut draft = Draft::new(running);
     edit(&mut draft, circumstances, command)?;
+    check(problems_of_new(circumstances, running, command))?;
     let candidate = draft.finish();
     check(problems_of_changed(circumstances, running, &candidate, command))?;
     (circumstances.is_acceptable)(&candidate)?;

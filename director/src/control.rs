@@ -41,7 +41,7 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// RS whose MAC flaps, or thousands that answer one after the other, must not keep it busy. One of 16,000 RSs takes 4 ms.
 const NEIGHBOUR_SNAPSHOT_PAUSE: Duration = Duration::from_millis(5);
 const NEIGHBOUR_SNAPSHOT_SHARE: u32 = 4;
-/// How often slots and old snapshots are looked at.
+/// How often slots, old snapshots and links are looked at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Drains that end at once and are named in the log; the rest is counted.
@@ -120,6 +120,8 @@ pub struct Control {
     /// When the next snapshot for neighbours alone may be made.
     neighbours_pause_ends: Duration,
     collected: Duration,
+    /// Of each port, when last looked at.
+    links_up: Vec<bool>,
     pub(crate) alarms: Alarms,
     log_limit: RateLimit,
 }
@@ -144,6 +146,7 @@ impl Control {
         let rates = Rates::new(parts.services.slots().capacity());
         let neighbourhood =
             Neighbourhood::new(&parts.topology, parts.neighbours, parts.host, parts.host_interfaces);
+        let links_up = parts.ports.iter().map(|port| port.link_is_up()).collect();
         let mut control = Control {
             config: Config { connections: None, nat: None, services: Vec::new(), ..parts.config },
             ports: parts.ports,
@@ -165,6 +168,7 @@ impl Control {
             drains: Drains::default(),
             neighbours_pause_ends: Duration::ZERO,
             collected: Duration::ZERO,
+            links_up,
             alarms: Alarms::default(),
             log_limit: log_limit(),
         };
@@ -324,12 +328,29 @@ impl Control {
             for text in self.alarms.look(&self.counters, now) {
                 tracing::warn!("{text}");
             }
+            self.watch_links(now);
             self.services.collect(self.oldest_running());
             if !self.drains.is_empty() {
                 self.end_drains(now);
             }
         }
         self.rates.tick(self.services.slots(), now);
+    }
+
+    /// Announces again what is answered behind a link that came up.
+    fn watch_links(&mut self, now: Duration) {
+        for ((port, facts), was_up) in self.ports.iter().zip(&self.topology.ports).zip(&mut self.links_up) {
+            let is_up = port.link_is_up();
+            if is_up == std::mem::replace(was_up, is_up) {
+                continue;
+            }
+            if is_up {
+                self.neighbourhood.own_addresses.announce_on(&self.topology, facts.id, now);
+            }
+            if self.log_limit.take(now) {
+                tracing::info!("port {}: link {}", facts.name, if is_up { "up" } else { "down" });
+            }
+        }
     }
 
     /// Something that others can provoke may be logged: ten at once, one a second.

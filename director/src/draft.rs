@@ -136,8 +136,8 @@ impl Draft {
 
     fn add_service(&mut self, new: &ServiceConfig) -> Result<(), ErrorReply> {
         if self.places.contains_key(&new.id) {
-            return Err(ErrorReply::new(ErrorCode::Exists, format!("virtual service {} exists", new.id))
-                .with_help("change it with `dr-ctl set-vip`, or its real servers with `dr-ctl add-rs`"));
+            let help = "change it with `dr-ctl set-vip`, or its real servers with `dr-ctl add-rs`";
+            return Err(exists(format!("{} exists already", titled(new.id)), help));
         }
         let place = self.services.len();
         self.places.insert(new.id, place);
@@ -155,8 +155,8 @@ impl Draft {
     fn add_member(&mut self, group: GroupName, member: VirtualAddress) -> Result<(), ErrorReply> {
         let members = &mut self.service(ServiceId::Group(group))?.config.members;
         if members.contains(&member) {
-            let message = format!("{member} is a member of group {group} already");
-            return Err(ErrorReply::new(ErrorCode::Exists, message));
+            let help = "`dr-ctl show` lists the members of each group";
+            return Err(exists(format!("{member} is a member of group {group} already"), help));
         }
         members.push(member);
         Ok(())
@@ -179,10 +179,8 @@ impl Draft {
         let real_servers = self.service(id)?.open();
         let place = real_servers.entries.len();
         if real_servers.places.contains_key(&new.id()) {
-            let message = format!("virtual service {id} has real server {} already", new.id());
-            return Err(
-                ErrorReply::new(ErrorCode::Exists, message).with_help("change it with `dr-ctl set-rs`")
-            );
+            let message = format!("{} has real server {} already", titled(id), new.id());
+            return Err(exists(message, "change it with `dr-ctl set-rs`"));
         }
         real_servers.places.insert(new.id(), place);
         real_servers.entries.push(Some(new.clone()));
@@ -245,8 +243,8 @@ impl Draft {
     fn add_local_address(&mut self, address: IpAddr) -> Result<(), ErrorReply> {
         let known = &mut self.nat.local_addresses;
         if known.contains(&address) {
-            let message = format!("{address} is a local address already");
-            return Err(ErrorReply::new(ErrorCode::Exists, message));
+            let help = "`dr-ctl status` lists the local addresses";
+            return Err(exists(format!("{address} is a local address already"), help));
         }
         known.push(address);
         Ok(())
@@ -367,17 +365,29 @@ fn no_edit(command: &Command) -> ErrorReply {
     ErrorReply::new(ErrorCode::BadRequest, message).with_help("a batch holds changes of services and options")
 }
 
+fn exists(message: String, help: &str) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Exists, message).with_help(help)
+}
+
+/// `virtual service tcp 192.0.2.10:80`, `group web`.
+fn titled(id: ServiceId) -> String {
+    match id {
+        ServiceId::Virtual(_) => format!("virtual service {id}"),
+        ServiceId::Group(_) => id.to_string(),
+    }
+}
+
 /// No such virtual service runs.
 pub fn no_service(id: ServiceId) -> ErrorReply {
-    let (what, verb) = match id {
-        ServiceId::Virtual(_) => ("virtual service ", "add-vip"),
-        ServiceId::Group(_) => ("", "add-group"),
+    let verb = match id {
+        ServiceId::Virtual(_) => "add-vip",
+        ServiceId::Group(_) => "add-group",
     };
-    ErrorReply::new(ErrorCode::NotFound, format!("no {what}{id}"))
+    ErrorReply::new(ErrorCode::NotFound, format!("no {}", titled(id)))
         .with_help(format!("`dr-ctl show` lists the virtual services; `dr-ctl {verb}` adds one"))
 }
 
 fn no_real_server(id: ServiceId, real_server: RealServerId) -> ErrorReply {
-    ErrorReply::new(ErrorCode::NotFound, format!("virtual service {id} has no real server {real_server}"))
+    ErrorReply::new(ErrorCode::NotFound, format!("{} has no real server {real_server}", titled(id)))
         .with_help("`dr-ctl show` lists the real servers of each virtual service")
 }

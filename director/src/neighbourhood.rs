@@ -211,7 +211,7 @@ impl Neighbourhood {
         }
         // The host resolves its own peers; the director has asked for none of its own addresses.
         let target = IpAddr::V4(packet.target_address);
-        if packet.operation == REPLY && topology.interface_of_dip(target) == Some(interface.id) {
+        if packet.operation == REPLY && topology.is_dip_of(interface.id, target) {
             self.frames.host_interfaces.deliver(interface.id, frame);
         }
         let evidence = Evidence::Arp { mac: packet.sender_mac };

@@ -419,7 +419,7 @@ mod tests {
     const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 99];
 
     fn route(next_hop: IpAddr) -> Route {
-        Route { interface: HERE, source: DIP, next_hop }
+        Route { interface: HERE, source: DIP, packet_source: Some(DIP), next_hop }
     }
 
     fn wanted(address: IpAddr, static_mac: Option<[u8; 6]>) -> Wanted {
@@ -593,7 +593,8 @@ mod tests {
     #[test]
     fn one_address_on_two_interfaces_is_two_neighbours() {
         let gateway: IpAddr = "fe80::1".parse().unwrap();
-        let on = |interface| Route { interface, source: "fe80::2".parse().unwrap(), next_hop: gateway };
+        let source = "fe80::2".parse().unwrap();
+        let on = |interface| Route { interface, source, packet_source: None, next_hop: gateway };
         let routes = [on(InterfaceId(0)), on(InterfaceId(1))];
         let mut neighbours = Neighbours::default();
         let wanted = routes.map(|route| Wanted { route, static_mac: None });

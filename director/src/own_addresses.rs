@@ -11,12 +11,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ctl::mac::MacAddress;
+use dataplane::port::PortId;
 use dataplane::snapshot::InterfaceId;
 
 use crate::topology::{Interface, Topology};
 
-/// An address is announced when it is added and once more after this time, for the first may be lost.
-const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+/// An address is announced when it is added or a port's link comes up, and again so long after each time before: the first
+/// may be lost, and a switch may take seconds until it forwards (keepalived's `vrrp_garp_master_delay`: 5 s).
+const ANNOUNCE_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How long a conflict is shown after it was last seen.
 const CONFLICT_SHOWN: Duration = Duration::from_secs(300);
 
@@ -51,7 +53,9 @@ pub struct Reaction {
 struct Announcement {
     due: Duration,
     address: IpAddr,
-    /// Made on so many of the address's interfaces.
+    /// On the address's interfaces of this port; none: on all.
+    port: Option<PortId>,
+    /// Made on so many of them.
     made: usize,
 }
 
@@ -63,8 +67,8 @@ pub struct OwnAddresses {
     local: HashSet<IpAddr>,
     /// Those that were in the pool.
     former: HashSet<IpAddr>,
-    announcements: VecDeque<Announcement>,
-    repeats: VecDeque<Announcement>,
+    /// By how often each was made, and within that by when it is due.
+    announcements: [VecDeque<Announcement>; ANNOUNCE_AGAIN.len() + 1],
     /// At most one an address of ours, so bounded by the configuration.
     conflicts: BTreeMap<(IpAddr, InterfaceId), Conflict>,
 }
@@ -75,13 +79,29 @@ impl OwnAddresses {
         let has = |address: &IpAddr| self.vips.contains(address) || self.local.contains(address);
         let mut new: Vec<_> = vips.union(&local).filter(|address| !has(address)).copied().collect();
         new.sort_unstable();
-        let announcement = |address| Announcement { due: now, address, made: 0 };
-        self.announcements.extend(new.into_iter().map(announcement));
         let is_gone = |address: &IpAddr| has(address) && !vips.contains(address) && !local.contains(address);
         self.conflicts.retain(|(address, _), _| !is_gone(address));
         self.former.extend(self.local.iter());
         self.former.retain(|address| !vips.contains(address) && !local.contains(address));
         (self.vips, self.local) = (vips, local);
+        self.announce(new, None, now);
+    }
+
+    fn announce(&mut self, addresses: Vec<IpAddr>, port: Option<PortId>, now: Duration) {
+        let announcement = |address| Announcement { due: now, address, port, made: 0 };
+        self.announcements[0].extend(addresses.into_iter().map(announcement));
+    }
+
+    /// The link of `port` came up: who is behind it now may never have heard of the addresses that are announced there.
+    pub fn announce_on(&mut self, topology: &Topology, port: PortId, now: Duration) {
+        // Those of the last time are stale, and a link that comes and goes must not let them grow.
+        self.announcements.iter_mut().for_each(|queue| queue.retain(|one| one.port != Some(port)));
+        let is_there = |address: &&IpAddr| {
+            topology.interfaces_of_vip(**address).iter().any(|interface| interface.port == port)
+        };
+        let mut addresses: Vec<_> = self.vips.union(&self.local).filter(is_there).copied().collect();
+        addresses.sort_unstable();
+        self.announce(addresses, Some(port), now);
     }
 
     /// Addresses that were in the pool and are nobody else's yet.
@@ -102,7 +122,7 @@ impl OwnAddresses {
 
     /// The director answers for `address` on `interface`.
     pub fn answers(&self, topology: &Topology, interface: InterfaceId, address: IpAddr) -> bool {
-        topology.interface_of_dip(address) == Some(interface)
+        topology.is_dip_of(interface, address)
             || topology.is_link_local_of(interface, address)
             || self.interfaces(topology, address).iter().any(|one| one.id == interface)
     }
@@ -161,29 +181,26 @@ impl OwnAddresses {
     ) {
         let mut left = limit;
         while left > 0 {
-            let is_first = !self.announcements.is_empty();
-            let queue = if is_first { &self.announcements } else { &self.repeats };
-            let Some(mut next) = queue.front().copied().filter(|next| is_first || next.due <= now) else {
-                return;
-            };
-            let interfaces = self.interfaces(topology, next.address);
-            let is_sent = interfaces.iter().skip(next.made).take(left).all(|interface| {
-                let is_sent = send(interface, next.address);
-                next.made += usize::from(is_sent);
-                left -= usize::from(is_sent);
-                is_sent
-            });
-            let is_done = next.made >= interfaces.len();
-            let queue = if is_first { &mut self.announcements } else { &mut self.repeats };
-            queue.pop_front();
-            match (is_done, is_first) {
-                (false, _) => queue.push_front(next),
-                (true, true) => {
-                    self.repeats.push_back(Announcement { due: now + ANNOUNCE_AGAIN, made: 0, ..next })
+            let is_due = |queue: &VecDeque<Announcement>| queue.front().is_some_and(|next| next.due <= now);
+            let Some(round) = self.announcements.iter().position(is_due) else { return };
+            let Some(mut next) = self.announcements[round].pop_front() else { return };
+            let is_meant = |one: &&Interface| next.port.is_none_or(|port| one.port == port);
+            let interfaces = self.interfaces(topology, next.address).iter().filter(is_meant);
+            let mut waiting = interfaces.skip(next.made).peekable();
+            let mut is_refused = false;
+            while let Some(interface) = waiting.peek().filter(|_| left > 0 && !is_refused) {
+                is_refused = !send(interface, next.address);
+                if !is_refused {
+                    waiting.next();
+                    (next.made, left) = (next.made + 1, left - 1);
                 }
-                (true, false) => {}
             }
-            if !is_sent {
+            if waiting.peek().is_some() {
+                self.announcements[round].push_front(next);
+            } else if let Some(pause) = ANNOUNCE_AGAIN.get(round) {
+                self.announcements[round + 1].push_back(Announcement { due: now + *pause, made: 0, ..next });
+            }
+            if is_refused {
                 return;
             }
         }
@@ -238,6 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn link_local_dip_of_several_interfaces_is_answered_on_each() {
+        let text = r#"
+            [[ports]]
+            name = "lan"
+            device = "memory0"
+            vlans = [
+                { id = 100, addresses = ["fe80::1/64"] },
+                { id = 200, addresses = ["fe80::1/64"] },
+                { id = 300, addresses = ["fe80::2/64"] },
+            ]
+        "#;
+        let config = ctl::config::Config::from_toml(text, "test").unwrap();
+        let topology = crate::topology::of_config(&config);
+        let answers = |address: &str| {
+            let answers =
+                |number| addresses().answers(&topology, InterfaceId(number), address.parse().unwrap());
+            [0, 1, 2].map(answers)
+        };
+        assert_eq!(answers("fe80::1"), [true, true, false]);
+        assert_eq!(answers("fe80::2"), [false, false, true]);
+    }
+
+    #[test]
     fn claim_is_reported_once_by_each_host_and_shown_for_a_while() {
         let mut addresses = addresses();
         let vip = CONNECTED.parse().unwrap();
@@ -269,7 +309,29 @@ mod tests {
     }
 
     #[test]
-    fn new_address_is_announced_now_and_after_a_second_where_it_is_answered() {
+    fn addresses_of_a_port_whose_link_comes_up_are_announced_there_three_times() {
+        let mut addresses = addresses();
+        for now in [0, 1000, 5000] {
+            assert_eq!(announced(&mut addresses, now, 100, true).len(), 6);
+        }
+        assert_eq!(announced(&mut addresses, 60_000, 100, true), []);
+        let outside = [CONNECTED, FAR, CONNECTED_6].map(|address| (2, address.to_owned()));
+        let up = |addresses: &mut OwnAddresses, seconds| {
+            addresses.announce_on(&two_ports(), PortId(1), Duration::from_secs(seconds));
+        };
+        up(&mut addresses, 60);
+        assert_eq!(announced(&mut addresses, 60_100, 100, true), outside);
+        // Again, before the rest of the first time is due.
+        up(&mut addresses, 61);
+        for now in [61_000, 62_000, 66_000] {
+            assert_eq!(announced(&mut addresses, now, 100, true), outside, "{now}");
+            assert_eq!(announced(&mut addresses, now + 900, 100, true), []);
+        }
+        assert_eq!(announced(&mut addresses, 99_000, 100, true), []);
+    }
+
+    #[test]
+    fn new_address_is_announced_now_after_a_second_and_after_five_where_it_is_answered() {
         let mut addresses = addresses();
         let all = [(1, LOCAL), (2, CONNECTED), (0, FAR), (1, FAR), (2, FAR), (2, CONNECTED_6)]
             .map(|(interface, address)| (interface, address.to_owned()));
@@ -279,6 +341,8 @@ mod tests {
         assert_eq!(announced(&mut addresses, 1000, 100, true), []);
         addresses.set(set(&[CONNECTED, FAR, CONNECTED_6]), set(&[LOCAL]), Duration::from_millis(500));
         assert_eq!(announced(&mut addresses, 1002, 100, true), all);
+        assert_eq!(announced(&mut addresses, 5001, 100, true), []);
+        assert_eq!(announced(&mut addresses, 5002, 100, true), all);
         assert_eq!(announced(&mut addresses, 99_000, 100, true), []);
         addresses.set(set(&[FAR]), set(&[]), Duration::from_secs(100));
         addresses.set(set(&[FAR, CONNECTED]), set(&[]), Duration::from_secs(101));

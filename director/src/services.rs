@@ -8,6 +8,7 @@
 
 mod compile;
 mod group_numbers;
+pub(crate) mod local_addresses;
 mod network;
 mod timeouts;
 mod ways;

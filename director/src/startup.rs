@@ -105,8 +105,8 @@ pub fn run(config: Config) -> Result<()> {
     });
     let metrics = metrics.transpose()?;
     let eal = start_eal(&config, &plan)?;
-    let started = start_ports(&eal, &config, plan.workers.len())?;
-    let platform = describe_platform(&eal, config.director.hugepages);
+    let (started, warnings) = start_ports(&eal, &config, plan.workers.len())?;
+    let platform = describe_platform(&eal, config.director.hugepages, warnings);
     let Assembly { control, workers, host_frames } =
         assemble(config, started, plan.workers.clone(), &Clock::system(), platform, HostAccess::Taps)?;
     let control = control.shared();
@@ -176,7 +176,12 @@ fn place(number: usize, port: &ctl::config::PortConfig) -> String {
     format!("ports[{number}] ({}, {})", port.name, port.device)
 }
 
-fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPorts<PortQueuePair, MbufPool>> {
+/// The ports, started, and what is not as it should be with them.
+fn start_ports(
+    eal: &Eal,
+    config: &Config,
+    workers: usize,
+) -> Result<(StartedPorts<PortQueuePair, MbufPool>, Vec<String>)> {
     let queues =
         u16::try_from(workers).context("director.worker_cpus: more workers than a port can have queues")?;
     let device = |port: &ctl::config::PortConfig| PortConfig {
@@ -194,6 +199,7 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
         ..computed
     };
     let pool = MbufPool::new(eal, &pool_config)?;
+    let mut warnings = Vec::new();
     let mut ports: Vec<Box<dyn PortStatus>> = Vec::new();
     let mut by_worker: Vec<Vec<PortQueuePair>> = (0..workers).map(|_| Vec::new()).collect();
     for (number, (device, named)) in devices.iter().zip(&config.ports).enumerate() {
@@ -215,22 +221,22 @@ fn start_ports(eal: &Eal, config: &Config, workers: usize) -> Result<StartedPort
             );
         }
         if !port.accepts_all_multicast() {
-            tracing::warn!(
+            warnings.push(format!(
                 "port {}: driver {} does not accept every multicast address: where its device filters, IPv6 neighbour \
                  discovery does not reach the director",
                 named.name,
                 port.driver()
-            );
+            ));
         }
         ports.push(Box::new(port));
         for (queues, pair) in by_worker.iter_mut().zip(pairs) {
             queues.push(pair);
         }
     }
-    Ok(StartedPorts { ports, queues: by_worker, pool })
+    Ok((StartedPorts { ports, queues: by_worker, pool }, warnings))
 }
 
-fn describe_platform(eal: &Eal, wanted: Hugepages) -> Platform {
+fn describe_platform(eal: &Eal, wanted: Hugepages, warnings: Vec<String>) -> Platform {
     let advice = match wanted {
         Hugepages::Off => "set director.hugepages to \"auto\"",
         _ => "reserve hugepages (vm.nr_hugepages)",
@@ -245,7 +251,7 @@ fn describe_platform(eal: &Eal, wanted: Hugepages) -> Platform {
     let version = Eal::dpdk_version();
     let dpdk = version.strip_prefix("DPDK ").unwrap_or(&version).to_owned();
     let memory = format!("packet buffers in {}", eal.hugepages());
-    Platform { dpdk, memory, memory_warnings, warnings: Vec::new() }
+    Platform { dpdk, memory, memory_warnings, warnings }
 }
 
 fn log_start(

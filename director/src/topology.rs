@@ -3,12 +3,13 @@
 //!
 //! An *interface* is a port's untagged side or one VLAN of it. A port without addresses has no untagged side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ctl::config::{HostInterface, PortConfig, Qinq, RouteConfig, ServiceConfig};
 use ctl::mac::MacAddress;
 use ctl::protocol::{ErrorCode, ErrorReply};
+use ctl::validate::IPV6_MTU_MIN;
 use dataplane::port::{PortId, PortStatus};
 use dataplane::snapshot::InterfaceId;
 use ipnet::IpNet;
@@ -64,8 +65,11 @@ pub struct Interface {
 pub struct Route {
     /// Out of this interface.
     pub interface: InterfaceId,
-    /// As this address of the director's, of the same family.
+    /// As this address of the director's, of the same family, the next hop is asked for its MAC.
     pub source: IpAddr,
+    /// As this one packets of the director's own go that way: as the same unless that is link-local, which no router takes
+    /// further; none where the director has no other.
+    pub packet_source: Option<IpAddr>,
     /// The address itself, or that of its gateway.
     pub next_hop: IpAddr,
 }
@@ -75,6 +79,7 @@ pub struct Route {
 struct Reach {
     interface: InterfaceId,
     source: IpAddr,
+    packet_source: Option<IpAddr>,
     /// None: connected.
     gateway: Option<IpAddr>,
 }
@@ -121,7 +126,8 @@ pub struct Topology {
     reached: [Networks; 2],
     /// In the order of the configuration.
     routes: Vec<(IpNet, Route)>,
-    dips: HashMap<IpAddr, InterfaceId>,
+    /// A link-local address may be that of several interfaces.
+    dips: HashSet<(InterfaceId, IpAddr)>,
     names: HashMap<String, InterfaceId>,
 }
 
@@ -165,7 +171,7 @@ impl Topology {
                 vlan: interface.vlan.unwrap_or(0),
                 name: interface.name(),
                 mac,
-                mtu: interface.mtu.map_or(mtu, |own| own.min(mtu)),
+                mtu: interface.mtu.unwrap_or(mtu),
                 addresses: interface.addresses.to_vec(),
                 host_interface: interface.host_interface_name(self.ports.len()),
                 needs_host_interface: matches!(interface.host_interface, HostInterface::Named(_)),
@@ -181,11 +187,13 @@ impl Topology {
     fn connect(&mut self, port: usize) {
         for interface in self.interfaces.iter().filter(|interface| interface.port.index() == port) {
             for dip in &interface.addresses {
-                let reach = Reach { interface: interface.id, source: dip.addr(), gateway: None };
+                let source = dip.addr();
+                let packet_source = Some(source).filter(|source| !is_link_local(*source));
+                let reach = Reach { interface: interface.id, source, packet_source, gateway: None };
                 let family = family(dip.addr());
                 self.connected[family].add(dip.trunc(), reach);
                 self.reached[family].add(dip.trunc(), reach);
-                self.dips.entry(dip.addr()).or_insert(interface.id);
+                self.dips.insert((interface.id, dip.addr()));
             }
             self.names.insert(interface.name.clone(), interface.id);
         }
@@ -206,20 +214,34 @@ impl Topology {
         };
         let Some((interface, source)) = way else { return };
         let network = config.network.trunc();
-        self.routes.push((network, Route { interface, source, next_hop: gateway }));
-        self.reached[family(gateway)].add(network, Reach { interface, source, gateway: Some(gateway) });
+        let packet_source = match is_link_local(source) {
+            true => self.global_dip(interface),
+            false => Some(source),
+        };
+        self.routes.push((network, Route { interface, source, packet_source, next_hop: gateway }));
+        let reach = Reach { interface, source, packet_source, gateway: Some(gateway) };
+        self.reached[family(gateway)].add(network, reach);
+    }
+
+    /// An IPv6 address of the director's that is no link-local one: of `interface`, or else of any.
+    fn global_dip(&self, interface: InterfaceId) -> Option<IpAddr> {
+        let of_it = self.interface(interface).into_iter();
+        let mut dips = of_it.chain(&self.interfaces).flat_map(|one| &one.addresses).map(IpNet::addr);
+        dips.find(|dip| dip.is_ipv6() && !is_link_local(*dip))
     }
 
     /// How `address` is reached: by the longest prefix among connected and routed networks.
     pub fn route(&self, address: IpAddr) -> Option<Route> {
-        let &Reach { interface, source, gateway } = self.reached[family(address)].find(address)?;
-        Some(Route { interface, source, next_hop: gateway.unwrap_or(address) })
+        let &Reach { interface, source, packet_source, gateway } =
+            self.reached[family(address)].find(address)?;
+        Some(Route { interface, source, packet_source, next_hop: gateway.unwrap_or(address) })
     }
 
     /// The same where a connected network holds it.
     pub fn connection(&self, address: IpAddr) -> Option<Route> {
-        let &Reach { interface, source, .. } = self.connected[family(address)].find(address)?;
-        Some(Route { interface, source, next_hop: address })
+        let &Reach { interface, source, packet_source, .. } =
+            self.connected[family(address)].find(address)?;
+        Some(Route { interface, source, packet_source, next_hop: address })
     }
 
     /// The configured routes, with their networks.
@@ -227,9 +249,9 @@ impl Topology {
         &self.routes
     }
 
-    /// The interface that has `address` as its DIP.
-    pub fn interface_of_dip(&self, address: IpAddr) -> Option<InterfaceId> {
-        self.dips.get(&address).copied()
+    /// `address` is a DIP of `interface`.
+    pub fn is_dip_of(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.dips.contains(&(interface, address))
     }
 
     /// `address` is the link-local one of `interface`, which the director has beside its DIPs.
@@ -240,13 +262,6 @@ impl Topology {
     /// An interface by its number.
     pub fn interface(&self, id: InterfaceId) -> Option<&Interface> {
         self.interfaces.get(usize::from(id.0))
-    }
-
-    /// The interface of what came in on `port` with this VLAN; 0: untagged, or with a priority tag.
-    pub fn interface_at(&self, port: PortId, vlan: u16) -> Option<&Interface> {
-        let port = self.ports.get(port.index())?;
-        let id = if vlan == 0 { port.untagged } else { port.vlans.get(&vlan).copied() };
-        self.interface(id?)
     }
 
     /// Interfaces on which a VIP is answered and announced: the one whose network holds it, or else all.
@@ -260,6 +275,38 @@ impl Topology {
     /// A port of ours has this MAC.
     pub fn is_own_mac(&self, mac: [u8; 6]) -> bool {
         self.ports.iter().any(|port| port.mac == mac)
+    }
+
+    /// No VLAN's MTU is over its port's, and IPv6 has the 1280 bytes that it needs: what a port without `mtu` has is known
+    /// once it is started.
+    pub fn check_mtus(&self, configs: &[PortConfig]) -> Result<(), ErrorReply> {
+        let refused =
+            |message: String, help: String| Err(ErrorReply::new(ErrorCode::Invalid, message).with_help(help));
+        for (number, (config, port)) in configs.iter().zip(&self.ports).enumerate() {
+            let PortFacts { name, mtu, .. } = port;
+            let vlans = config.vlans.iter().map(|vlan| vlan.mtu).enumerate();
+            if let Some((vlan, own)) =
+                vlans.filter_map(|(vlan, own)| Some((vlan, own?))).find(|(_, own)| own > mtu)
+            {
+                let place = format!("ports[{number}].vlans[{vlan}].mtu");
+                return refused(
+                    format!("{place}: {own} is over the {mtu} of port {name}"),
+                    format!("give the VLAN {mtu} or less, or raise ports[{number}].mtu"),
+                );
+            }
+            let is_on_it = |interface: &&Interface| interface.port == port.id && interface.has_ipv6();
+            if *mtu < IPV6_MTU_MIN && self.interfaces.iter().any(|interface| is_on_it(&interface)) {
+                return refused(
+                    format!(
+                        "ports[{number}].mtu: port {name} has {mtu}, under {IPV6_MTU_MIN}, the least for IPv6 (RFC 8200)"
+                    ),
+                    format!(
+                        "give ports[{number}].mtu = {IPV6_MTU_MIN} or more, or take the IPv6 addresses away"
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// No real server has the MAC of a port: its packets would come back, again and again, until their TTL ends.
@@ -334,7 +381,12 @@ pub(crate) fn two_ports() -> Topology {
         gateway = "fe80::9"
         interface = "inside.100"
     "#;
-    let config = ctl::config::Config::from_toml(text, "test").expect("a configuration");
+    of_config(&ctl::config::Config::from_toml(text, "test").expect("a configuration"))
+}
+
+/// Ports as configured, each with a MAC address of its own and an MTU of 1500.
+#[cfg(test)]
+pub(crate) fn of_config(config: &ctl::config::Config) -> Topology {
     let mut topology = Topology::default();
     for (number, port) in config.ports.iter().enumerate() {
         topology.add_port(port, [2, 0, 0, 0, 1, number as u8], 1500);
@@ -382,6 +434,29 @@ mod tests {
     }
 
     #[test]
+    fn packets_go_through_a_link_local_gateway_from_a_global_address_of_its_interface_or_else_of_any() {
+        let packet_source = |topology: &Topology, text: &str| {
+            topology.route(text.parse().unwrap()).unwrap().packet_source.map(|source| source.to_string())
+        };
+        let mut topology = two_ports();
+        assert_eq!(packet_source(&topology, "2001:db8:ff::7").as_deref(), Some("2001:db8:100::1"));
+        assert_eq!(packet_source(&topology, "2001:db8::7").as_deref(), Some("2001:db8::1"));
+        assert_eq!(packet_source(&topology, "203.0.113.7").as_deref(), Some("10.0.0.1"));
+        let through = |network: &str, interface: &str| RouteConfig {
+            network: network.parse().unwrap(),
+            gateway: "fe80::9".parse().unwrap(),
+            interface: Some(interface.to_owned()),
+        };
+        topology.add_route(&through("2001:db8:fe::/48", "inside"));
+        assert_eq!(packet_source(&topology, "2001:db8:fe::7").as_deref(), Some("2001:db8:100::1"));
+        for interface in &mut topology.interfaces {
+            interface.addresses.retain(|dip| dip.addr().is_ipv4());
+        }
+        topology.add_route(&through("2001:db8:fd::/48", "inside"));
+        assert_eq!(packet_source(&topology, "2001:db8:fd::7"), None);
+    }
+
+    #[test]
     fn connected_network_comes_before_a_route_of_the_same_prefix_and_a_longer_route_before_it() {
         let mut topology = two_ports();
         for (network, gateway) in [("192.0.2.0/24", "10.0.0.254"), ("192.0.2.128/25", "10.0.0.253")] {
@@ -391,6 +466,33 @@ mod tests {
         let next_hop = |text: &str| topology.route(text.parse().unwrap()).unwrap().next_hop.to_string();
         assert_eq!(next_hop("192.0.2.7"), "192.0.2.7");
         assert_eq!(next_hop("192.0.2.200"), "10.0.0.253");
+    }
+
+    #[test]
+    fn vlan_with_an_mtu_over_its_ports_is_refused_and_ipv6_on_a_port_under_1280() {
+        let judge = |vlan: &str, port_mtu| {
+            let text = format!(
+                "[[ports]]\nname = 'lan0'\ndevice = 'memory0'\nvlans = [\n{{ id = 1, addresses = ['10.0.0.1/24'] }},\n\
+                 {{ id = 2, {vlan} }},\n]\n"
+            );
+            let config = ctl::config::Config::from_toml(&text, "test").unwrap();
+            let mut topology = Topology::default();
+            topology.add_port(&config.ports[0], [2; 6], port_mtu);
+            topology.check_mtus(&config.ports).err().map(|error| error.message)
+        };
+        let jumbo = "addresses = ['10.1.0.1/24'], mtu = 9000";
+        assert_eq!(
+            judge(jumbo, 1500).as_deref(),
+            Some("ports[0].vlans[1].mtu: 9000 is over the 1500 of port lan0")
+        );
+        assert_eq!(judge(jumbo, 9000), None);
+        let ipv6 = "addresses = ['2001:db8::1/64']";
+        assert_eq!(
+            judge(ipv6, 1279).as_deref(),
+            Some("ports[0].mtu: port lan0 has 1279, under 1280, the least for IPv6 (RFC 8200)")
+        );
+        assert_eq!(judge(ipv6, 1280), None);
+        assert_eq!(judge("addresses = ['10.1.0.1/24']", 576), None);
     }
 
     #[test]
@@ -404,17 +506,5 @@ mod tests {
         assert_eq!(interfaces("2001:db8:100::10"), [1]);
         assert_eq!(interfaces("198.51.100.10"), [0, 1, 2]);
         assert_eq!(interfaces("203.0.113.10"), [0, 1, 2], "a route connects nothing");
-    }
-
-    #[test]
-    fn interface_is_found_by_port_and_vlan() {
-        let topology = two_ports();
-        let name = |port, vlan| topology.interface_at(PortId(port), vlan).map(|one| one.name.as_str());
-        assert_eq!(name(0, 0), Some("inside"));
-        assert_eq!(name(0, 100), Some("inside.100"));
-        assert_eq!(name(0, 101), None);
-        assert_eq!(name(1, 100), None);
-        assert_eq!(name(2, 0), None);
-        assert_eq!(topology.interfaces.iter().map(|one| one.mtu).collect::<Vec<_>>(), [1500, 1400, 1500]);
     }
 }

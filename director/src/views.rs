@@ -1,8 +1,9 @@
 //! What `show`, `stats`, `neighbours` and `status` answer: the state in the protocol's words. Reads, changes nothing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ctl::config::{ConnectionsConfig, RealServerConfig, ServiceConfig, Timeouts};
+use ctl::config::{ConnectionsConfig, Forwarding, RealServerConfig, ServiceConfig, Timeouts};
 use ctl::mac::MacAddress;
 use ctl::protocol::{
     ErrorReply, Filter, NeighbourState, NeighbourView, Neighbours, PacketTotals, PortStats, PortView,
@@ -14,6 +15,7 @@ use dataplane::verdict::{DropReason, StatelessReason};
 
 use crate::control::Control;
 use crate::draft::no_service;
+use crate::services::local_addresses::LocalPools;
 use crate::services::{ServiceTraffic, Since};
 use crate::slots::Owner;
 use crate::topology::Interface;
@@ -258,7 +260,7 @@ impl Control {
                 mac: MacAddress(facts.mac),
                 addresses: untagged.map_or(Vec::new(), |interface| interface.addresses.clone()),
                 mtu: facts.mtu,
-                link_is_up: port.statistics().link_is_up,
+                link_is_up: port.link_is_up(),
                 host_interface: untagged.and_then(host_interface),
                 vlans,
             }
@@ -294,6 +296,10 @@ impl Control {
             let names: Vec<_> = names.map(|neighbour| neighbour.address.to_string()).collect();
             warnings.extend(named("real servers or gateways", &names, what));
         }
+        let foreign: Vec<_> = self.without_local_address().into_iter().collect();
+        let what = "have no local address on their interface and must have a route to another's network: add one there \
+                    with `dr-ctl add-lip`";
+        warnings.extend(named("real servers behind full NAT", &foreign, what));
         let is_dead = |service: &&ServiceConfig| self.count_up(service) == 0;
         let dead = self.services.configured().iter().filter(is_dead);
         let dead: Vec<_> = dead.map(|service| service.id().to_string()).collect();
@@ -307,6 +313,19 @@ impl Control {
             format!("{} is claimed by {} as well, on {interface}: {help}", conflict.address, conflict.mac)
         }));
         warnings
+    }
+
+    /// Real servers behind full NAT on whose interface there is no local address, each with the interface.
+    fn without_local_address(&self) -> BTreeSet<String> {
+        let pools = LocalPools::new(self.services.nat(), &self.topology);
+        let real_servers = self.services.configured().iter().flat_map(|service| &service.real_servers);
+        let full_nat = real_servers.filter(|real_server| real_server.forwarding == Forwarding::FullNat);
+        let foreign = full_nat.filter_map(|real_server| {
+            let interface = self.topology.route(real_server.address)?.interface;
+            let has_none = pools.of(interface, real_server.address).is_none();
+            has_none.then(|| format!("{} on {}", real_server.address, self.topology.name(interface)))
+        });
+        foreign.collect()
     }
 
     fn full_tables(&self) -> impl Iterator<Item = String> + '_ {

@@ -81,6 +81,16 @@ pub(super) struct Connected {
     interface_of_network: HashMap<IpNet, usize>,
     interface_of_dip: HashMap<IpAddr, usize>,
     gateways: HashMap<IpNet, IpAddr>,
+    /// The network of the first route through each.
+    gateway_of: HashMap<IpAddr, IpNet>,
+}
+
+/// How an address is reached.
+pub(super) enum Way<'a> {
+    /// In this connected network, on this interface.
+    Connected(IpNet, &'a str),
+    /// Over this gateway.
+    Gateway(IpAddr),
 }
 
 impl Connected {
@@ -90,6 +100,7 @@ impl Connected {
             interface_of_network: HashMap::new(),
             interface_of_dip: HashMap::new(),
             gateways: routes.iter().map(|route| (route.network.trunc(), route.gateway)).collect(),
+            gateway_of: routes.iter().rev().map(|route| (route.gateway, route.network)).collect(),
         };
         for interface in ports.iter().flat_map(PortConfig::interfaces) {
             let index = connected.interfaces.len();
@@ -110,7 +121,7 @@ impl Connected {
         self.interfaces.is_empty()
     }
 
-    /// The network that an address is in, and its interface.
+    /// The connected network that an address is in, and its interface, whatever routes there are.
     pub(super) fn network_of(&self, address: IpAddr) -> Option<(IpNet, &str)> {
         supernets(IpNet::from(address)).find_map(|network| {
             let index = self.interface_of_network.get(&network)?;
@@ -118,14 +129,40 @@ impl Connected {
         })
     }
 
-    /// The gateway on the way to an address that is in no connected network.
+    /// How an address is reached: by the longest prefix among connected networks and routes.
+    pub(super) fn way_to(&self, address: IpAddr) -> Option<Way<'_>> {
+        supernets(IpNet::from(address)).find_map(|network| match self.interface_of_network.get(&network) {
+            Some(index) => Some(Way::Connected(network, &self.interfaces[*index].0)),
+            None => self.gateways.get(&network).copied().map(Way::Gateway),
+        })
+    }
+
+    /// The gateway on the way to an address, where there is one.
     pub(super) fn gateway_to(&self, address: IpAddr) -> Option<IpAddr> {
-        supernets(IpNet::from(address)).find_map(|network| self.gateways.get(&network).copied())
+        match self.way_to(address)? {
+            Way::Connected(..) => None,
+            Way::Gateway(gateway) => Some(gateway),
+        }
     }
 
     /// The interface that has this address as its own.
     pub(super) fn interface_of_dip(&self, address: IpAddr) -> Option<&str> {
         self.interface_of_dip.get(&address).map(|index| self.interfaces[*index].0.as_str())
+    }
+
+    /// Who has this address already, where that is the director itself or a router, for people.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<String> {
+        let dip = self.interface_of_dip(address);
+        let dip = dip.map(|interface| format!("the director's own address (DIP) on {interface}"));
+        dip.or_else(|| {
+            let network = self.gateway_of.get(&address)?;
+            Some(format!("the gateway of the route to {network}"))
+        })
+    }
+
+    /// The director has an IPv6 address that is no link-local one.
+    pub(super) fn has_global_ipv6(&self) -> bool {
+        self.interface_of_dip.keys().any(IpAddr::is_ipv6)
     }
 
     /// The networks for people, in the order of the interfaces: `10.0.0.0/24 on port lan0, ...`.

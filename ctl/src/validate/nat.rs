@@ -42,10 +42,6 @@ pub(super) fn check_new(
     new: IpAddr,
 ) -> Vec<Problem> {
     let known = surroundings.nat.map(|nat| nat.local_addresses.as_slice()).unwrap_or_default();
-    if known.contains(&new) {
-        let message = format!("{new} is a local address already");
-        return vec![Problem::new(ErrorCode::Exists, "address", message)];
-    }
     let connected = Connected::new(surroundings.ports, surroundings.routes);
     let networks = connected.describe();
     let mut problems = Vec::from_iter(check_count("address", known.len() + 1));
@@ -59,10 +55,6 @@ pub(super) fn check_removed(
     removed: IpAddr,
 ) -> Vec<Problem> {
     let known = surroundings.nat.map(|nat| nat.local_addresses.as_slice()).unwrap_or_default();
-    if !known.contains(&removed) {
-        let problem = Problem::new(ErrorCode::NotFound, "address", format!("{removed} is no local address"));
-        return vec![problem.help("see with status which there are")];
-    }
     let family = Family::of(removed);
     let is_last = !known.iter().any(|other| *other != removed && Family::of(*other) == family);
     let needs = |service: &&ServiceConfig| {
@@ -128,8 +120,8 @@ fn check_address(
     if connected.is_unknown() {
         return None;
     }
-    if let Some(interface) = connected.interface_of_dip(address) {
-        return problem(format!("{address} is the director's own address (DIP) on {interface}"));
+    if let Some(owner) = connected.owner(address) {
+        return problem(format!("{address} is {owner}"));
     }
     let Some((network, interface)) = connected.network_of(address) else {
         return problem(format!("{address} is in no directly connected network ({networks})"));

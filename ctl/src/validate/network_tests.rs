@@ -326,6 +326,19 @@ fn a_route_that_leads_nowhere_is_refused_with_the_reason() {
         ("::/0", "fe80::9", None, "gateway: fe80::9 is link-local, and may be on any interface".to_owned()),
         ("::/0", "fe80::9", Some("lan2"), "interface: `lan2` is no port and no VLAN of one".to_owned()),
         (
+            "::/0",
+            "fe80::9",
+            Some("lan1"),
+            "interface: `lan1` has no addresses of its own, and so is no interface of the director"
+                .to_owned(),
+        ),
+        (
+            "::/0",
+            "fe80::1",
+            Some("lan0.100"),
+            "gateway: fe80::1 is the director's own address (DIP) on VLAN lan0.100".to_owned(),
+        ),
+        (
             "10.8.0.0/16",
             "10.0.0.254",
             Some("lan0.100"),
@@ -349,6 +362,7 @@ fn a_route_that_leads_nowhere_is_refused_with_the_reason() {
         ("0.0.0.0/0", "10.0.0.254", None),
         ("::/0", "2001:db8::9", Some("lan0")),
         ("::/0", "fe80::9", Some("lan1.100")),
+        ("::/0", "fe80::1", Some("lan0.200")),
         // A part of a connected network, and one of which it is a part.
         ("10.0.0.128/25", "10.0.0.5", None),
         ("10.0.0.0/8", "10.0.0.5", None),
@@ -360,6 +374,33 @@ fn a_route_that_leads_nowhere_is_refused_with_the_reason() {
         };
         assert_eq!(problems_of(|config| config.routes.push(route)), [""; 0], "{network}");
     }
+}
+
+#[test]
+fn an_interface_under_1280_has_no_route_for_ipv6() {
+    let narrow = |config: &mut Config| {
+        config.routes.push(RouteConfig {
+            network: "::/0".parse().unwrap(),
+            gateway: ip("fe80::9"),
+            interface: Some("lan1.100".to_owned()),
+        });
+        config.ports[1].vlans[0].mtu = Some(1279);
+    };
+    let problem = |mtu: u16| {
+        let least = "the least for IPv6 (RFC 8200)";
+        format!("routes[3].gateway: fe80::9 is on VLAN lan1.100, whose mtu of {mtu} is under 1280, {least}")
+    };
+    assert_problem(narrow, &problem(1279));
+    let by_its_port = |config: &mut Config| {
+        narrow(config);
+        (config.ports[1].mtu, config.ports[1].vlans[0].mtu) = (Some(1000), None);
+    };
+    assert_problem(by_its_port, &problem(1000));
+    let wide = |config: &mut Config| {
+        narrow(config);
+        config.ports[1].vlans[0].mtu = Some(1280);
+    };
+    assert_eq!(problems_of(wide), [""; 0]);
 }
 
 #[test]
@@ -383,6 +424,38 @@ fn a_real_server_that_no_route_leads_to_is_refused() {
         },
         "services[0].real_servers[0].mac: 10.9.9.4 is behind the gateway 10.0.0.254, whose MAC address is asked for",
     );
+    // A route longer than the connected network that holds it.
+    let longer = |address: &'static str| {
+        move |config: &mut Config| {
+            config.routes.push(RouteConfig {
+                network: "10.0.0.128/25".parse().unwrap(),
+                gateway: ip("10.0.0.253"),
+                interface: None,
+            });
+            config.services[0].real_servers[0].address = ip(address);
+            config.services[0].real_servers[0].mac = Some("02:00:00:00:00:0b".parse().unwrap());
+        }
+    };
+    assert_problem(
+        longer("10.0.0.129"),
+        "services[0].real_servers[0].mac: 10.0.0.129 is behind the gateway 10.0.0.253, whose MAC address is asked for",
+    );
+    assert_eq!(problems_of(longer("10.0.0.127")), [""; 0]);
+}
+
+#[test]
+fn a_gateway_is_no_vip_but_may_be_a_real_server() {
+    let reason = "10.0.0.254 is the gateway of the route to 10.9.9.0/24";
+    assert_problem(
+        |config| own(&mut config.services[0]).address = ip("10.0.0.254"),
+        &format!("services[0].address: {reason}"),
+    );
+    let mut new = good().services.remove(0);
+    own(&mut new).address = ip("10.0.0.254");
+    let config = good();
+    let problems = validate_new_service(&Surroundings::of(&config), &config.services, &new);
+    assert_eq!(texts(problems), [(ErrorCode::Invalid, format!("address: {reason}"))]);
+    assert_eq!(problems_of(|config| config.services[0].real_servers[0].address = ip("10.0.0.254")), [""; 0]);
 }
 
 #[test]

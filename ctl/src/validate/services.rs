@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::addresses::{Connected, not_routable, role_in_network};
+use super::addresses::{Connected, Way, not_routable, role_in_network};
 use super::{Problem, Surroundings, forwarding, service};
 use crate::config::{
-    DirectorConfig, Family, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId, Timeouts,
-    VirtualAddress,
+    DirectorConfig, Family, Forwarding, GroupName, Ipv6, RealServerConfig, ServiceConfig, ServiceId,
+    Timeouts, VirtualAddress,
 };
 use crate::mac::MacAddress;
 use crate::protocol::{ErrorCode, OneMember};
@@ -82,14 +82,6 @@ pub(super) fn check_new_service(
     running: &[ServiceConfig],
     new: &ServiceConfig,
 ) -> Vec<Problem> {
-    if running.iter().any(|service| service.id() == new.id()) {
-        let key = match new.id() {
-            ServiceId::Virtual(_) => "address",
-            ServiceId::Group(_) => "group",
-        };
-        let problem = Problem::new(ErrorCode::Exists, key, format!("{} exists already", new.id()));
-        return vec![problem.help("change it with set-vip, add-rs, set-rs and del-rs")];
-    }
     let mut problems = check_capacities(surroundings.director, running.iter().chain([new]));
     let vips = vips([new].into_iter().chain(running));
     let rules = Rules::new(surroundings, |address| vips.get(&address).copied());
@@ -175,10 +167,7 @@ pub(super) fn check_new_member(
     new: &OneMember,
 ) -> Vec<Problem> {
     let id = ServiceId::Group(new.group);
-    let Some(group) = running.iter().find(|service| service.id() == id) else {
-        let problem = Problem::new(ErrorCode::NotFound, "group", format!("{id} does not exist"));
-        return vec![problem.help("add it with add-group, or see with show what exists")];
-    };
+    let Some(group) = running.iter().find(|service| service.id() == id) else { return Vec::new() };
     let mut problems: Vec<Problem> = check_address_is_free("member.", new.member, running).collect();
     let rules = Rules::new(surroundings, |address| vip_of(running, address));
     problems.extend(rules.check_vip("member.address".to_owned(), new.member.address));
@@ -197,24 +186,10 @@ pub(super) fn check_new_real_server(
     id: ServiceId,
     new: &RealServerConfig,
 ) -> Vec<Problem> {
-    let Some(service) = running.iter().find(|service| service.id() == id) else {
-        let problem = Problem::new(ErrorCode::NotFound, "service", format!("{id} does not exist"));
-        let add = match id {
-            ServiceId::Virtual(_) => "add-vip",
-            ServiceId::Group(_) => "add-group",
-        };
-        return vec![problem.help(format!("add it with {add}, or see with show what exists"))];
-    };
-    const REAL_SERVER: &str = "real_server.";
-    let place = "real_server.address";
-    if service.real_server(new.id()).is_some() {
-        let message = format!("{} is a real server of {id} already", new.id());
-        let problem = Problem::new(ErrorCode::Exists, place, message);
-        return vec![problem.help("change it with set-rs")];
-    }
+    let Some(service) = running.iter().find(|service| service.id() == id) else { return Vec::new() };
     let mut problems = check_real_server_capacity(surroundings.director, count_real_servers(running) + 1);
     let rules = Rules::new(surroundings, |address| vip_of(running, address));
-    problems.extend(rules.check_real_server(REAL_SERVER, service, new));
+    problems.extend(rules.check_real_server("real_server.", service, new));
     let others =
         running.iter().flat_map(|service| &service.real_servers).filter(|rs| rs.address == new.address);
     if let (Some(mac), Some(first)) = (new.mac, others.filter_map(|rs| rs.mac).next())
@@ -232,8 +207,16 @@ pub(super) fn check_changed_real_server(
 ) -> Vec<Problem> {
     let rules = Rules::new(surroundings, |_| None);
     let mut problems = Vec::from_iter(rules.check_mac("", changed));
+    problems.extend(rules.check_tunnel_source("", changed));
     problems.extend(service::check_real_server("", changed));
-    problems.extend(forwarding::check("", surroundings, service, changed));
+    let mut of_forwarding = forwarding::check("", surroundings, service, changed);
+    // The port is part of the real server's name.
+    for problem in of_forwarding.iter_mut().filter(|problem| problem.place == "port") {
+        let help =
+            "remove it and add it anew without a port (del-rs, add-rs), or give forwarding nat or fullnat";
+        problem.help = Some(help.to_owned());
+    }
+    problems.extend(of_forwarding);
     problems
 }
 
@@ -362,8 +345,8 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         if self.local_addresses.contains(&address) {
             return problem(format!("{address} is a local address of full NAT"));
         }
-        if let Some(interface) = self.connected.interface_of_dip(address) {
-            return problem(format!("{address} is the director's own address (DIP) on {interface}"));
+        if let Some(owner) = self.connected.owner(address) {
+            return problem(format!("{address} is {owner}"));
         }
         let (network, interface) = self.connected.network_of(address)?;
         let role = role_in_network(address, network)?;
@@ -380,6 +363,7 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         let address = self.check_real_server_address(&format!("{prefix}address"), real_server.address);
         let mut problems = Vec::from_iter(address);
         problems.extend(self.check_mac(prefix, real_server));
+        problems.extend(self.check_tunnel_source(prefix, real_server));
         problems.extend(service::check_real_server(prefix, real_server));
         problems.extend(forwarding::check(prefix, self.surroundings, service, real_server));
         problems
@@ -404,30 +388,42 @@ impl<'a, V: Fn(IpAddr) -> Option<ServiceId>> Rules<'a, V> {
         if let Some(interface) = self.connected.interface_of_dip(address) {
             return problem(format!("{address} is the director's own address (DIP) on {interface}"));
         }
-        let Some((network, interface)) = self.connected.network_of(address) else {
-            if self.connected.gateway_to(address).is_some() {
-                return None;
+        match self.connected.way_to(address) {
+            Some(Way::Connected(network, interface)) => {
+                let role = role_in_network(address, network)?;
+                problem(format!("{address} is {role} of {network} on {interface}"))
             }
-            let is_alone = self.surroundings.routes.is_empty();
-            let and = if is_alone { "" } else { ", and no route leads there" };
-            return problem(format!(
-                "{address} is in no directly connected network ({}){and}",
-                self.networks
-            ));
-        };
-        let role = role_in_network(address, network)?;
-        problem(format!("{address} is {role} of {network} on {interface}"))
+            Some(Way::Gateway(_)) => None,
+            None => {
+                let is_alone = self.surroundings.routes.is_empty();
+                let and = if is_alone { "" } else { ", and no route leads there" };
+                problem(format!("{address} is in no directly connected network ({}){and}", self.networks))
+            }
+        }
     }
 
     /// Frames to what is behind a gateway go to the gateway's MAC address.
     fn check_mac(&self, prefix: &str, real_server: &RealServerConfig) -> Option<Problem> {
         let address = real_server.address;
-        if real_server.mac.is_none() || self.connected.network_of(address).is_some() {
-            return None;
-        }
-        let gateway = self.connected.gateway_to(address)?;
+        let gateway = self.connected.gateway_to(address).filter(|_| real_server.mac.is_some())?;
         let message = format!("{address} is behind the gateway {gateway}, whose MAC address is asked for");
         Some(Problem::invalid(format!("{prefix}mac"), message).help("leave it out"))
+    }
+
+    /// Outer packets that leave through a link-local gateway need an address of the director's to come from.
+    fn check_tunnel_source(&self, prefix: &str, real_server: &RealServerConfig) -> Option<Problem> {
+        let RealServerConfig { address, forwarding, .. } = *real_server;
+        let connected = &self.connected;
+        if forwarding != Forwarding::Tunnel || connected.is_unknown() || connected.has_global_ipv6() {
+            return None;
+        }
+        let gateway = connected.gateway_to(address).filter(IpAddr::is_ipv6)?;
+        let message = format!(
+            "{address} is behind the gateway {gateway}, and the director has no IPv6 address but link-local ones, from \
+             which no router takes a tunnel's packets"
+        );
+        let help = "give a port or VLAN an IPv6 address in the configuration file, and restart dr-director";
+        Some(Problem::invalid(format!("{prefix}address"), message).help(help))
     }
 
     /// A group that gets another member: what its real servers are told of clients is told by TCP.

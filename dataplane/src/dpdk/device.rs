@@ -238,7 +238,12 @@ impl Device {
         // SAFETY: the id is DPDK's, `in_force` is writable.
         let result = unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut in_force) };
         self.done("reading the mtu", result)?;
-        Ok(in_force)
+        // Without one, ethdev has 1500 whatever the interface beneath takes.
+        let beneath = match driver::has_interface(&self.driver) {
+            true => interface::mtu(self.info.if_index).unwrap_or(u16::MAX),
+            false => u16::MAX,
+        };
+        Ok(in_force.min(beneath))
     }
 
     fn set_up_queues(&self, config: &PortConfig, pool: &MbufPool) -> Result<(), PortError> {

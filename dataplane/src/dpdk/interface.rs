@@ -39,16 +39,35 @@ impl AllMulticast {
 /// Sets the interface's MTU.
 pub(super) fn set_mtu(interface: u32, mtu: u16) -> io::Result<()> {
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
+    let mut request = request(interface)?;
+    request.ifr_ifru.ifru_mtu = i32::from(mtu);
+    // SAFETY: the socket is open, the request is the one that SIOCSIFMTU reads.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The interface's MTU; where it is over 65,535, that.
+pub(super) fn mtu(interface: u32) -> io::Result<u16> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
+    let mut request = request(interface)?;
+    // SAFETY: the socket is open, the request is the one that SIOCGIFMTU reads and writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has written this part of the union.
+    Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
+}
+
+/// What the kernel is asked about the interface of this index, by its name.
+fn request(interface: u32) -> io::Result<libc::ifreq> {
     // SAFETY: ifreq is a name and a union of numbers and pointers; zeros are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the buffer has the IFNAMSIZ bytes that the function writes at most.
     if unsafe { libc::if_indextoname(interface, request.ifr_name.as_mut_ptr()) }.is_null() {
         return Err(io::Error::last_os_error());
     }
-    request.ifr_ifru.ifru_mtu = i32::from(mtu);
-    // SAFETY: the socket is open, the request is the one that SIOCSIFMTU reads.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU as _, &raw const request) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(request)
 }
 
 fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {

@@ -259,18 +259,23 @@ impl PortStatus for Port {
         self.started.capabilities
     }
 
+    fn link_is_up(&self) -> bool {
+        // SAFETY: the port is started (`started` holds it). Reading the link from this thread while workers use the queues
+        // is what this function is for.
+        unsafe { dpdk_sys::dr_eth_link_is_up(self.started.id) == 1 }
+    }
+
     /// All zeros where the driver counts nothing.
     fn statistics(&self) -> PortStatistics {
         // SAFETY: rte_eth_stats is plain numbers; zeros are valid.
         let mut stats: dpdk_sys::rte_eth_stats = unsafe { std::mem::zeroed() };
-        // SAFETY: the port is started (`started` holds it), stats is writable. Reading counters and link from this
-        // thread while workers use the queues is what these functions are for.
-        let link_is_up = unsafe {
+        // SAFETY: the port is started (`started` holds it), stats is writable. Reading counters from this thread while
+        // workers use the queues is what this function is for.
+        unsafe {
             if dpdk_sys::rte_eth_stats_get(self.started.id, &raw mut stats) != 0 {
                 stats = std::mem::zeroed();
             }
-            dpdk_sys::dr_eth_link_is_up(self.started.id) == 1
-        };
+        }
         PortStatistics {
             rx_packets: stats.ipackets,
             rx_bytes: stats.ibytes,
@@ -280,7 +285,7 @@ impl PortStatus for Port {
             rx_errors: stats.ierrors,
             rx_no_mbuf: stats.rx_nombuf,
             tx_errors: stats.oerrors,
-            link_is_up,
+            link_is_up: self.link_is_up(),
         }
     }
 }

@@ -244,6 +244,10 @@ impl PortStatus for MemoryPort {
         PortCapabilities { segments: true, ..PortCapabilities::default() }
     }
 
+    fn link_is_up(&self) -> bool {
+        self.shared.link_is_up.load(Ordering::Relaxed)
+    }
+
     fn statistics(&self) -> PortStatistics {
         let sum = |number: fn(&Queue) -> &AtomicU64| {
             self.shared.queues.iter().map(|queue| number(queue).load(Ordering::Relaxed)).sum()
@@ -257,7 +261,7 @@ impl PortStatus for MemoryPort {
             rx_errors: 0,
             rx_no_mbuf: sum(|queue| &queue.rx_no_mbuf),
             tx_errors: 0,
-            link_is_up: self.shared.link_is_up.load(Ordering::Relaxed),
+            link_is_up: self.link_is_up(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::clock::Ticks;
 use crate::connection::{ConnectionTable, Tuple};
-use crate::snapshot::{LocalAddresses, ServiceKey};
+use crate::snapshot::{LocalAddresses, ServiceKey, Translation};
 
 /// First local port: those below are systems' own.
 const PORT_MIN: u32 = 1024;
@@ -53,11 +53,11 @@ pub(super) enum Pool<'a> {
 }
 
 impl Pool<'_> {
-    /// Those of the family of `address`.
-    pub(super) fn of(addresses: &LocalAddresses, address: IpAddr) -> Pool<'_> {
-        match address {
-            IpAddr::V4(_) => Pool::V4(&addresses.ipv4),
-            IpAddr::V6(_) => Pool::V6(&addresses.ipv6),
+    /// Those that may stand for the clients of a real server.
+    pub(super) fn of<'a>(addresses: &'a LocalAddresses, real_server: &Translation) -> Pool<'a> {
+        match real_server.address {
+            IpAddr::V4(_) => Pool::V4(real_server.local_addresses.of(&addresses.ipv4)),
+            IpAddr::V6(_) => Pool::V6(real_server.local_addresses.of(&addresses.ipv6)),
         }
     }
 

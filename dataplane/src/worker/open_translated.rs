@@ -87,7 +87,7 @@ impl Opening<'_> {
         }
         let real_server = (translation.address, port);
         if destination.method == ForwardingMethod::FullNat {
-            let pool = Pool::of(&snapshot.local_addresses, real_server.0);
+            let pool = Pool::of(&snapshot.local_addresses, translation);
             let connections = &*self.connections;
             let local =
                 self.local_ports.choose(pool, real_server, &tuple.service, connections, self.share, self.now);

@@ -305,15 +305,13 @@ pub(super) fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
     Some((header.source_address().into(), header.destination_address().into()))
 }
 
-/// The director listens to what this address says on this interface, or answers for it there. The interfaces of a port share
-/// their link-local address, of which the snapshot names one.
+/// The director listens to what this address says on this interface, or answers for it there. A link-local one may be there
+/// on several, of which the snapshot names one: the control thread knows the others.
 pub(super) fn concerns(address: IpAddr, interface: InterfaceId, snapshot: &Snapshot) -> bool {
-    let port = |id: InterfaceId| snapshot.interfaces.get(id.index()).map(|interface| interface.port);
     let is_link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     match snapshot.addresses.get(&address) {
         Some(AddressRole::Vip) => true,
-        Some(AddressRole::Dip(of)) if is_link_local => port(*of) == port(interface),
-        Some(AddressRole::Neighbour(_)) if is_link_local => true,
+        Some(AddressRole::Dip(_) | AddressRole::Neighbour(_)) if is_link_local => true,
         Some(AddressRole::Dip(of) | AddressRole::Local(of) | AddressRole::Neighbour(of)) => *of == interface,
         None => false,
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use dataplane::port::PortId;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, NextHop, Options,
+    AddressRole, Destination, DestinationState, InterfaceId, InterfaceSnapshot, LocalRange, NextHop, Options,
     Persistence, PersistenceScope, PersistentClient, PortSnapshot, Protocol, Route, Routes, Service,
     ServiceKey, SharedCounts, Snapshot, Translation, Tunnel, Way,
 };
@@ -269,9 +269,12 @@ fn add_method(snapshot: &mut Snapshot, counts: &SharedCounts, index: usize, meth
             snapshot.ways[slot] = Way::Tunnel(tunnel);
         }
         if method.is_translated() {
-            let translation =
-                Translation { address: rip, port: translated, client_address: method.client_address };
-            snapshot.ways[slot] = Way::Translate(translation);
+            snapshot.ways[slot] = Way::Translate(Translation {
+                address: rip,
+                port: translated,
+                client_address: method.client_address,
+                local_addresses: LocalRange::ALL,
+            });
             snapshot.translated_real_servers.insert(rip);
         }
         snapshot.destinations[slot] = destination;

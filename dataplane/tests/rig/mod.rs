@@ -26,8 +26,8 @@ use dataplane::persistence::{TemplateLimits, TemplateTable};
 use dataplane::port::PortId;
 use dataplane::snapshot::{
     AddressRole, ClientAddress, Destination, DestinationState, ForwardingMethod, InterfaceId,
-    InterfaceSnapshot, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts, Snapshot, Translation, Way,
-    shared_counts,
+    InterfaceSnapshot, LocalRange, PortSnapshot, Protocol, Service, ServiceKey, SharedCounts, Snapshot,
+    Translation, Way, shared_counts,
 };
 use dataplane::stateless::StatelessMemory;
 use dataplane::verdict::{DropReason, StatelessReason};
@@ -171,6 +171,7 @@ pub fn snapshot(counts: &SharedCounts, ports: usize, algorithm: Algorithm, real_
                 address: rs.address(),
                 port: rs.translated_port,
                 client_address: rs.client_address,
+                local_addresses: LocalRange::ALL,
             });
             snapshot.translated_real_servers.insert(rs.address());
         }

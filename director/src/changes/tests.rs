@@ -175,6 +175,50 @@ fn what_does_not_exist_or_does_already_is_refused_by_its_code() {
 }
 
 #[test]
+fn what_exists_already_is_refused_with_what_to_do() {
+    let fixed = config(&format!("{FILE}\n[nat]\nlocal_addresses = [\"10.0.0.200\"]\n"));
+    let member = r#"{"protocol":"tcp","address":"192.0.2.20","port":80}"#;
+    let group = format!(r#"{{"group":"web","members":[{member}]}}"#);
+    let running = made(&fixed, &settings(&fixed), &command("add-vip", &group)).unwrap();
+    for (verb, arguments, message) in [
+        ("add-vip", group.clone(), "group web exists already"),
+        (
+            "add-vip",
+            r#"{"protocol":"tcp","address":"192.0.2.10","port":80}"#.to_owned(),
+            "virtual service tcp 192.0.2.10:80 exists already",
+        ),
+        (
+            "add-member",
+            format!(r#"{{"group":"web","member":{member}}}"#),
+            "tcp 192.0.2.20:80 is a member of group web already",
+        ),
+        (
+            "add-rs",
+            format!(r#"{{{SERVICE},"real_server":{{"address":"10.0.0.11"}}}}"#),
+            "virtual service tcp 192.0.2.10:80 has real server 10.0.0.11 already",
+        ),
+        ("add-lip", r#"{"address":"10.0.0.200"}"#.to_owned(), "10.0.0.200 is a local address already"),
+    ] {
+        let error = changes_of(&fixed, &running, &command(verb, &arguments)).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Exists, message));
+        assert!(error.help.is_some(), "{message}");
+    }
+}
+
+#[test]
+fn real_server_with_a_port_cannot_be_set_to_a_method_without_one() {
+    let port = r#""real_server":{"address":"10.0.0.77","port":8080,"forwarding":"nat"}"#;
+    let fixed = config(FILE);
+    let running =
+        made(&fixed, &settings(&fixed), &command("add-rs", &format!("{{{SERVICE},{port}}}"))).unwrap();
+    let set =
+        command("set-rs", &format!(r#"{{{SERVICE},"real_server":"10.0.0.77:8080","forwarding":"dr"}}"#));
+    let error = changes_of(&fixed, &running, &set).unwrap_err();
+    assert_eq!(error.message, "port: 8080 is given, and forwarding by dr keeps the client's port");
+    assert!(error.help.unwrap().starts_with("remove it and add it anew without a port"));
+}
+
+#[test]
 fn apply_tells_every_difference_and_nothing_of_what_stays() {
     assert_eq!(applied(FILE).unwrap(), Vec::<String>::new());
     let text = FILE

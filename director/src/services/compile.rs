@@ -12,11 +12,12 @@ use ctl::config::{
 };
 use dataplane::clock::TICKS_PER_SECOND;
 use dataplane::snapshot::{
-    AddressRole, Destination, DestinationState, LocalAddresses, Options, Persistence, PersistenceScope,
-    PersistentClient, Service, ServiceKey, Snapshot, Way,
+    AddressRole, Destination, DestinationState, Options, Persistence, PersistenceScope, PersistentClient,
+    Service, ServiceKey, Snapshot, Way,
 };
 use scheduler::{HashRing, RealServer, Scheduler, SchedulerConfig};
 
+use super::local_addresses::LocalPools;
 use super::network;
 use super::timeouts::TimeoutTable;
 use super::ways;
@@ -60,11 +61,12 @@ impl Services {
         neighbours: &Neighbours,
         former: impl IntoIterator<Item = IpAddr>,
     ) -> Snapshot {
+        let pools = LocalPools::new(&self.settings.nat, topology);
         let mut snapshot = Snapshot {
             ports: network::ports(topology),
             interfaces: network::interfaces(topology),
             routes: network::routes(topology, neighbours),
-            local_addresses: self.local_addresses(),
+            local_addresses: pools.addresses().clone(),
             destinations: vec![Destination::default(); self.slots.length()],
             timeouts: self.timeouts.clone(),
             options: options(&self.settings.connections, self.limits),
@@ -72,7 +74,7 @@ impl Services {
         };
         for service in &self.settings.services {
             let Some(running) = self.running.get(&service.id) else { continue };
-            self.add_destinations(service, running, topology, neighbours, &mut snapshot);
+            self.add_destinations(service, running, (topology, neighbours, &pools), &mut snapshot);
             let Some(compiled) = &running.compiled else { continue };
             for address in service.addresses() {
                 snapshot.has_every_port |= address.port == 0;
@@ -112,7 +114,7 @@ impl Services {
                 snapshot.addresses.insert(address, AddressRole::Local(route.interface));
             }
         }
-        // The interfaces of a port share their link-local address, and the first of them has it here.
+        // Link-local ones may be several interfaces': the first of them has it here.
         for interface in topology.interfaces.iter().rev() {
             let own = interface.addresses.iter().map(|dip| dip.addr());
             for address in own.chain([IpAddr::V6(interface.link_local())]) {
@@ -121,41 +123,29 @@ impl Services {
         }
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        let mut pool = LocalAddresses::default();
-        for &address in &self.settings.nat.local_addresses {
-            match address {
-                IpAddr::V4(address) => pool.ipv4.push(address),
-                IpAddr::V6(address) => pool.ipv6.push(address),
-            }
-        }
-        pool
-    }
-
     fn add_destinations(
         &self,
         service: &ServiceConfig,
         running: &Running,
-        topology: &Topology,
-        neighbours: &Neighbours,
+        (topology, neighbours, pools): (&Topology, &Neighbours, &LocalPools),
         snapshot: &mut Snapshot,
     ) {
         let timeouts = running.compiled.as_ref().map_or(0, |compiled| compiled.timeouts);
         for real_server in &service.real_servers {
             let Some(known) = running.real_servers.get(&real_server.id()) else { continue };
             let slot = known.slot as usize;
+            let way = known.route.and_then(|route| ways::way(real_server, &route, pools));
             snapshot.destinations[slot] = Destination {
                 timeouts,
                 incarnation: self.slots.incarnation(known.slot),
                 method: ways::method(real_server.forwarding),
                 is_quiesced: effective_weight(real_server) == 0,
                 refuses_persistent: self.refuses_persistent(real_server),
-                ..next_hop(topology, neighbours, known.route, real_server)
+                ..next_hop(topology, neighbours, known.route, way)
             };
             let Some(route) = known.route else { continue };
             snapshot.addresses.insert(route.next_hop, AddressRole::Neighbour(route.interface));
-            let way = ways::way(real_server, route.source);
-            if way != Way::Direct {
+            if let Some(way) = way.filter(|way| *way != Way::Direct) {
                 snapshot.ways.resize(snapshot.ways.len().max(slot + 1), Way::Direct);
                 snapshot.ways[slot] = way;
             }
@@ -328,10 +318,10 @@ fn next_hop(
     topology: &Topology,
     neighbours: &Neighbours,
     route: Option<Route>,
-    real_server: &RealServerConfig,
+    way: Option<Way>,
 ) -> Destination {
     let unresolved = Destination { state: DestinationState::Unresolved, ..Destination::default() };
-    let Some(route) = route else { return unresolved };
+    let (Some(route), Some(way)) = (route, way) else { return unresolved };
     let interface = topology.interface(route.interface);
     let (Some(interface), Some(mac)) = (interface, neighbours.resolution(&route).mac) else {
         return unresolved;
@@ -344,7 +334,7 @@ fn next_hop(
         vlan: interface.vlan,
         port: interface.port,
         state: DestinationState::Forwarding,
-        mtu: interface.mtu.saturating_sub(ways::overhead(real_server)),
+        mtu: interface.mtu.saturating_sub(ways::overhead(&way)),
         ..Destination::default()
     }
 }

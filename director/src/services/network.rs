@@ -41,7 +41,7 @@ pub(super) fn routes(topology: &Topology, neighbours: &Neighbours) -> Routes {
         next_hop: NextHop {
             interface: route.interface,
             mac: neighbours.resolution(route).mac,
-            source: route.source,
+            source: route.packet_source.unwrap_or(route.source),
         },
     });
     Routes::new(connected.chain(routed))

@@ -230,8 +230,8 @@ fn real_servers_of_every_method_are_reached_by_their_next_hops() {
     let Way::Tunnel(tunnel) = way else { panic!("{way:?}") };
     assert_eq!(
         tunnel.source(),
-        "fe80::ff:fe00:100".parse::<IpAddr>().unwrap(),
-        "as the gateway knows the director"
+        "2001:db8:100::1".parse::<IpAddr>().unwrap(),
+        "no router forwards what comes from a link-local address"
     );
     let (unresolved, way) = destination(1, "2001:db8:100::14");
     assert_eq!(
@@ -250,6 +250,7 @@ fn real_servers_of_every_method_are_reached_by_their_next_hops() {
     assert_eq!(snapshot.local_addresses.ipv6.len(), 1);
     let next_hop = |text: &str| snapshot.routes.next_hop(text.parse().unwrap()).copied();
     assert_eq!(next_hop("203.0.113.99").unwrap().mac, Some(gateways[0].2));
+    assert_eq!(next_hop("2001:db8:ff::99").unwrap().source, tunnel.source(), "errors to clients too");
     assert_eq!(next_hop("192.0.2.99").unwrap().mac, None, "connected");
     assert_eq!(next_hop("198.51.100.7"), None);
 }

@@ -1,6 +1,7 @@
 //! ARP and ping through the workers: what the director asks, answers, announces and learns.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ctl::protocol::NeighbourState;
 use dataplane::packet::arp::{ArpPacket, REPLY, REQUEST};
@@ -156,6 +157,22 @@ fn vip_is_announced_at_start_and_when_added_and_no_other_time() {
         rig.change("add-vip", r#"{"protocol":"tcp","address":"192.0.2.11","port":80}"#).await;
         until("the new address", || announced(rig).len() == 2).await;
         assert_eq!(announced(rig), [(1, address("192.0.2.11")); 2]);
+    });
+}
+
+#[test]
+fn vip_is_announced_again_where_a_link_comes_up() {
+    Rig::new(CONFIG, 1).run(async |rig| {
+        until("announcements", || announced(rig).len() == 6).await;
+        rig.ports[1].set_link(false);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rig.take_sent();
+        rig.ports[1].set_link(true);
+        until("the same twice", || announced(rig).len() >= 4).await;
+        let mut seen = announced(rig);
+        seen.truncate(4);
+        let behind_it = [(1, VIP), (1, address("198.51.100.10"))];
+        assert_eq!(seen, [behind_it, behind_it].concat());
     });
 }
 

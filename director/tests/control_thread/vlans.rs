@@ -197,6 +197,31 @@ fn local_addresses_are_announced_in_their_vlan_and_answer_solicitations() {
 }
 
 #[test]
+fn link_local_dip_of_several_vlans_answers_in_each() {
+    let own = |id| {
+        (format!("id = {id}\n    addresses = ["), format!("id = {id}\n    addresses = [\"fe80::1/64\", "))
+    };
+    let config =
+        [own(100), own(200)].iter().fold(CONFIG.to_owned(), |text, (old, new)| text.replace(old, new));
+    Rig::new(&config, 1).run(async |rig| {
+        let own = ipv6("fe80::1");
+        for (port, vlan) in [(0, 100), (1, 200)] {
+            let answered = || {
+                rig.inject(port, &tagged(vlan, &ndp::solicitation(own, ipv6("fe80::7"), CLIENT_MAC)));
+                rig.network.borrow().sent.iter().any(|(at, frame)| {
+                    let (tag, untagged) = without_tag(frame);
+                    let message = NeighbourMessage::parse(&untagged);
+                    (*at, tag) == (port, vlan)
+                        && frame[..6] == CLIENT_MAC
+                        && message.is_some_and(|message| message.target == own)
+                })
+            };
+            until("an answer", answered).await;
+        }
+    });
+}
+
+#[test]
 fn status_lists_vlans_routes_and_local_addresses() {
     let rig = Rig::new(CONFIG, 1);
     let status = rig.control.borrow().status();

@@ -296,10 +296,6 @@ fn a_new_group_is_judged_against_what_runs() {
     };
     assert_eq!(judge(&|_| {}), []);
     assert_eq!(
-        judge(&|new| new.id = services[2].id),
-        [(ErrorCode::Exists, "group: group web exists already".to_owned())]
-    );
-    assert_eq!(
         judge(&|new| new.fwmark = Some(7)),
         [(ErrorCode::Exists, "fwmark: 7 is the number of group web already".to_owned())]
     );
@@ -365,7 +361,6 @@ fn a_new_member_is_judged_with_places_of_its_own() {
     };
     assert_eq!(judge("web", "192.0.2.12", &director), []);
     for (group, address, code, problem) in [
-        ("mail", "192.0.2.12", ErrorCode::NotFound, "group: group mail does not exist"),
         ("web", "192.0.2.10", ErrorCode::Exists, "member.address: tcp 192.0.2.10:80 exists already"),
         (
             "web",
