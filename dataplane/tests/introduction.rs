@@ -393,9 +393,52 @@ fn new_syn_on_the_same_connection_begins_anew() {
     let other = FrameOf::tcp(chat.client, chat.vip, SYN).with_numbers(99, 0);
     let expected = chat.at_rs(&other);
     chat.expect(&other, &[expected]);
+    let syn_ack = chat.answer(SYN | ACK, 0, 0).with_numbers(RS_ISN, 100);
+    let expected = chat.at_client(&syn_ack);
+    chat.expect(&syn_ack, &[expected]);
     let data = FrameOf::tcp(chat.client, chat.vip, ACK).with_numbers(100, 1).with_payload(b"data");
     let expected = chat.at_rs(&data).with_payload(&[&chat.header()[..], b"data"].concat());
     chat.expect(&data, &[expected]);
+    chat.settle();
+}
+
+#[test]
+fn syn_of_somebody_else_leaves_the_numbers_of_a_connection_alone() {
+    for (fin, state) in [(0, "ESTABLISHED"), (FIN, "FIN_WAIT")] {
+        let mut chat = Chat::new(false, ClientAddress::ProxyV2);
+        chat.handshake();
+        let ack = chat.request(ACK, 0, 0);
+        let expected = chat.at_rs(&ack).with_payload(&chat.header());
+        chat.expect(&ack, &[expected]);
+        let answer = chat.answer(ACK | fin, 0, 28);
+        let expected = chat.at_client(&chat.answer(ACK | fin, 0, 0));
+        chat.expect(&answer, &[expected]);
+        assert_eq!(chat.rig.state(chat.client.1), state);
+        let lie = FrameOf::tcp(chat.client, chat.vip, SYN).with_numbers(99, 0);
+        let expected = chat.at_rs(&lie);
+        chat.expect(&lie, &[expected]);
+        // The real server's answer to it (RFC 5961), and the stream goes on.
+        let challenge = chat.answer(ACK, 0, 28);
+        let expected = chat.at_client(&chat.answer(ACK, 0, 0));
+        chat.expect(&challenge, &[expected]);
+        let data = chat.request(ACK | PSH, 0, 0).with_payload(b"data");
+        let expected = shifted(chat.at_rs(&data), 28);
+        chat.expect(&data, &[expected]);
+        chat.settle();
+    }
+}
+
+#[test]
+fn real_servers_syn_that_comes_again_changes_nothing() {
+    let mut chat = Chat::new(false, ClientAddress::ProxyV2);
+    chat.handshake();
+    let ack = chat.request(ACK, 0, 0);
+    let expected = chat.at_rs(&ack).with_payload(&chat.header());
+    chat.expect(&ack, &[expected]);
+    chat.handshake();
+    let reset = chat.request(RST, 0, 0);
+    let expected = shifted(chat.at_rs(&reset), 28);
+    chat.expect(&reset, &[expected]);
     chat.settle();
 }
 

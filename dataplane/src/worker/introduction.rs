@@ -29,7 +29,8 @@ use super::segment::Segment;
 const FAST_OPEN: u8 = 34;
 
 /// What a connection remembers of it, in the low 40 bits of its memory. The lowest 32 are the sequence number behind a SYN: TOA's
-/// the real server's, PROXY's the client's.
+/// the real server's, PROXY's the client's. Both are learned from the real server's SYN: one that says it is the client's may be
+/// anybody's, and the real server of a connection that stands answers none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Introduction(u64);
 
@@ -118,12 +119,12 @@ impl Introduction {
     pub(super) fn to_client<F: Frame>(self, who: &Tuple, segment: &mut Segment<F>, mtu: u16) -> Introduction {
         let Some(header) = segment.header() else { return self };
         if self.has(TOA) {
-            return self.toa_reply(who, &header, segment, mtu);
+            self.toa_reply(who, &header, segment, mtu)
+        } else if self.has(PROXY) && header.flags & ACK != 0 {
+            self.proxy_reply(who, &header, segment)
+        } else {
+            self
         }
-        if self.has(PROXY) && self.has(KNOWN) && header.flags & ACK != 0 {
-            return self.proxy_reply(who, &header, segment);
-        }
-        self
     }
 
     fn toa<Q: QueuePair>(
@@ -135,7 +136,7 @@ impl Introduction {
     ) -> Result<Introduction, DropReason> {
         if header.flags & SYN != 0 {
             tcp_options::erase_toa(segment.bytes_mut());
-            return Ok(Introduction(TOA));
+            return Ok(self);
         }
         let acknowledged = u32::from_be_bytes(header.acknowledgement);
         let is_next = self.has(KNOWN) && header.flags & ACK != 0 && acknowledged == self.number();
@@ -181,7 +182,7 @@ impl Introduction {
         let sequence = u32::from_be_bytes(header.sequence);
         if header.flags & SYN != 0 {
             segment.erase_options(FAST_OPEN);
-            return Ok(self.with_number(sequence.wrapping_add(1)));
+            return Ok(self);
         }
         if !self.has(KNOWN) {
             return Ok(self);
@@ -227,8 +228,15 @@ impl Introduction {
         header: &TcpHeader,
         segment: &mut Segment<F>,
     ) -> Introduction {
-        let bytes = header_bytes(who) as u32;
         let acknowledged = u32::from_be_bytes(header.acknowledgement);
+        if header.flags & SYN != 0 {
+            let is_again = self.has(KNOWN) && acknowledged == self.number();
+            return if is_again { self } else { self.with_number(acknowledged) };
+        }
+        if !self.has(KNOWN) {
+            return self;
+        }
+        let bytes = header_bytes(who) as u32;
         let ahead = acknowledged.wrapping_sub(self.number()).cast_signed();
         if self.has(DONE) || ahead >= bytes.cast_signed() {
             shift_acknowledgement(segment.bytes_mut(), bytes.wrapping_neg());
