@@ -82,7 +82,8 @@ impl Memory {
         (self.0 & (DATA | CONTROL) == DATA).then_some((self.0 as u32, (self.0 >> KEPT_SHIFT) as u16))
     }
 
-    fn introduction(self) -> Introduction {
+    /// What the real server is to learn of the client.
+    pub(super) fn introduction(self) -> Introduction {
         match self.as_data() {
             Some(_) => Introduction::default(),
             None => Introduction::of(self.0),
