@@ -5,14 +5,18 @@ mod rig;
 
 use std::net::IpAddr;
 
-use dataplane::snapshot::ForwardingMethod;
+use dataplane::clock::TICKS_PER_SECOND;
+use dataplane::snapshot::{
+    DestinationState, ForwardingMethod, Persistence, PersistenceScope, PersistentClient, Protocol,
+    SharedCounts,
+};
 use dataplane::verdict::DropReason::*;
 use proptest::prelude::*;
 use rig::icmp::{ErrorOf, packet_of, quoted_between};
 use rig::nat::{CIP, assert_settled, become_of, client_6, rig, rip, source_of, vip, vip_6};
 use rig::packet::{End, FrameOf};
 use rig::pieces::{payload_length, piece, pieces};
-use rig::{ACK, CLIENT_MAC, DIAMETER, DNS, HTTP, Rig, Rs, SYN, own_mac, rs_mac};
+use rig::{ACK, CLIENT_MAC, DIAMETER, DNS, HTTP, Rig, Rs, SYN, add_service, own_mac, rs_mac};
 use scheduler::Algorithm;
 
 fn payload(length: usize) -> Vec<u8> {
@@ -150,6 +154,46 @@ fn pieces_die_with_their_connection() {
     assert_eq!(pass_all(&mut rig, 0, &cut[1..]), Vec::<Vec<u8>>::new());
     assert_eq!(rig.dropped(NoConnection), cut.len() as u64 - 1);
     assert_settled(&rig);
+}
+
+#[test]
+fn piece_does_not_follow_another_connection_of_its_tuple_that_is_not_translated() {
+    let behind_nat = Rs::nat(3, 8080);
+    let snapshot = |counts: &SharedCounts, rs: Rs| {
+        let mut snapshot = rig::snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        snapshot.options.expire_nodest_conn = true;
+        if rs.slot != behind_nat.slot {
+            snapshot.destinations[behind_nat.slot as usize].state = DestinationState::Removed;
+        }
+        let persistence = Persistence {
+            timeout_ticks: 360 * TICKS_PER_SECOND,
+            netmask: u128::MAX,
+            client: PersistentClient::Address,
+            scope: PersistenceScope::Virtual { port: DNS },
+        };
+        add_service(&mut snapshot, counts, Algorithm::Rr, &[rs], &[(Protocol::UDP, DNS)], |service| {
+            service.persistence = Some(persistence);
+        });
+        snapshot
+    };
+    let mut rig = Rig::with(1, 1, 16, |counts| snapshot(counts, behind_nat));
+    // Templates of more numbers than there are connections.
+    for host in 0..40 {
+        let client = ([203, 0, 113, host].into(), 40_000);
+        assert_eq!(rig.pass_on(0, &FrameOf::udp(client, vip(DNS), b"question").padded()).len(), 1);
+        rig.advance_and_sweep(301);
+    }
+    let request = FrameOf::udp(CIP, vip(DNS), &payload(4000));
+    let cut = pieces(&request.build(), 7, 1400);
+    assert_eq!(pass_all(&mut rig, 0, &cut[..1]).len(), 1);
+    let counts = rig.counts.clone();
+    rig.publish_snapshot(snapshot(&counts, Rs::new(4)));
+    rig.advance_and_sweep(3);
+    let sent = rig.pass_on(0, &FrameOf::udp(CIP, vip(DNS), b"question").padded());
+    assert_eq!(sent[0].1[..6], rs_mac(4));
+    assert_eq!(pass_all(&mut rig, 0, &cut[1..2]), Vec::<Vec<u8>>::new());
+    assert_eq!(rig.dropped(NoConnection), 1);
+    rig.assert_no_leak();
 }
 
 #[test]

@@ -155,8 +155,7 @@ impl Desk<'_> {
     fn awaited(&self, data: &Tuple) -> Option<Awaited> {
         let (key, pair) = data.key(self.connections.seed());
         let id = self.connections.find(&key, &pair)?;
-        let is_translated = self.connections.connection(id).flags.contains(ConnectionFlags::TRANSLATED);
-        let translated = self.connections.translated(self.connections.reply(id).filter(|_| is_translated)?);
+        let translated = self.connections.translated(self.connections.reply(id)?);
         let reply = translated.reply.tuple(&translated.reply_pair);
         let local = (reply.service.address, reply.service.port);
         Some(Awaited { id, real_server: (reply.client, reply.client_port), local })
