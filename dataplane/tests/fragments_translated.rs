@@ -273,6 +273,30 @@ fn fragments_go_to_the_worker_that_has_their_connection() {
 }
 
 #[test]
+fn piece_of_which_two_workers_take_each_other_for_the_owner_goes_round_no_more_than_once() {
+    for rs in [Rs::new(3), Rs::nat(3, 8080)] {
+        let mut rig = Rig::new(2, 1, 1024, Algorithm::Rr, &[rs]);
+        let clients = [40_000, 40_001].map(|port| (CIP.0, port));
+        for (worker, client) in clients.into_iter().enumerate() {
+            rig.pass_on(worker, &FrameOf::udp(client, vip(DNS), b"question").padded());
+        }
+        // Two packets of one identification, each received by the worker that has the other's connection.
+        let cut =
+            clients.map(|client| pieces(&FrameOf::udp(client, vip(DNS), &payload(4000)).build(), 7, 1400));
+        assert!(rig.ports[0].inject(1, &cut[0][0]) && rig.ports[0].inject(0, &cut[1][0]));
+        (0..3).for_each(|_| rig.poll());
+        assert_eq!(rig.dropped(BadFragment), 2);
+        let handed_over = |rig: &Rig| rig.total(|counters| counters.handed_over.load());
+        let before = handed_over(&rig);
+        assert!(rig.ports[0].inject(0, &cut[0][1]));
+        (0..10).for_each(|_| rig.poll());
+        assert_eq!((handed_over(&rig) - before, rig.dropped(NoConnection)), (1, 1));
+        rig.ports[0].take_transmitted();
+        assert_settled(&rig);
+    }
+}
+
+#[test]
 fn whole_datagrams_go_to_the_worker_whose_connection_fragments_opened() {
     for method in [ForwardingMethod::Direct, ForwardingMethod::Nat] {
         let real_servers = [1, 2, 3].map(|slot| Rs { method, ..Rs::nat(slot, 0) });

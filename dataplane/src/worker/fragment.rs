@@ -86,6 +86,8 @@ impl Target {
                 Some(id) => leg::pass_later_fragment(packet, index, id, is_error, round),
                 None => Verdict::Drop(DropReason::NoConnection),
             },
+            // Where two workers have taken each other for the owner, nothing goes round.
+            Target::HandOver(_) if packet.is_taken_over => Verdict::Drop(DropReason::NoConnection),
             Target::HandOver(worker) => Verdict::HandOver(HandOver { worker, kind: PacketKind::Fragment }),
             Target::Drop(reason) => Verdict::Drop(reason),
         }
