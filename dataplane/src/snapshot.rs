@@ -277,6 +277,8 @@ pub struct PortSnapshot {
     pub vlans: HashMap<u16, InterfaceId, RandomState>,
     /// Frames with two tags are the host's, not dropped.
     pub passes_qinq: bool,
+    /// It receives larger frames than some interface sends: what stands in them behind an IP packet is cut off.
+    pub trims: bool,
 }
 
 /// Where packets go that are not a real server's: replies and errors to clients.
