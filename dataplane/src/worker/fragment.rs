@@ -167,15 +167,18 @@ impl<F: Frame> Fragments<F> {
     /// The first fragment of a packet goes to `target`: what was held follows. False where an earlier first one went elsewhere.
     fn learn(&mut self, fragment: &Fragment, target: Target, now: Ticks, counters: &WorkerCounters) -> bool {
         let released = &mut self.released;
-        let first =
-            self.table.on_first(&fragment.key, fragment.piece, target, now, |waiting, fate| match fate {
-                Fate::Forward => {
-                    if let Err(full) = released.try_push((waiting, target)) {
-                        give_up(full.element().0, Fate::Evicted, counters);
-                    }
+        let give = |waiting, fate| match fate {
+            Fate::Forward => {
+                if let Err(full) = released.try_push((waiting, target)) {
+                    give_up(full.element().0, Fate::Evicted, counters);
                 }
-                fate => give_up(waiting, fate, counters),
-            });
+            }
+            fate => give_up(waiting, fate, counters),
+        };
+        let first = match target {
+            Target::Drop(_) => self.table.on_refused(&fragment.key, fragment.piece, target, now, give),
+            _ => self.table.on_first(&fragment.key, fragment.piece, target, now, give),
+        };
         counters.fragmented_learned.add(u64::from(first == First::Learned));
         first == First::Learned
     }
