@@ -317,6 +317,31 @@ fn whole_datagrams_go_to_the_worker_whose_connection_fragments_opened() {
 }
 
 #[test]
+fn fragments_that_open_no_connection_have_nobody_search_all_tables() {
+    for (members, one_packet) in [(&[][..], false), (&[(Protocol::UDP, 5000)][..], true)] {
+        let mut rig = Rig::with(2, 1, 1024, |counts| {
+            let mut snapshot = rig::snapshot(counts, 1, Algorithm::Rr, &[Rs::new(3)]);
+            add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(3)], members, |service| {
+                service.one_packet = one_packet;
+            });
+            snapshot
+        });
+        let small = FrameOf::udp(CIP, vip(DNS), b"question").padded();
+        rig.pass_on(1, &small);
+        let large = FrameOf::udp(CIP, vip(5000), &payload(3000));
+        let sent = pass_all(&mut rig, 0, &pieces(&large.build(), 7, 1400));
+        assert_eq!(sent.len(), if one_packet { 3 } else { 0 });
+        assert_eq!(rig.pass_on(0, &small).len(), 1);
+        assert_eq!(rig.total(|counters| counters.handed_over.load()), 0);
+        let other = FrameOf::udp((CIP.0, 40_001), vip(DNS), &payload(3000));
+        pass_all(&mut rig, 1, &pieces(&other.build(), 8, 1400));
+        assert_eq!(rig.pass_on(0, &FrameOf::udp((CIP.0, 40_001), vip(DNS), b"more").padded()).len(), 1);
+        assert_eq!(rig.total(|counters| counters.handed_over.load()), 1);
+        assert_settled(&rig);
+    }
+}
+
+#[test]
 fn flood_of_reply_fragments_holds_no_more_than_any() {
     let rs = Rs::nat(3, 8080);
     let mut rig = rig(&[rs]);

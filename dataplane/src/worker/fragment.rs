@@ -370,8 +370,9 @@ fn forward<Q: QueuePair>(flow: &Packet, index: usize, round: &mut Round<Q>) -> V
         return Verdict::HandOver(HandOver { worker: worker as u16, kind: PacketKind::Fragment });
     }
     let verdict = lookup::pass_alone(flow, index, round).map_or_else(|verdict| verdict, Verdict::Forward);
-    if !is_known && flow.event == Event::UDP {
-        round.parts.peers.has_fragmented(round.now_seconds);
+    let WorkerParts { connections, peers, .. } = &*round.parts;
+    if !is_known && flow.event == Event::UDP && connections.find(&flow.key, &flow.pair).is_some() {
+        peers.has_fragmented(round.now_seconds);
     }
     verdict
 }
