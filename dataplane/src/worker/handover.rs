@@ -24,6 +24,8 @@ use crate::verdict::{HandOver, PacketKind};
 
 /// Frames that may wait in an inbox.
 pub const INBOX_CAPACITY: usize = 1024;
+/// Frames that a worker takes over in one round: no more than it receives of two ports, so that its own do not overflow meanwhile.
+const TAKEN_PER_ROUND: usize = 2 * BURST;
 /// Seconds after the last packet of connections opened for fragmented datagrams for which there may still be such.
 const FRAGMENTED_SECONDS: i32 = 3600;
 /// Tables that are looked at side by side.
@@ -181,7 +183,7 @@ impl<F> Peers<F> {
 }
 
 impl<Q: QueuePair> Worker<Q> {
-    /// Judges what other workers handed over since the last round; what comes meanwhile waits for the next one.
+    /// Judges what other workers handed over since the last round, as far as a round reaches; the rest waits for the next one.
     #[inline(always)]
     pub(super) fn take_over(&mut self, now: Ticks, now_seconds: u32) {
         let waiting = self.parts.peers.waiting();
@@ -192,8 +194,7 @@ impl<Q: QueuePair> Worker<Q> {
 
     #[inline(never)]
     fn take_over_waiting(&mut self, waiting: u64, now: Ticks, now_seconds: u32) {
-        // The inbox has no more, however many were put in since it was looked at.
-        let mut left = (waiting as usize).min(INBOX_CAPACITY);
+        let mut left = (waiting as usize).min(TAKEN_PER_ROUND);
         while left > 0 {
             for packet in self.packets.iter_mut().take(left.min(BURST)) {
                 let Some(handed) = self.parts.peers.take() else { break };
