@@ -281,7 +281,7 @@ pub(super) fn judge_data<Q: QueuePair>(
     let snapshot = mailbox.current();
     if !snapshot.ftp_services.contains_key(&tuple.service.address)
         || snapshot.services.contains_key(&tuple.service)
-        || !peers.translate()
+        || !peers.have_ftp(round.now_seconds)
     {
         return None;
     }

@@ -87,6 +87,10 @@ impl Memory {
         self.is_control() || self.as_data().is_some() || self.introduction().is_any()
     }
 
+    fn is_ftp(self) -> bool {
+        self.0 & (CONTROL | DATA) != 0
+    }
+
     pub(super) fn is_control(self) -> bool {
         self.0 & CONTROL != 0
     }
@@ -228,7 +232,11 @@ pub(super) fn pass<Q: QueuePair>(
 ) -> Result<(), DropReason> {
     let memory = Memory::of(helped.translated.memory);
     let share = Share { index: round.parts.index, workers: round.parts.workers };
-    let WorkerParts { queues, counters, connections, mailbox, counts, templates, .. } = &mut *round.parts;
+    let WorkerParts { queues, counters, connections, mailbox, counts, templates, peers, .. } =
+        &mut *round.parts;
+    if memory.is_ftp() {
+        peers.has_ftp(round.now_seconds);
+    }
     let mut desk = Desk {
         connections,
         snapshot: mailbox.current(),
