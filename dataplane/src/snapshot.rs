@@ -405,6 +405,8 @@ pub struct Snapshot {
     /// Those of TCP port 21, no groups, by VIP: IPVS counts to them what no service wants there at ports 20 and from 1024
     /// on.
     pub ftp_services: HashMap<IpAddr, Arc<Service>, RandomState>,
+    /// VIPs with FTP, groups' as well: behind NAT their clients' data connections are awaited.
+    pub ftp_vips: HashSet<IpAddr, RandomState>,
     /// Timeouts of every service that has its own; the first are everybody else's.
     pub timeouts: Vec<StateTimeouts>,
     /// How connections are kept.

@@ -185,6 +185,26 @@ fn passive_mode_names_the_vip_and_leads_to_the_real_server() {
 }
 
 #[test]
+fn data_connections_of_a_group_reach_their_real_server() {
+    let rs = Rs::nat(3, 21);
+    let rig = Rig::with(1, 1, 1 << 16, |counts| {
+        let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        add_service(&mut snapshot, counts, Algorithm::Rr, &[rs], &[(Protocol::TCP, FTP)], |_| {});
+        // As the control thread has it of a group.
+        snapshot.ftp_services.clear();
+        snapshot
+    });
+    let mut session = Session::over(rig, rs, 40_000);
+    let answer = session.answer(0, 0, &extended_passive(50_000));
+    session.send(&answer);
+    let client = (session.client.0, 45_000);
+    let syn = FrameOf::tcp(client, (session.vip.0, 50_000), SYN);
+    let expected = syn.clone().between(client, (rs.address(), 50_000)).at_rs(3);
+    session.expect(&syn, &expected);
+    session.settle();
+}
+
+#[test]
 fn later_lines_add_to_the_shift_of_those_before() {
     let rs = Rs::nat(3, 21);
     let mut session = Session::new(1, rs);

@@ -259,7 +259,7 @@ impl Desk<'_> {
 /// The packet may be one of FTP's data connections that no service opens.
 #[inline]
 pub(super) fn may_be_data(packet: &Packet, snapshot: &Snapshot) -> bool {
-    !snapshot.ftp_services.is_empty() && is_of_data(packet.key.protocol(), packet.key.virtual_port())
+    !snapshot.ftp_vips.is_empty() && is_of_data(packet.key.protocol(), packet.key.virtual_port())
 }
 
 /// FTP's data connections may have this port of a VIP.
@@ -279,7 +279,7 @@ pub(super) fn judge_data<Q: QueuePair>(
     let tuple = packet.key.tuple(&packet.pair);
     let WorkerParts { mailbox, connections, peers, .. } = &*round.parts;
     let snapshot = mailbox.current();
-    if !snapshot.ftp_services.contains_key(&tuple.service.address)
+    if !snapshot.ftp_vips.contains(&tuple.service.address)
         || snapshot.services.contains_key(&tuple.service)
         || !peers.have_ftp(round.now_seconds)
     {
