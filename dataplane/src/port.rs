@@ -102,6 +102,11 @@ pub trait QueuePair: Send + 'static {
     /// Hands frames from the front of `burst` to the port and returns how many it took; the rest stays in `burst`.
     fn transmit(&mut self, burst: &mut Burst<Self::Frame>) -> usize;
 
+    /// The port cannot be given this frame as it is: where `transmit` stopped before it, it had no way to change that.
+    fn is_unfit(&self, _frame: &Self::Frame) -> bool {
+        false
+    }
+
     /// An empty frame of one segment with headroom, or nothing where the pool has none left.
     fn allocate(&mut self) -> Option<Self::Frame>;
 }

@@ -281,6 +281,8 @@ pub struct PortSnapshot {
     pub vlans: HashMap<u16, InterfaceId, RandomState>,
     /// Frames with two tags are the host's, not dropped.
     pub passes_qinq: bool,
+    /// It receives larger frames than some interface sends: what stands in them behind an IP packet is cut off.
+    pub trims: bool,
 }
 
 /// Where packets go that are not a real server's: replies and errors to clients.
@@ -426,6 +428,8 @@ pub struct Snapshot {
     /// Those of TCP port 21, no groups, by VIP: IPVS counts to them what no service wants there at ports 20 and from 1024
     /// on.
     pub ftp_services: HashMap<IpAddr, Arc<Service>, RandomState>,
+    /// VIPs with FTP, groups' as well: behind NAT their clients' data connections are awaited.
+    pub ftp_vips: HashSet<IpAddr, RandomState>,
     /// Timeouts of every service that has its own; the first are everybody else's.
     pub timeouts: Vec<StateTimeouts>,
     /// How connections are kept.

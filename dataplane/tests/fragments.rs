@@ -84,6 +84,35 @@ fn fragments_before_the_first_wait_for_it_and_go_in_the_order_they_came() {
 }
 
 #[test]
+fn refused_first_fragment_is_remembered_and_takes_no_known_packets_place() {
+    let (mut table, mut gone) = (small(), Vec::new());
+    for id in 0..WAYS as u32 - 1 {
+        assert_eq!(table.on_first(&key(id), first(1480), id, NOW, none), First::Learned);
+    }
+    for id in 100..200 {
+        assert_eq!(table.on_refused(&key(id), first(1480), id, NOW, none), First::Learned);
+        assert_eq!(table.on_later(&key(id), middle(1480, 8), NOW), Later::Known(id));
+        assert_eq!(table.on_refused(&key(id), first(1480), id, NOW, none), First::Learned, "sent twice");
+        assert_eq!(table.on_first(&key(id), first(1480), 1, NOW, none), First::Contradicts);
+    }
+    assert_eq!(table.known() as usize, WAYS);
+    // It gives way to what is held, which does not to it.
+    assert_eq!(later(&mut table, 300, middle(1480, 8), NOW, 30, &mut gone), Ok(None));
+    assert_eq!(table.on_refused(&key(301), first(1480), 301, NOW, none), First::Learned);
+    assert_eq!(table.on_later(&key(301), middle(1480, 8), NOW), Later::Hold, "nothing is remembered of it");
+    for id in 0..WAYS as u32 - 1 {
+        assert_eq!(table.on_later(&key(id), middle(1480, 8), NOW), Later::Known(id));
+    }
+    let learned = table.on_refused(&key(300), first(1480), 300, NOW, |frame, fate| gone.push((frame, fate)));
+    assert_eq!((learned, &gone[..]), (First::Learned, &[(30, Fate::Forward)][..]));
+    // Until it is over, or finished.
+    assert_eq!(table.on_later(&key(300), last(1488, 8), NOW), Later::Known(300));
+    assert_eq!(table.on_first(&key(300), first(8), 1, NOW, none), First::Learned);
+    table.expire(NOW.after(seconds(31)), WAYS, none);
+    assert_eq!((table.known(), table.held()), (0, 0));
+}
+
+#[test]
 fn second_first_fragment_of_other_ports_changes_nothing() {
     let mut table = small();
     table.on_first(&key(1), first(1480), 7, NOW, none);

@@ -5,14 +5,18 @@ mod rig;
 
 use std::net::IpAddr;
 
-use dataplane::snapshot::ForwardingMethod;
+use dataplane::clock::TICKS_PER_SECOND;
+use dataplane::snapshot::{
+    DestinationState, ForwardingMethod, Persistence, PersistenceScope, PersistentClient, Protocol,
+    SharedCounts,
+};
 use dataplane::verdict::DropReason::*;
 use proptest::prelude::*;
 use rig::icmp::{ErrorOf, packet_of, quoted_between};
 use rig::nat::{CIP, assert_settled, become_of, client_6, rig, rip, source_of, vip, vip_6};
 use rig::packet::{End, FrameOf};
 use rig::pieces::{payload_length, piece, pieces};
-use rig::{ACK, CLIENT_MAC, DIAMETER, DNS, HTTP, Rig, Rs, SYN, own_mac, rs_mac};
+use rig::{ACK, CLIENT_MAC, DIAMETER, DNS, HTTP, Rig, Rs, SYN, add_service, own_mac, rs_mac};
 use scheduler::Algorithm;
 
 fn payload(length: usize) -> Vec<u8> {
@@ -153,6 +157,46 @@ fn pieces_die_with_their_connection() {
 }
 
 #[test]
+fn piece_does_not_follow_another_connection_of_its_tuple_that_is_not_translated() {
+    let behind_nat = Rs::nat(3, 8080);
+    let snapshot = |counts: &SharedCounts, rs: Rs| {
+        let mut snapshot = rig::snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        snapshot.options.expire_nodest_conn = true;
+        if rs.slot != behind_nat.slot {
+            snapshot.destinations[behind_nat.slot as usize].state = DestinationState::Removed;
+        }
+        let persistence = Persistence {
+            timeout_ticks: 360 * TICKS_PER_SECOND,
+            netmask: u128::MAX,
+            client: PersistentClient::Address,
+            scope: PersistenceScope::Virtual { port: DNS },
+        };
+        add_service(&mut snapshot, counts, Algorithm::Rr, &[rs], &[(Protocol::UDP, DNS)], |service| {
+            service.persistence = Some(persistence);
+        });
+        snapshot
+    };
+    let mut rig = Rig::with(1, 1, 16, |counts| snapshot(counts, behind_nat));
+    // Templates of more numbers than there are connections.
+    for host in 0..40 {
+        let client = ([203, 0, 113, host].into(), 40_000);
+        assert_eq!(rig.pass_on(0, &FrameOf::udp(client, vip(DNS), b"question").padded()).len(), 1);
+        rig.advance_and_sweep(301);
+    }
+    let request = FrameOf::udp(CIP, vip(DNS), &payload(4000));
+    let cut = pieces(&request.build(), 7, 1400);
+    assert_eq!(pass_all(&mut rig, 0, &cut[..1]).len(), 1);
+    let counts = rig.counts.clone();
+    rig.publish_snapshot(snapshot(&counts, Rs::new(4)));
+    rig.advance_and_sweep(3);
+    let sent = rig.pass_on(0, &FrameOf::udp(CIP, vip(DNS), b"question").padded());
+    assert_eq!(sent[0].1[..6], rs_mac(4));
+    assert_eq!(pass_all(&mut rig, 0, &cut[1..2]), Vec::<Vec<u8>>::new());
+    assert_eq!(rig.dropped(NoConnection), 1);
+    rig.assert_no_leak();
+}
+
+#[test]
 fn piece_too_big_for_its_way_is_cut_further_where_it_may_be() {
     let rs = Rs { mtu: 900, ..Rs::nat(3, 8080) };
     let mut rig = rig(&[rs]);
@@ -229,6 +273,30 @@ fn fragments_go_to_the_worker_that_has_their_connection() {
 }
 
 #[test]
+fn piece_of_which_two_workers_take_each_other_for_the_owner_goes_round_no_more_than_once() {
+    for rs in [Rs::new(3), Rs::nat(3, 8080)] {
+        let mut rig = Rig::new(2, 1, 1024, Algorithm::Rr, &[rs]);
+        let clients = [40_000, 40_001].map(|port| (CIP.0, port));
+        for (worker, client) in clients.into_iter().enumerate() {
+            rig.pass_on(worker, &FrameOf::udp(client, vip(DNS), b"question").padded());
+        }
+        // Two packets of one identification, each received by the worker that has the other's connection.
+        let cut =
+            clients.map(|client| pieces(&FrameOf::udp(client, vip(DNS), &payload(4000)).build(), 7, 1400));
+        assert!(rig.ports[0].inject(1, &cut[0][0]) && rig.ports[0].inject(0, &cut[1][0]));
+        (0..3).for_each(|_| rig.poll());
+        assert_eq!(rig.dropped(BadFragment), 2);
+        let handed_over = |rig: &Rig| rig.total(|counters| counters.handed_over.load());
+        let before = handed_over(&rig);
+        assert!(rig.ports[0].inject(0, &cut[0][1]));
+        (0..10).for_each(|_| rig.poll());
+        assert_eq!((handed_over(&rig) - before, rig.dropped(NoConnection)), (1, 1));
+        rig.ports[0].take_transmitted();
+        assert_settled(&rig);
+    }
+}
+
+#[test]
 fn whole_datagrams_go_to_the_worker_whose_connection_fragments_opened() {
     for method in [ForwardingMethod::Direct, ForwardingMethod::Nat] {
         let real_servers = [1, 2, 3].map(|slot| Rs { method, ..Rs::nat(slot, 0) });
@@ -244,6 +312,31 @@ fn whole_datagrams_go_to_the_worker_whose_connection_fragments_opened() {
             }
         }
         assert_eq!(rig.connections().len(), 4);
+        assert_settled(&rig);
+    }
+}
+
+#[test]
+fn fragments_that_open_no_connection_have_nobody_search_all_tables() {
+    for (members, one_packet) in [(&[][..], false), (&[(Protocol::UDP, 5000)][..], true)] {
+        let mut rig = Rig::with(2, 1, 1024, |counts| {
+            let mut snapshot = rig::snapshot(counts, 1, Algorithm::Rr, &[Rs::new(3)]);
+            add_service(&mut snapshot, counts, Algorithm::Rr, &[Rs::new(3)], members, |service| {
+                service.one_packet = one_packet;
+            });
+            snapshot
+        });
+        let small = FrameOf::udp(CIP, vip(DNS), b"question").padded();
+        rig.pass_on(1, &small);
+        let large = FrameOf::udp(CIP, vip(5000), &payload(3000));
+        let sent = pass_all(&mut rig, 0, &pieces(&large.build(), 7, 1400));
+        assert_eq!(sent.len(), if one_packet { 3 } else { 0 });
+        assert_eq!(rig.pass_on(0, &small).len(), 1);
+        assert_eq!(rig.total(|counters| counters.handed_over.load()), 0);
+        let other = FrameOf::udp((CIP.0, 40_001), vip(DNS), &payload(3000));
+        pass_all(&mut rig, 1, &pieces(&other.build(), 8, 1400));
+        assert_eq!(rig.pass_on(0, &FrameOf::udp((CIP.0, 40_001), vip(DNS), b"more").padded()).len(), 1);
+        assert_eq!(rig.total(|counters| counters.handed_over.load()), 1);
         assert_settled(&rig);
     }
 }

@@ -185,6 +185,26 @@ fn passive_mode_names_the_vip_and_leads_to_the_real_server() {
 }
 
 #[test]
+fn data_connections_of_a_group_reach_their_real_server() {
+    let rs = Rs::nat(3, 21);
+    let rig = Rig::with(1, 1, 1 << 16, |counts| {
+        let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        add_service(&mut snapshot, counts, Algorithm::Rr, &[rs], &[(Protocol::TCP, FTP)], |_| {});
+        // As the control thread has it of a group.
+        snapshot.ftp_services.clear();
+        snapshot
+    });
+    let mut session = Session::over(rig, rs, 40_000);
+    let answer = session.answer(0, 0, &extended_passive(50_000));
+    session.send(&answer);
+    let client = (session.client.0, 45_000);
+    let syn = FrameOf::tcp(client, (session.vip.0, 50_000), SYN);
+    let expected = syn.clone().between(client, (rs.address(), 50_000)).at_rs(3);
+    session.expect(&syn, &expected);
+    session.settle();
+}
+
+#[test]
 fn later_lines_add_to_the_shift_of_those_before() {
     let rs = Rs::nat(3, 21);
     let mut session = Session::new(1, rs);
@@ -504,6 +524,78 @@ fn introduced_control_connection_counts_both_changes() {
     let heard = &rig.pass_on(0, &server(0, 28, b"200 Fine\r\n").padded())[0].1;
     assert_eq!(acknowledged(heard), CLIENT_ISN + 1);
     rig.assert_conservation();
+}
+
+/// PORT with this port of the client.
+fn port(client: &End, port: u16) -> Vec<u8> {
+    format!("PORT {}\r\n", numbers(octets(client.0), port)).into_bytes()
+}
+
+#[test]
+fn control_connection_announces_no_more_than_15_data_connections_that_nobody_opens() {
+    let mut session = Session::new(1, Rs::nat(3, 21));
+    let announce = |session: &mut Session, number: u16| {
+        let request = session.request(0, 0, &port(&session.client, 45_000 + number));
+        !session.rig.pass_on(0, &request.padded()).is_empty()
+    };
+    let passed = (0..100).filter(|number| announce(&mut session, *number)).count();
+    assert_eq!((passed, session.rig.dropped(DropReason::CreationLimit)), (15, 85));
+    assert_eq!(session.rig.connections().len(), 16);
+    assert!(announce(&mut session, 0), "awaited already");
+    // One that comes makes room; a lone ACK of anybody does not.
+    let (client, server) = ((session.client.0, 45_000), (session.vip.0, 20));
+    session.send(&FrameOf::tcp(client, server, ACK));
+    assert!(!announce(&mut session, 15));
+    let from_rs = |flags| FrameOf::tcp((session.rs.address(), 20), client, flags).sent_by(3);
+    let (syn, ack) = (from_rs(SYN), from_rs(ACK));
+    session.send(&syn);
+    session.send(&FrameOf::tcp(client, server, SYN | ACK));
+    session.send(&ack);
+    assert_eq!(session.rig.state(45_000), "ESTABLISHED");
+    assert!(announce(&mut session, 15));
+    assert!(!announce(&mut session, 16));
+    // So does time.
+    session.rig.hand.advance_seconds(8);
+    assert!(announce(&mut session, 16));
+    assert!(!announce(&mut session, 17));
+    session.settle();
+}
+
+#[test]
+fn data_connections_that_come_are_announced_without_bound() {
+    let mut session = Session::new(1, Rs::nat(3, 21));
+    for number in 0..200_u16 {
+        let line = passive(octets(session.rs.address()), 2000 + number);
+        let answer = session.answer(u32::from(number) * 100, 0, &line);
+        session.send(&answer);
+        let client = (session.client.0, 45_000 + number);
+        session.send(&FrameOf::tcp(client, (session.vip.0, 2000 + number), SYN));
+    }
+    assert_eq!(session.rig.connections().len(), 201);
+    session.settle();
+}
+
+#[test]
+fn announced_data_connections_take_from_the_allowance_for_new_ones() {
+    let rs = Rs::nat(3, 21);
+    let rig = Rig::with(1, 1, 1 << 16, |counts| {
+        let mut snapshot = snapshot(counts, 1, Algorithm::Rr, &[rs]);
+        snapshot.options.creation_rate_per_worker = 1;
+        add_service(&mut snapshot, counts, Algorithm::Rr, &[rs], &[(Protocol::TCP, FTP)], |_| {});
+        snapshot
+    });
+    let mut session = Session::over(rig, rs, 40_000);
+    // The burst is 32, of which the control connection has one.
+    for client_port in 1000..1031 - 3 {
+        session.send(&FrameOf::tcp((session.client.0, client_port), session.vip, SYN));
+    }
+    let passed = (0..10_u16).filter(|number| {
+        let request = session.request(0, 0, &port(&session.client, 45_000 + number));
+        !session.rig.pass_on(0, &request.padded()).is_empty()
+    });
+    assert_eq!(passed.count(), 3);
+    assert_eq!(session.rig.dropped(DropReason::CreationLimit), 7);
+    session.settle();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use dataplane::snapshot::ClientAddress;
 use dataplane::verdict::DropReason;
 use etherparse::{SlicedPacket, TransportSlice};
 use proptest::prelude::*;
+use rig::icmp::{ErrorOf, quoted_between};
 use rig::nat::*;
 use rig::packet::*;
 use rig::*;
@@ -122,7 +123,7 @@ fn shifted(frame: FrameOf, by: u32) -> FrameOf {
 }
 
 #[test]
-fn toa_stands_in_what_acknowledges_no_more_than_the_real_servers_syn() {
+fn toa_stands_in_each_segment_until_the_real_server_shows_that_it_has_one() {
     for is_ipv6 in [false, true] {
         let mut chat = Chat::new(is_ipv6, ClientAddress::Toa);
         let toa = chat.toa();
@@ -153,6 +154,80 @@ fn toa_stands_in_what_acknowledges_no_more_than_the_real_servers_syn() {
             let expected = chat.at_rs(&frame);
             chat.expect(&frame, &[expected]);
         }
+        chat.settle();
+    }
+}
+
+#[test]
+fn toa_ends_with_the_first_segment_that_shows_the_handshake_complete() {
+    let over: [fn(&Chat) -> FrameOf; 3] = [
+        |chat| chat.answer(ACK, 0, 4),
+        |chat| chat.answer(ACK | PSH, 0, 0).with_payload(b"220 hello"),
+        |chat| chat.answer(FIN | ACK, 0, 0),
+    ];
+    for last in over {
+        let mut chat = Chat::new(false, ClientAddress::Toa);
+        chat.handshake();
+        let data = chat.request(ACK | PSH, 0, 0).with_payload(b"data");
+        let with_toa = chat.at_rs(&data).with_options(&chat.toa());
+        chat.expect(&data, std::slice::from_ref(&with_toa));
+        // Neither its SYN once more nor an answer to what it cannot accept shows that.
+        chat.handshake();
+        let challenge = chat.answer(ACK, 0, 0);
+        let expected = chat.at_client(&challenge);
+        chat.expect(&challenge, &[expected]);
+        chat.expect(&data, &[with_toa]);
+        let last = last(&chat);
+        let expected = chat.at_client(&last);
+        chat.expect(&last, &[expected]);
+        chat.handshake();
+        let expected = chat.at_rs(&data);
+        chat.expect(&data, &[expected]);
+        // Another connection on the same tuple.
+        let syn_ack = chat.answer(SYN | ACK, 0, 0).with_numbers(RS_ISN, 100);
+        let expected = chat.at_client(&syn_ack);
+        chat.expect(&syn_ack, &[expected]);
+        let data = FrameOf::tcp(chat.client, chat.vip, ACK).with_numbers(100, 1).with_payload(b"data");
+        let expected = chat.at_rs(&data).with_options(&chat.toa());
+        chat.expect(&data, &[expected]);
+        chat.settle();
+    }
+}
+
+#[test]
+fn client_is_told_so_much_smaller_an_mtu_as_may_be_added_still() {
+    for (client_address, is_ipv6, added) in [
+        (ClientAddress::None, false, 0),
+        (ClientAddress::Toa, false, 8),
+        (ClientAddress::Toa, true, 20),
+        (ClientAddress::ProxyV2, false, 28),
+        (ClientAddress::ProxyV2, true, 52),
+    ] {
+        let mut chat = Chat::new(is_ipv6, client_address);
+        chat.handshake();
+        let data = chat.request(ACK, 0, 0).with_payload(&[7; 1300]);
+        let sent = chat.rig.pass_on(0, &data.padded());
+        let quote = sent[0].1[14..].to_vec();
+        let quoted = quoted_between(&quote, chat.client, chat.vip);
+        let router: IpAddr = if is_ipv6 { "2001:db8:f::1".parse().unwrap() } else { [203, 0, 113, 1].into() };
+        let least = if is_ipv6 { 1280 } else { 68 };
+        let error_of = |rest| ErrorOf { rest, ..ErrorOf::new(router, chat.local.0, &quote).sent_by(3) };
+        let expect = |rig: &mut Rig, error: &ErrorOf, rest| {
+            let told = ErrorOf { rest, ..error.clone().between(chat.vip.0, chat.client.0) };
+            let expected = told.quoting(&quoted).at_client().frame();
+            assert_eq!(rig.pass_on(0, &error.frame()), [(0, expected)], "{client_address:?} {error:?}");
+        };
+        for (rest, told) in [(1400, 1400 - added), (least + added.min(1), least), (least, least), (0, 0)] {
+            expect(&mut chat.rig, &error_of(rest), told);
+        }
+        // Only what is too big tells an MTU.
+        let (kind, code) = if is_ipv6 { (4, 0) } else { (3, 1) };
+        expect(&mut chat.rig, &ErrorOf { kind, code, ..error_of(1400) }, 1400);
+        let answer = FrameOf::tcp((chat.rs.address(), 8080), chat.local, ACK)
+            .with_numbers(RS_ISN.wrapping_add(1), CLIENT_ISN.wrapping_add(1 + 100))
+            .sent_by(3);
+        assert_eq!(chat.rig.pass_on(0, &answer.padded()).len(), 1);
+        expect(&mut chat.rig, &error_of(1400), 1400);
         chat.settle();
     }
 }
@@ -393,9 +468,52 @@ fn new_syn_on_the_same_connection_begins_anew() {
     let other = FrameOf::tcp(chat.client, chat.vip, SYN).with_numbers(99, 0);
     let expected = chat.at_rs(&other);
     chat.expect(&other, &[expected]);
+    let syn_ack = chat.answer(SYN | ACK, 0, 0).with_numbers(RS_ISN, 100);
+    let expected = chat.at_client(&syn_ack);
+    chat.expect(&syn_ack, &[expected]);
     let data = FrameOf::tcp(chat.client, chat.vip, ACK).with_numbers(100, 1).with_payload(b"data");
     let expected = chat.at_rs(&data).with_payload(&[&chat.header()[..], b"data"].concat());
     chat.expect(&data, &[expected]);
+    chat.settle();
+}
+
+#[test]
+fn syn_of_somebody_else_leaves_the_numbers_of_a_connection_alone() {
+    for (fin, state) in [(0, "ESTABLISHED"), (FIN, "FIN_WAIT")] {
+        let mut chat = Chat::new(false, ClientAddress::ProxyV2);
+        chat.handshake();
+        let ack = chat.request(ACK, 0, 0);
+        let expected = chat.at_rs(&ack).with_payload(&chat.header());
+        chat.expect(&ack, &[expected]);
+        let answer = chat.answer(ACK | fin, 0, 28);
+        let expected = chat.at_client(&chat.answer(ACK | fin, 0, 0));
+        chat.expect(&answer, &[expected]);
+        assert_eq!(chat.rig.state(chat.client.1), state);
+        let lie = FrameOf::tcp(chat.client, chat.vip, SYN).with_numbers(99, 0);
+        let expected = chat.at_rs(&lie);
+        chat.expect(&lie, &[expected]);
+        // The real server's answer to it (RFC 5961), and the stream goes on.
+        let challenge = chat.answer(ACK, 0, 28);
+        let expected = chat.at_client(&chat.answer(ACK, 0, 0));
+        chat.expect(&challenge, &[expected]);
+        let data = chat.request(ACK | PSH, 0, 0).with_payload(b"data");
+        let expected = shifted(chat.at_rs(&data), 28);
+        chat.expect(&data, &[expected]);
+        chat.settle();
+    }
+}
+
+#[test]
+fn real_servers_syn_that_comes_again_changes_nothing() {
+    let mut chat = Chat::new(false, ClientAddress::ProxyV2);
+    chat.handshake();
+    let ack = chat.request(ACK, 0, 0);
+    let expected = chat.at_rs(&ack).with_payload(&chat.header());
+    chat.expect(&ack, &[expected]);
+    chat.handshake();
+    let reset = chat.request(RST, 0, 0);
+    let expected = shifted(chat.at_rs(&reset), 28);
+    chat.expect(&reset, &[expected]);
     chat.settle();
 }
 

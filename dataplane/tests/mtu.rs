@@ -113,6 +113,29 @@ fn forwarded_fits(rig: &mut Rig, packet: &[u8]) -> usize {
 }
 
 #[test]
+fn what_stands_behind_a_packet_goes_no_further_where_a_link_may_be_too_small_for_it() {
+    let mut rig = rig(None, |snapshot| snapshot.ports[0].trims = true);
+    for ip in [Ip::v4(), Ip::v6()] {
+        for bytes in [0, 100, 1400] {
+            let packet = ip.udp(40_000, &payload(bytes));
+            let frame = framed(0, &packet);
+            let end = (14 + packet.len()).max(60);
+            for behind in [0, 1, 20, 7000] {
+                let mut longer = frame.clone();
+                longer.resize(end + behind, 0xee);
+                let cuts: Vec<usize> =
+                    (1..longer.len().div_ceil(2000)).map(|segment| segment * 2000).collect();
+                let sent = rig.pass_segments(&longer, &cuts);
+                assert_eq!(sent.len(), 1, "{:?}", rig.counters);
+                assert_eq!((sent[0].len(), unframed(&sent[0]).1.len()), (end, packet.len()));
+            }
+        }
+    }
+    rig.assert_conservation();
+    rig.assert_no_leak();
+}
+
+#[test]
 fn direct_routing_cuts_what_may_be_cut_as_the_kernel_does() {
     let mut rig = rig(None, |snapshot| snapshot.destinations[0].mtu = 1400);
     let packet = Ip::v4().may_be_cut().udp(40_000, &payload(1472));

@@ -31,21 +31,24 @@ impl ConnectionTable {
         self.entry(self.extension_of(connection.link?)).link()
     }
 
-    /// The reply entry of the translated connection at `id`.
+    /// The reply entry of the connection at `id`; none where its addresses are not translated.
     #[inline(always)]
     pub fn reply(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.companion(id)
+        self.linked(id, ConnectionFlags::TRANSLATED)
     }
 
-    /// The connection that the reply entry at `id` belongs to.
+    /// The connection that the reply entry at `id` belongs to; none where it is no reply entry.
     #[inline(always)]
     pub fn connection_of_reply(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.companion(id)
+        self.linked(id, ConnectionFlags::COMPANION)
     }
 
+    /// What the entry at `id` names, where it has this flag; else that may be a template.
     #[inline(always)]
-    fn companion(&self, id: ConnectionId) -> Option<ConnectionId> {
-        self.entry(id.index()).link().and_then(NonZeroU32::new).map(ConnectionId)
+    fn linked(&self, id: ConnectionId, flag: ConnectionFlags) -> Option<ConnectionId> {
+        let entry = self.entry(id.index());
+        let link = entry.link().filter(|_| entry.standing().flags.contains(flag));
+        link.and_then(NonZeroU32::new).map(ConnectionId)
     }
 
     /// What the translated connection with the reply entry at `reply` has beside itself.
@@ -133,8 +136,7 @@ impl ConnectionTable {
         let connection = self.connection(id);
         debug_assert!(connection.state != ConnectionState::Free);
         let template = self.template(&connection);
-        if let Some(reply) = self.reply(id).filter(|_| connection.flags.contains(ConnectionFlags::TRANSLATED))
-        {
+        if let Some(reply) = self.reply(id) {
             let extension = self.extension_of(reply.index());
             self.give_back(reply);
             if let Some(extension) = NonZeroU32::new(extension) {

@@ -92,6 +92,10 @@ impl QueuePair for PortQueuePair {
         }
     }
 
+    fn is_unfit(&self, frame: &Mbuf) -> bool {
+        !self.is_fit(frame)
+    }
+
     #[inline]
     fn allocate(&mut self) -> Option<Mbuf> {
         Mbuf::allocate(&self.pool)
@@ -230,11 +234,12 @@ mod tests {
         assert_eq!(burst[1].bytes()[30..], [0; 30], "padded to the shortest frame");
         burst.clear();
 
-        // Longer than an mbuf: not to be sent at all, and nothing behind it.
+        // Longer than an mbuf: not to be sent at all, and nothing behind it before it is taken away.
         burst.push(other.frame(&[1; 3000]).unwrap());
         burst.push(other.frame(b"behind").unwrap());
         assert_eq!(pair.transmit(&mut burst), 0);
         assert_eq!((burst.len(), own.available()), (2, 3));
+        assert!(pair.is_unfit(&burst[0]) && !pair.is_unfit(&burst[1]));
     }
 
     fn what_was_said_of_a_frame_outlives_its_first_mbuf_and_a_tag_can_be_forgotten(pool: &MbufPool) {

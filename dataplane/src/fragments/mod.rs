@@ -7,18 +7,18 @@
 //!
 //! | what comes | for a packet that is | does |
 //! |---|---|---|
-//! | first fragment | new, held, finished | known by its target; what was held goes there too |
-//! | | known, same target | nothing: it was sent twice |
-//! | | known, another target | [`First::Contradicts`]: an attack, to be dropped. The target stays |
-//! | other fragment | known, finished | goes to the target |
+//! | first fragment | new, held, finished | known by its target, or refused; what was held goes there too |
+//! | | known or refused, same target | nothing: it was sent twice |
+//! | | known or refused, another target | [`First::Contradicts`]: an attack, to be dropped. The target stays |
+//! | other fragment | known, refused, finished | goes to the target |
 //! | | new, held | is held, within the bounds |
 //!
 //! A packet is forgotten 30 s after its first sight ([`LIFETIME_SECONDS`]), never later; 1 s after it finished, for what the
 //! network doubled, because identifications come round again.
 //!
-//! What is full gives way: in a bucket, what is over or finished goes first, then the oldest held packet, and for a first
-//! fragment at last the oldest known one. So fragments whose first never comes, however many, take no known packet's place,
-//! and hold no more frames than there are places; with those full, the packet held longest is given up. Not decided here, by
+//! What is full gives way: in a bucket, what is over or finished goes first, then what is refused, then the oldest held packet, and
+//! for a first fragment that goes somewhere at last the oldest known one. So neither first fragments that go nowhere nor fragments
+//! whose first never comes, however many, take a known packet's place, and these hold no more frames than there are places; with those full, the packet held longest is given up. Not decided here, by
 //! RFC 5722 and 1858: nothing is reassembled, so overlaps are the real server's to refuse, as without a director.
 //!
 //! Invariants:
@@ -150,6 +150,8 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 enum State {
     Free,
     Finished,
+    /// Known, and goes nowhere.
+    Refused,
     Held,
     Known,
 }
@@ -255,27 +257,51 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
         piece: Piece,
         target: T,
         now: Ticks,
+        give: impl FnMut(F, Fate),
+    ) -> First {
+        self.on_first_of(State::Known, key, piece, target, now, give)
+    }
+
+    /// A first fragment came that goes nowhere; `target` says why.
+    pub fn on_refused(
+        &mut self,
+        key: &FragmentKey,
+        piece: Piece,
+        target: T,
+        now: Ticks,
+        give: impl FnMut(F, Fate),
+    ) -> First {
+        self.on_first_of(State::Refused, key, piece, target, now, give)
+    }
+
+    fn on_first_of(
+        &mut self,
+        state: State,
+        key: &FragmentKey,
+        piece: Piece,
+        target: T,
+        now: Ticks,
         mut give: impl FnMut(F, Fate),
     ) -> First {
         let home = self.home(key);
         match self.find_timely(key, home, now, &mut give) {
-            Some((way, State::Known)) => {
+            Some((way, State::Known | State::Refused)) => {
                 let known = self.packet(way).and_then(|packet| packet.target);
                 return if known == Some(target) { First::Learned } else { First::Contradicts };
             }
             Some((way, State::Held)) => {
                 self.unlink(way);
                 self.release(way, Fate::Forward, &mut give);
-                self.learn(way, piece, target, now);
+                self.learn(way, state, piece, target, now);
                 return First::Learned;
             }
             // Finished: this is another packet of the same identification.
             Some((way, _)) => self.clear(way, Fate::Evicted, &mut give),
             None => {}
         }
-        if let Some(way) = self.room(home, State::Known, now) {
+        if let Some(way) = self.room(home, state, now) {
             self.take(way, home, key, now, &mut give);
-            self.learn(way, piece, target, now);
+            self.learn(way, state, piece, target, now);
         }
         First::Learned
     }
@@ -363,8 +389,8 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
         // The held have their turn above, in order of age.
         let bucket = self.sweep;
         for way in (0..WAYS).map(|way| Way { bucket, way }) {
-            if matches!(self.state(way), Some((State::Known | State::Finished, _))) && self.is_over(way, now)
-            {
+            let is_known = |(state, _)| matches!(state, State::Known | State::Refused | State::Finished);
+            if self.state(way).is_some_and(is_known) && self.is_over(way, now) {
                 self.clear(way, Fate::Expired, &mut give);
             }
         }
@@ -428,7 +454,7 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
         };
         let ways = bucket.states.iter().zip(&bucket.expires).map(rank).enumerate();
         let (way, (least, _)) = ways.min_by_key(|&(_, rank)| rank)?;
-        (least < State::Known || state == State::Known).then_some(Way { bucket: home.bucket, way })
+        (least <= state).then_some(Way { bucket: home.bucket, way })
     }
 
     /// Makes a way the key's, for a packet seen first now.
@@ -446,12 +472,12 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
     }
 
     /// From now on the packet goes to `target`.
-    fn learn(&mut self, way: Way, piece: Piece, target: T, now: Ticks) {
+    fn learn(&mut self, way: Way, state: State, piece: Piece, target: T, now: Ticks) {
         if let Some(packet) = self.packet_mut(way) {
             packet.target = Some(target);
             packet.count(piece);
         }
-        self.set(way, State::Known);
+        self.set(way, state);
         self.known += 1;
         self.finish_if_complete(way, now);
     }
@@ -462,7 +488,7 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
         }
         let Some(bucket) = self.buckets.get_mut(way.bucket) else { return };
         let (state, expires) = (bucket.states.get_mut(way.way), bucket.expires.get_mut(way.way));
-        if let (Some(state @ State::Known), Some(expires)) = (state, expires) {
+        if let (Some(state @ (State::Known | State::Refused)), Some(expires)) = (state, expires) {
             *state = State::Finished;
             let afterlife = now.after(AFTERLIFE_SECONDS * TICKS_PER_SECOND);
             if !expires.is_past(afterlife) {
@@ -478,7 +504,7 @@ impl<T: Copy + PartialEq, F> FragmentTable<T, F> {
                 self.unlink(way);
                 self.release(way, fate, give);
             }
-            Some((State::Known | State::Finished, _)) => self.known -= 1,
+            Some((State::Known | State::Refused | State::Finished, _)) => self.known -= 1,
             _ => {}
         }
         self.set(way, State::Free);

@@ -92,6 +92,8 @@ impl Target {
                 Some(id) => leg::pass_later_fragment(packet, index, id, is_error, round),
                 None => Verdict::Drop(DropReason::NoConnection),
             },
+            // Where two workers have taken each other for the owner, nothing goes round.
+            Target::HandOver(_) if packet.is_taken_over => Verdict::Drop(DropReason::NoConnection),
             Target::HandOver(worker) => Verdict::HandOver(HandOver { worker, kind: PacketKind::Fragment }),
             Target::Drop(reason) => Verdict::Drop(reason),
         }
@@ -171,15 +173,18 @@ impl<F: Frame> Fragments<F> {
     /// The first fragment of a packet goes to `target`: what was held follows. False where an earlier first one went elsewhere.
     fn learn(&mut self, fragment: &Fragment, target: Target, now: Ticks, counters: &WorkerCounters) -> bool {
         let released = &mut self.released;
-        let first =
-            self.table.on_first(&fragment.key, fragment.piece, target, now, |waiting, fate| match fate {
-                Fate::Forward => {
-                    if let Err(full) = released.try_push((waiting, target)) {
-                        give_up(full.element().0, Fate::Evicted, counters);
-                    }
+        let give = |waiting, fate| match fate {
+            Fate::Forward => {
+                if let Err(full) = released.try_push((waiting, target)) {
+                    give_up(full.element().0, Fate::Evicted, counters);
                 }
-                fate => give_up(waiting, fate, counters),
-            });
+            }
+            fate => give_up(waiting, fate, counters),
+        };
+        let first = match target {
+            Target::Drop(_) => self.table.on_refused(&fragment.key, fragment.piece, target, now, give),
+            _ => self.table.on_first(&fragment.key, fragment.piece, target, now, give),
+        };
         counters.fragmented_learned.add(u64::from(first == First::Learned));
         first == First::Learned
     }
@@ -376,8 +381,9 @@ fn forward<Q: QueuePair>(flow: &Packet, index: usize, round: &mut Round<Q>) -> V
         return Verdict::HandOver(HandOver { worker: worker as u16, kind: PacketKind::Fragment });
     }
     let verdict = lookup::pass_alone(flow, index, round).map_or_else(|verdict| verdict, Verdict::Forward);
-    if !is_known && flow.event == Event::UDP {
-        round.parts.peers.has_fragmented(round.now_seconds);
+    let WorkerParts { connections, peers, .. } = &*round.parts;
+    if !is_known && flow.event == Event::UDP && connections.find(&flow.key, &flow.pair).is_some() {
+        peers.has_fragmented(round.now_seconds);
     }
     verdict
 }

@@ -9,7 +9,7 @@
 //! Both wait in the state LISTEN. An address that is not the speaker's own is left alone: nobody has the director open a
 //! connection to elsewhere (FTP bounce). Only whole lines at a segment's start are looked at, in an established connection, as
 //! the kernel does; a damaged segment is left as it is. The data connection keeps the control connection, which is silent meanwhile, from
-//! ending.
+//! ending. Those that are awaited take from the allowance for new connections, and a control connection may await 15.
 //!
 //! All connections of a control connection are its worker's; packets of them that others receive are handed over.
 
@@ -61,6 +61,7 @@ struct Awaited {
 /// What a segment of the client says of a data connection, which is awaited from now on, and what is to stand there instead.
 pub(super) fn command<F: Frame>(
     helped: &Helped,
+    memory: &mut Memory,
     segment: &Segment<F>,
     desk: &mut Desk,
 ) -> Result<Option<Replacement>, DropReason> {
@@ -79,9 +80,9 @@ pub(super) fn command<F: Frame>(
         // The same port for another real server: whatever that was, the client has done with it.
         Some(awaited) => {
             desk.end(awaited.id);
-            desk.await_data(&data, real_server, helped)?
+            desk.await_data(&data, real_server, helped, memory)?
         }
-        None => desk.await_data(&data, real_server, helped)?,
+        None => desk.await_data(&data, real_server, helped, memory)?,
     };
     let text = FtpText::new(said.form, local.0, local.1).filter(|_| helped.is_full_nat());
     Ok(text.map(|text| Replacement { range: said.range, text }))
@@ -90,6 +91,7 @@ pub(super) fn command<F: Frame>(
 /// The same of a segment of the real server.
 pub(super) fn answer<F: Frame>(
     helped: &Helped,
+    memory: &mut Memory,
     segment: &Segment<F>,
     desk: &mut Desk,
 ) -> Result<Option<Replacement>, DropReason> {
@@ -109,7 +111,7 @@ pub(super) fn answer<F: Frame>(
             Some(awaited) if awaited.real_server == real_server => desk.listen(awaited.id, helped),
             Some(_) => continue,
             None => {
-                desk.await_data(&data, real_server, helped)?;
+                desk.await_data(&data, real_server, helped, memory)?;
             }
         }
         let text = FtpText::new(said.form, vip, port);
@@ -131,18 +133,21 @@ pub(super) fn keep(control: u32, kept: u16, helped: &Helped, desk: &mut Desk) ->
     if now.wrapping_sub(kept) < KEEP_SECONDS {
         return kept;
     }
-    let Some(id) = desk.connections.id_of(control) else { return now };
-    let connection = desk.connections.connection(id);
-    let Tuple { client, service, .. } = connection.key.tuple(&connection.pair);
-    let ServiceKey { address, protocol, .. } = helped.client.service;
-    let is_its = connection.flags.contains(ConnectionFlags::TRANSLATED.with(ConnectionFlags::HELPED))
-        && (client, service) == (helped.client.client, ServiceKey { address, port: FTP, protocol })
-        && connection.destination == helped.slot;
-    if is_its && !connection.expires.is_past(desk.now) {
+    if let Some((id, connection)) = desk.control_of(helped, control)
+        && !connection.expires.is_past(desk.now)
+    {
         let expires = desk.now.after(desk.ticks(connection.state, helped.slot));
         desk.connections.update(id, connection.state, expires);
     }
     now
+}
+
+/// A data connection that its control connection, whose entry is `control`, has announced is opened.
+pub(super) fn has_come(control: u32, helped: &Helped, desk: &mut Desk) {
+    let control = desk.control_of(helped, control);
+    let Some(reply) = control.and_then(|(id, _)| desk.connections.reply(id)) else { return };
+    let memory = Memory::of(desk.connections.translated(reply).memory).with_one_come(desk.now_seconds);
+    desk.connections.set_memory(reply, memory.word());
 }
 
 impl Desk<'_> {
@@ -152,11 +157,22 @@ impl Desk<'_> {
         lookup::timeouts_of(self.snapshot, timeouts).ticks(state)
     }
 
+    /// The control connection of a data connection, if the entry of this number is still that.
+    fn control_of(&self, data: &Helped, number: u32) -> Option<(ConnectionId, Connection)> {
+        let id = self.connections.id_of(number)?;
+        let connection = self.connections.connection(id);
+        let Tuple { client, service, .. } = connection.key.tuple(&connection.pair);
+        let ServiceKey { address, protocol, .. } = data.client.service;
+        let is_its = connection.flags.contains(ConnectionFlags::TRANSLATED.with(ConnectionFlags::HELPED))
+            && (client, service) == (data.client.client, ServiceKey { address, port: FTP, protocol })
+            && connection.destination == data.slot;
+        is_its.then_some((id, connection))
+    }
+
     fn awaited(&self, data: &Tuple) -> Option<Awaited> {
         let (key, pair) = data.key(self.connections.seed());
         let id = self.connections.find(&key, &pair)?;
-        let is_translated = self.connections.connection(id).flags.contains(ConnectionFlags::TRANSLATED);
-        let translated = self.connections.translated(self.connections.reply(id).filter(|_| is_translated)?);
+        let translated = self.connections.translated(self.connections.reply(id)?);
         let reply = translated.reply.tuple(&translated.reply_pair);
         let local = (reply.service.address, reply.service.port);
         Some(Awaited { id, real_server: (reply.client, reply.client_port), local })
@@ -185,7 +201,12 @@ impl Desk<'_> {
         data: &Tuple,
         real_server: Endpoint,
         helped: &Helped,
+        memory: &mut Memory,
     ) -> Result<Endpoint, DropReason> {
+        let rate = self.snapshot.options.creation_rate_per_worker;
+        if !memory.may_await(self.now_seconds) || !self.admission.allows(rate, self.now) {
+            return Err(DropReason::CreationLimit);
+        }
         let protocol = Protocol::TCP;
         let reply = |address, port| Tuple {
             client: real_server.0,
@@ -219,15 +240,16 @@ impl Desk<'_> {
             destination: helped.slot,
             link: None,
         };
-        let memory = Memory::data(helped.id.number(), self.now_seconds as u16).word();
+        let awaited = Memory::awaited_data(helped.id.number(), self.now_seconds as u16);
         let last_hop = helped.translated.last_hop;
-        let translated = Translated { reply: reply_key, reply_pair, last_hop, memory };
+        let translated = Translated { reply: reply_key, reply_pair, last_hop, memory: awaited.word() };
         let hash = self.connections.hash(&key);
         let inserted = self.connections.insert_translated(connection, &translated, hash);
         inserted.map_err(|TableFull| DropReason::ConnectionTableFull)?;
         if let Some(counts) = self.counts.get(helped.slot as usize) {
             counts.open();
         }
+        *memory = memory.with_one_awaited(self.now_seconds);
         self.admission.spend();
         self.counters.connections_opened.add(1);
         Ok((reply.service.address, reply.service.port))
@@ -237,7 +259,7 @@ impl Desk<'_> {
 /// The packet may be one of FTP's data connections that no service opens.
 #[inline]
 pub(super) fn may_be_data(packet: &Packet, snapshot: &Snapshot) -> bool {
-    !snapshot.ftp_services.is_empty() && is_of_data(packet.key.protocol(), packet.key.virtual_port())
+    !snapshot.ftp_vips.is_empty() && is_of_data(packet.key.protocol(), packet.key.virtual_port())
 }
 
 /// FTP's data connections may have this port of a VIP.
@@ -257,9 +279,9 @@ pub(super) fn judge_data<Q: QueuePair>(
     let tuple = packet.key.tuple(&packet.pair);
     let WorkerParts { mailbox, connections, peers, .. } = &*round.parts;
     let snapshot = mailbox.current();
-    if !snapshot.ftp_services.contains_key(&tuple.service.address)
+    if !snapshot.ftp_vips.contains(&tuple.service.address)
         || snapshot.services.contains_key(&tuple.service)
-        || !peers.translate()
+        || !peers.have_ftp(round.now_seconds)
     {
         return None;
     }

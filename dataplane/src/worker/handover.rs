@@ -24,8 +24,10 @@ use crate::verdict::{HandOver, PacketKind};
 
 /// Frames that may wait in an inbox.
 pub const INBOX_CAPACITY: usize = 1024;
-/// Seconds after the last packet of connections opened for fragmented datagrams for which there may still be such.
-const FRAGMENTED_SECONDS: i32 = 3600;
+/// Frames that a worker takes over in one round: no more than it receives of two ports, so that its own do not overflow meanwhile.
+const TAKEN_PER_ROUND: usize = 2 * BURST;
+/// Seconds after the last packet of a rare kind of connections for which there may still be such.
+const RARE_SECONDS: i32 = 3600;
 /// Tables that are looked at side by side.
 const AT_ONCE: usize = 16;
 
@@ -46,8 +48,32 @@ struct Shared<F> {
     inboxes: Box<[Inbox<F>]>,
     /// Some worker has had a translated connection.
     translates: CachePadded<AtomicBool>,
-    /// When a connection last was seen that was opened for a fragmented datagram, in seconds; 0: never.
-    fragmented: CachePadded<AtomicU32>,
+    /// A connection that was opened for a fragmented datagram.
+    fragmented: LastSeen,
+    /// One of FTP behind NAT.
+    ftp: LastSeen,
+}
+
+/// When some worker last had a packet of a rare kind of connections, in seconds; 0: never.
+#[derive(Debug, Default)]
+struct LastSeen(CachePadded<AtomicU32>);
+
+impl LastSeen {
+    /// Written once a second, so that the line stays where it is read.
+    #[inline]
+    fn see(&self, now_seconds: u32) {
+        let now_seconds = now_seconds.max(1);
+        if self.0.load(Ordering::Relaxed) != now_seconds {
+            self.0.store(now_seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// There may be such connections.
+    #[inline]
+    fn is_recent(&self, now_seconds: u32) -> bool {
+        let seen = self.0.load(Ordering::Relaxed);
+        seen != 0 && now_seconds.wrapping_sub(seen) as i32 <= RARE_SECONDS
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +102,8 @@ impl<F> Peers<F> {
         let shared = Arc::new(Shared {
             inboxes,
             translates: CachePadded::new(AtomicBool::new(false)),
-            fragmented: CachePadded::new(AtomicU32::new(0)),
+            fragmented: LastSeen::default(),
+            ftp: LastSeen::default(),
         });
         let lookups: Box<[_]> = tables.iter().map(ConnectionTable::lookup).collect();
         let of = |index| Peers { index, tables: lookups.clone(), shared: shared.clone(), taken: 0 };
@@ -105,10 +132,17 @@ impl<F> Peers<F> {
 
     /// A datagram in fragments opened a connection of this worker.
     pub(super) fn has_fragmented(&self, now_seconds: u32) {
-        let now_seconds = now_seconds.max(1);
-        if self.shared.fragmented.load(Ordering::Relaxed) != now_seconds {
-            self.shared.fragmented.store(now_seconds, Ordering::Relaxed);
-        }
+        self.shared.fragmented.see(now_seconds);
+    }
+
+    /// This worker had a packet of FTP behind NAT.
+    pub(super) fn has_ftp(&self, now_seconds: u32) {
+        self.shared.ftp.see(now_seconds);
+    }
+
+    /// Some worker may have data connections of FTP behind NAT.
+    pub(super) fn have_ftp(&self, now_seconds: u32) -> bool {
+        self.shared.ftp.is_recent(now_seconds)
     }
 
     /// The other worker whose connection a whole datagram is of, because fragments opened it there: the NIC spreads fragments by their
@@ -120,8 +154,7 @@ impl<F> Peers<F> {
         pair: &Ipv6Pair,
         now_seconds: u32,
     ) -> Option<u32> {
-        let seen = self.shared.fragmented.load(Ordering::Relaxed);
-        if seen == 0 || now_seconds.wrapping_sub(seen) as i32 > FRAGMENTED_SECONDS {
+        if !self.shared.fragmented.is_recent(now_seconds) {
             return None;
         }
         let owner = self.owner_of(key, pair)?;
@@ -181,7 +214,7 @@ impl<F> Peers<F> {
 }
 
 impl<Q: QueuePair> Worker<Q> {
-    /// Judges what other workers handed over since the last round; what comes meanwhile waits for the next one.
+    /// Judges what other workers handed over since the last round, as far as a round reaches; the rest waits for the next one.
     #[inline(always)]
     pub(super) fn take_over(&mut self, now: Ticks, now_seconds: u32) {
         let waiting = self.parts.peers.waiting();
@@ -192,8 +225,7 @@ impl<Q: QueuePair> Worker<Q> {
 
     #[inline(never)]
     fn take_over_waiting(&mut self, waiting: u64, now: Ticks, now_seconds: u32) {
-        // The inbox has no more, however many were put in since it was looked at.
-        let mut left = (waiting as usize).min(INBOX_CAPACITY);
+        let mut left = (waiting as usize).min(TAKEN_PER_ROUND);
         while left > 0 {
             for packet in self.packets.iter_mut().take(left.min(BURST)) {
                 let Some(handed) = self.parts.peers.take() else { break };
@@ -234,5 +266,21 @@ impl<Q: QueuePair> Worker<Q> {
         self.dispose(now, now_seconds);
         self.forward_released(now, now_seconds);
         self.send_originated();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_recent_for_an_hour() {
+        let last = LastSeen::default();
+        assert!(!last.is_recent(0) && !last.is_recent(u32::MAX));
+        for now in [0, 1, 5000, u32::MAX - 10] {
+            last.see(now);
+            assert!(last.is_recent(now.max(1)) && last.is_recent(now.wrapping_add(3600)), "{now}");
+            assert!(!last.is_recent(now.max(1).wrapping_add(3601)), "{now}");
+        }
     }
 }

@@ -6,8 +6,8 @@
 //! | connection | bits 0 to 39 | bits 40 to 61 | bits 62, 63 |
 //! |---|---|---|---|
 //! | any | its [`Introduction`] | 0 | 0 |
-//! | FTP's control connection | the same | its place among the [`Streams`] and 1; 0: none | 2 |
-//! | FTP's data connection | entry of its control connection (32) | 8 bits into this: when it was kept last | 1 |
+//! | FTP's control connection | the same | its place among the [`Streams`] and 1, 0: none (13); data connections awaited (4); since when (5) | 2 |
+//! | FTP's data connection | entry of its control connection (32) | 8 bits into this: when it was kept last (16); it is awaited still (1) | 1 |
 //!
 //! The order of changes matters to the sequence numbers: a line is replaced in the client's stream before a PROXY header is put in front of
 //! that, and on the way back the acknowledgement loses the header before it is set back behind the line.
@@ -17,7 +17,7 @@ use super::introduction::{Introduction, Onward};
 use super::local_ports::{LocalPorts, Share};
 use super::outlet::Outlet;
 use super::segment::Segment;
-use super::streams::{Shift, Streams};
+use super::streams::{CAPACITY, Shift, Streams};
 use super::{Packet, Part, Round, WorkerParts, ftp};
 use crate::clock::Ticks;
 use crate::connection::table::ConnectionId;
@@ -37,10 +37,19 @@ use crate::verdict::DropReason;
 pub(super) struct Memory(u64);
 
 const PLACE_SHIFT: u32 = 40;
-const PLACE: u64 = (1 << 22) - 1;
+const PLACE: u64 = (1 << 13) - 1;
+const _: () = assert!(CAPACITY as u64 <= PLACE);
+const AWAITED_SHIFT: u32 = 53;
+const AWAITED: u64 = (1 << 4) - 1;
+const SINCE_SHIFT: u32 = 57;
+const SINCE: u64 = (1 << 5) - 1;
 const KEPT_SHIFT: u32 = 32;
+const IS_AWAITED: u64 = 1 << 48;
 const DATA: u64 = 1 << 62;
 const CONTROL: u64 = 2 << 62;
+
+/// Seconds after which a data connection that was announced and never came does not count any more.
+const AWAITED_SECONDS: u32 = 8;
 
 impl Memory {
     /// Of a connection whose real server learns its client's address, or not.
@@ -58,6 +67,11 @@ impl Memory {
         Memory(DATA | u64::from(control) | u64::from(kept_seconds) << KEPT_SHIFT)
     }
 
+    /// Of one that nobody has opened yet.
+    pub(super) fn awaited_data(control: u32, kept_seconds: u16) -> Memory {
+        Memory(Memory::data(control, kept_seconds).0 | IS_AWAITED)
+    }
+
     /// What a word of an extension says.
     pub(super) fn of(word: u64) -> Memory {
         Memory(word)
@@ -73,6 +87,10 @@ impl Memory {
         self.is_control() || self.as_data().is_some() || self.introduction().is_any()
     }
 
+    fn is_ftp(self) -> bool {
+        self.0 & (CONTROL | DATA) != 0
+    }
+
     pub(super) fn is_control(self) -> bool {
         self.0 & CONTROL != 0
     }
@@ -82,7 +100,42 @@ impl Memory {
         (self.0 & (DATA | CONTROL) == DATA).then_some((self.0 as u32, (self.0 >> KEPT_SHIFT) as u16))
     }
 
-    fn introduction(self) -> Introduction {
+    /// Of a data connection: nobody has opened it yet.
+    fn is_awaited(self) -> bool {
+        self.0 & IS_AWAITED != 0
+    }
+
+    /// Of a control connection: it may announce one data connection more. There is no bound to those that come.
+    pub(super) fn may_await(self, now_seconds: u32) -> bool {
+        self.awaited(now_seconds) < AWAITED
+    }
+
+    fn awaited(self, now_seconds: u32) -> u64 {
+        let since = self.0 >> SINCE_SHIFT & SINCE;
+        let gone = u64::from(now_seconds / AWAITED_SECONDS).wrapping_sub(since) & SINCE;
+        (self.0 >> AWAITED_SHIFT & AWAITED).saturating_sub(gone)
+    }
+
+    /// One data connection more is awaited.
+    #[must_use]
+    pub(super) fn with_one_awaited(self, now_seconds: u32) -> Memory {
+        self.with_awaited((self.awaited(now_seconds) + 1).min(AWAITED), now_seconds)
+    }
+
+    /// One of them came.
+    #[must_use]
+    pub(super) fn with_one_come(self, now_seconds: u32) -> Memory {
+        self.with_awaited(self.awaited(now_seconds).saturating_sub(1), now_seconds)
+    }
+
+    fn with_awaited(self, awaited: u64, now_seconds: u32) -> Memory {
+        let since = u64::from(now_seconds / AWAITED_SECONDS) & SINCE;
+        let rest = self.0 & !(AWAITED << AWAITED_SHIFT | SINCE << SINCE_SHIFT);
+        Memory(rest | awaited << AWAITED_SHIFT | since << SINCE_SHIFT)
+    }
+
+    /// What the real server is to learn of the client.
+    pub(super) fn introduction(self) -> Introduction {
         match self.as_data() {
             Some(_) => Introduction::default(),
             None => Introduction::of(self.0),
@@ -179,7 +232,11 @@ pub(super) fn pass<Q: QueuePair>(
 ) -> Result<(), DropReason> {
     let memory = Memory::of(helped.translated.memory);
     let share = Share { index: round.parts.index, workers: round.parts.workers };
-    let WorkerParts { queues, counters, connections, mailbox, counts, templates, .. } = &mut *round.parts;
+    let WorkerParts { queues, counters, connections, mailbox, counts, templates, peers, .. } =
+        &mut *round.parts;
+    if memory.is_ftp() {
+        peers.has_ftp(round.now_seconds);
+    }
     let mut desk = Desk {
         connections,
         snapshot: mailbox.current(),
@@ -207,43 +264,49 @@ pub(super) fn pass<Q: QueuePair>(
         outlet: &mut outlet,
         is_first_fragment: packet.part == Part::First,
     };
-    let after = match (memory.as_data(), course.is_reply) {
+    let mut after = memory;
+    let passed = match (memory.as_data(), course.is_reply) {
         (Some((control, kept)), _) => {
+            let is_awaited = memory.is_awaited() && helped.state == ConnectionState::Listen;
+            if memory.is_awaited() && !is_awaited {
+                ftp::has_come(control, helped, &mut desk);
+            }
             let kept = ftp::keep(control, kept, helped, &mut desk);
-            Memory::data(control, kept)
+            after =
+                if is_awaited { Memory::awaited_data(control, kept) } else { Memory::data(control, kept) };
+            Ok(())
         }
-        (None, false) => {
-            let memory = control(memory, helped, &mut segment, course, &mut desk)?;
-            let introduction =
-                memory.introduction().to_real_server(&helped.client, &mut segment, &mut onward)?;
-            memory.with_introduction(introduction)
-        }
+        (None, false) => control(&mut after, helped, &mut segment, course, &mut desk)
+            .and_then(|()| after.introduction().to_real_server(&helped.client, &mut segment, &mut onward))
+            .map(|introduction| after = after.with_introduction(introduction)),
         (None, true) => {
-            let introduction = memory.introduction().to_client(&helped.client, &mut segment, course.mtu);
-            control(memory.with_introduction(introduction), helped, &mut segment, course, &mut desk)?
+            let introduction = after.introduction().to_client(&helped.client, &mut segment, course.mtu);
+            after = after.with_introduction(introduction);
+            control(&mut after, helped, &mut segment, course, &mut desk)
         }
     };
     let is_too_long = segment.ip_length > course.way_mtu.into();
     if after != memory {
         desk.connections.set_memory(helped.reply, after.word());
     }
+    passed?;
     // A line became longer in a packet that had no room for it: the other side's network would not see it whole, and a port may break.
     if is_too_long && packet.ip_length <= course.way_mtu { Err(DropReason::TooBig) } else { Ok(()) }
 }
 
 /// A segment of FTP's control connection: a line in it may be replaced, and because of those before its numbers change.
 fn control<F: Frame>(
-    memory: Memory,
+    memory: &mut Memory,
     helped: &Helped,
     segment: &mut Segment<F>,
     course: &Course,
     desk: &mut Desk,
-) -> Result<Memory, DropReason> {
-    let (true, Some(header)) = (memory.is_control(), segment.header()) else { return Ok(memory) };
+) -> Result<(), DropReason> {
+    let (true, Some(header)) = (memory.is_control(), segment.header()) else { return Ok(()) };
     let is_looked_at = helped.state == ConnectionState::Established && segment.payload_length() > 0;
     let replacement = match is_looked_at {
-        true if course.is_reply => ftp::answer(helped, segment, desk)?,
-        true => ftp::command(helped, segment, desk)?,
+        true if course.is_reply => ftp::answer(helped, memory, segment, desk)?,
+        true => ftp::command(helped, memory, segment, desk)?,
         false => None,
     };
     let longer = replacement.as_ref().map_or(0, |new| new.longer());
@@ -274,7 +337,10 @@ fn control<F: Frame>(
             own.replaced(sequence.wrapping_add(begin), length, longer);
         }
     }
-    Ok(place.map_or(memory, |place| memory.with_place(place)))
+    if let Some(place) = place {
+        *memory = memory.with_place(place);
+    }
+    Ok(())
 }
 
 /// What the segment acknowledges is what its addressee counts.

@@ -4,6 +4,9 @@
 //! As `ip_vs_nat_icmp` does it: the quoted addresses and ports, the quoted IPv4 header's checksum and the message's own; the
 //! quoted transport checksum stays as it was. The message's checksum must be right before, so that no damaged one is mended; in
 //! fragments that cannot be seen, and a wrong one stays wrong.
+//!
+//! Of a packet that was too big the client is told so much smaller an MTU as the director may add to the next one
+//! ([`super::introduction`]).
 
 use std::net::IpAddr;
 
@@ -12,14 +15,19 @@ use super::{Packet, Part, Round, icmp, parse};
 use crate::connection::Tuple;
 use crate::connection::table::ConnectionId;
 use crate::packet::checksum::{self, ChecksumDelta};
+use crate::packet::icmp_error::{self, ErrorMessage};
 use crate::packet::quote::Quote;
-use crate::packet::{icmp_error, ipv4, ipv6};
+use crate::packet::{ipv4, ipv6};
 use crate::port::{Frame, QueuePair};
 use crate::translation::Rewrite;
 use crate::verdict::{DropReason, Verdict};
 
 /// Of an ICMP header.
 const CHECKSUM: std::ops::Range<usize> = 2..4;
+/// Of an ICMP header whose message tells one; with ICMP its upper half is something else.
+const MTU: std::ops::Range<usize> = 4..8;
+/// What every path carries of IPv4 (RFC 791); routers older than RFC 1191 tell 0.
+const MTU_MIN_V4: u16 = 68;
 
 /// What becomes of an error that quotes a packet of the other direction than that of the entry at `entry`.
 #[cold]
@@ -69,7 +77,7 @@ fn pass_along<Q: QueuePair>(
     }
 }
 
-/// Rewrites the addresses of the error in `frame`, and its quote.
+/// Rewrites the addresses of the error in `frame`, its quote and the MTU that it tells.
 fn translate(frame: &mut [u8], packet: &Packet, quote: &Quote, leg: &Leg) -> Option<()> {
     let ip_offset = usize::from(packet.ip_offset);
     let header = usize::from(packet.transport_offset).checked_sub(ip_offset)?;
@@ -77,14 +85,31 @@ fn translate(frame: &mut [u8], packet: &Packet, quote: &Quote, leg: &Leg) -> Opt
     let (source, _) = parse::addresses(ip)?;
     let pseudo_header = leg.rewrite_of_error(source).write_addresses(ip)?;
     let message = ip.get_mut(header..)?;
+    let mtu = lower_mtu(message, source.is_ipv6(), leg.added);
     let quoted = message.get_mut(icmp_error::HEADER_BYTES..)?;
-    let mut delta = translate_quote(quoted, quote, &leg.rewrite.reversed())?;
+    let mut delta = translate_quote(quoted, quote, &leg.rewrite.reversed())?.and(mtu);
     if source.is_ipv6() {
         delta = delta.and(pseudo_header);
     }
     let field = message.get_mut(CHECKSUM)?.first_chunk_mut::<2>()?;
     *field = delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
     Some(())
+}
+
+/// Lowers the MTU that a message tells by so many bytes, though not below what every path carries; returns what that does to a
+/// checksum over it.
+fn lower_mtu(message: &mut [u8], is_ipv6: bool, by: usize) -> ChecksumDelta {
+    let (told, least) = match is_ipv6 {
+        true => (ErrorMessage::read_v6(message).and_then(|error| error.mtu_v6()), ipv6::MTU_MIN),
+        false => (ErrorMessage::read_v4(message).and_then(|error| error.mtu_v4()).map(u32::from), MTU_MIN_V4),
+    };
+    let place = message.get_mut(MTU).and_then(|place| place.first_chunk_mut::<4>());
+    let (Some(told), Some(place)) = (told, place) else { return ChecksumDelta::NONE };
+    let lower = told.saturating_sub(by as u32).max(least.into()).min(told);
+    let before = u32::from_be_bytes(*place);
+    let after = before - (told - lower);
+    *place = after.to_be_bytes();
+    ChecksumDelta::NONE.u32(before, after)
 }
 
 /// Rewrites a quoted packet; returns what that does to a checksum over it.

@@ -2,7 +2,7 @@
 //!
 //! | by | where it stands |
 //! |---|---|
-//! | TOA, a TCP option | in each segment of the client that acknowledges nothing but the real server's SYN: one of them completes the handshake, and modules read it there |
+//! | TOA, a TCP option | in each segment of the client behind its SYN, until a segment of the real server shows that one of them completed the handshake: modules read it there |
 //! | PROXY protocol, version 2 | in front of the stream's first byte: the client's first segment behind its SYN carries it, payload or none, and each that begins where that did, until the real server has acknowledged it |
 //!
 //! The PROXY header makes the stream that the real server sees longer than the client's: sequence numbers to it are shifted on, its
@@ -14,7 +14,7 @@
 
 use crate::connection::Tuple;
 use crate::packet::proxy::ProxyHeader;
-use crate::packet::tcp::{ACK, HEADER_BYTES, RST, SYN, TcpHeader};
+use crate::packet::tcp::{ACK, FIN, HEADER_BYTES, RST, SYN, TcpHeader};
 use crate::packet::tcp_options::{self, ToaOption};
 use crate::packet::tcp_sequence::{shift_acknowledgement, shift_sequence};
 use crate::packet::{ipv4, ipv6, proxy};
@@ -28,14 +28,15 @@ use super::segment::Segment;
 /// Option: TCP Fast Open (RFC 7413).
 const FAST_OPEN: u8 = 34;
 
-/// What a connection remembers of it, in the low 40 bits of its memory. The lowest 32 are the sequence number behind a SYN: TOA's
-/// the real server's, PROXY's the client's.
+/// What a connection remembers of it, in the low 40 bits of its memory. The lowest 32 are the sequence number behind the client's
+/// SYN, as the real server's SYN acknowledges it: one that says it is the client's may be anybody's, and the real server of a
+/// connection that stands answers none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Introduction(u64);
 
 /// The sequence number is known.
 const KNOWN: u64 = 1 << 32;
-/// PROXY: the real server has acknowledged the header.
+/// The real server has what it was to learn: TOA's handshake is complete, PROXY's header acknowledged.
 const DONE: u64 = 1 << 33;
 /// PROXY: the header was sent.
 const SENT: u64 = 1 << 34;
@@ -66,6 +67,19 @@ impl Introduction {
     /// There is one.
     pub(super) fn is_any(self) -> bool {
         self.has(TOA) || self.has(PROXY)
+    }
+
+    /// Bytes by which a packet of this family's client may still become longer.
+    pub(super) fn may_add(self, is_ipv4: bool) -> usize {
+        if self.has(DONE) {
+            0
+        } else if self.has(TOA) {
+            toa_bytes(is_ipv4)
+        } else if self.has(PROXY) {
+            header_bytes(is_ipv4)
+        } else {
+            0
+        }
     }
 
     fn has(self, bit: u64) -> bool {
@@ -117,13 +131,36 @@ impl Introduction {
     /// A segment of the real server. `mtu`: of the way to it.
     pub(super) fn to_client<F: Frame>(self, who: &Tuple, segment: &mut Segment<F>, mtu: u16) -> Introduction {
         let Some(header) = segment.header() else { return self };
+        if !self.is_any() || header.flags & ACK == 0 {
+            self
+        } else if header.flags & SYN != 0 {
+            self.begin(who, &header, segment, mtu)
+        } else if !self.has(KNOWN) {
+            self
+        } else if self.has(TOA) {
+            self.toa_reply(&header, segment)
+        } else {
+            self.proxy_reply(who, &header, segment)
+        }
+    }
+
+    /// The real server's SYN.
+    fn begin<F: Frame>(
+        self,
+        who: &Tuple,
+        header: &TcpHeader,
+        segment: &mut Segment<F>,
+        mtu: u16,
+    ) -> Introduction {
         if self.has(TOA) {
-            return self.toa_reply(who, &header, segment, mtu);
+            let is_ipv4 = who.client.is_ipv4();
+            let ip = if is_ipv4 { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
+            let most = usize::from(mtu).saturating_sub(ip + HEADER_BYTES + toa_bytes(is_ipv4));
+            tcp_options::clamp_mss(segment.bytes_mut(), most as u16);
         }
-        if self.has(PROXY) && self.has(KNOWN) && header.flags & ACK != 0 {
-            return self.proxy_reply(who, &header, segment);
-        }
-        self
+        let number = u32::from_be_bytes(header.acknowledgement);
+        let is_again = self.has(KNOWN) && number == self.number();
+        if is_again { self } else { self.with_number(number) }
     }
 
     fn toa<Q: QueuePair>(
@@ -133,42 +170,26 @@ impl Introduction {
         segment: &mut Segment<Q::Frame>,
         onward: &Onward<Q>,
     ) -> Result<Introduction, DropReason> {
-        if header.flags & SYN != 0 {
-            tcp_options::erase_toa(segment.bytes_mut());
-            return Ok(Introduction(TOA));
-        }
-        let acknowledged = u32::from_be_bytes(header.acknowledgement);
-        let is_next = self.has(KNOWN) && header.flags & ACK != 0 && acknowledged == self.number();
-        if self.has(KNOWN) && !is_next {
+        if self.has(DONE) && header.flags & SYN == 0 {
             return Ok(self);
         }
         tcp_options::erase_toa(segment.bytes_mut());
+        let completes = self.has(KNOWN) && header.flags & (SYN | ACK | RST) == ACK;
         let option = ToaOption::new(who.client, who.client_port);
         let option = option.as_bytes();
         let fits = segment.ip_length + option.len() <= usize::from(onward.mtu);
-        if is_next && header.flags & RST == 0 && fits && !onward.is_first_fragment {
+        if completes && fits && !onward.is_first_fragment {
             segment.put_option(option)?;
         }
         Ok(self)
     }
 
-    fn toa_reply<F: Frame>(
-        self,
-        who: &Tuple,
-        header: &TcpHeader,
-        segment: &mut Segment<F>,
-        mtu: u16,
-    ) -> Introduction {
-        if header.flags & (SYN | ACK) != SYN | ACK {
-            return self;
-        }
-        let (ip, option) = match who.client.is_ipv4() {
-            true => (ipv4::HEADER_BYTES, tcp_options::TOA_V4_BYTES),
-            false => (ipv6::HEADER_BYTES, tcp_options::TOA_V6_BYTES),
-        };
-        let most = usize::from(mtu).saturating_sub(ip + HEADER_BYTES + option);
-        tcp_options::clamp_mss(segment.bytes_mut(), most as u16);
-        self.with_number(u32::from_be_bytes(header.sequence).wrapping_add(1))
+    /// It acknowledges data, or has some itself: the handshake is complete.
+    fn toa_reply<F: Frame>(self, header: &TcpHeader, segment: &Segment<F>) -> Introduction {
+        let acknowledged = u32::from_be_bytes(header.acknowledgement);
+        let is_ahead = acknowledged.wrapping_sub(self.number()).cast_signed() > 0;
+        let is_complete = is_ahead || header.flags & FIN != 0 || segment.payload_length() > 0;
+        if is_complete { self.with(DONE) } else { self }
     }
 
     fn proxy<Q: QueuePair>(
@@ -181,7 +202,7 @@ impl Introduction {
         let sequence = u32::from_be_bytes(header.sequence);
         if header.flags & SYN != 0 {
             segment.erase_options(FAST_OPEN);
-            return Ok(self.with_number(sequence.wrapping_add(1)));
+            return Ok(self);
         }
         if !self.has(KNOWN) {
             return Ok(self);
@@ -189,7 +210,7 @@ impl Introduction {
         let ahead = sequence.wrapping_sub(self.number()).cast_signed();
         let is_reset = header.flags & RST != 0;
         if self.has(DONE) || ahead > 0 || is_reset && self.has(SENT) {
-            shift_sequence(segment.bytes_mut(), header_bytes(who) as u32);
+            shift_sequence(segment.bytes_mut(), header_bytes(who.client.is_ipv4()) as u32);
             return Ok(self);
         }
         if ahead < 0 || is_reset {
@@ -227,7 +248,7 @@ impl Introduction {
         header: &TcpHeader,
         segment: &mut Segment<F>,
     ) -> Introduction {
-        let bytes = header_bytes(who) as u32;
+        let bytes = header_bytes(who.client.is_ipv4()) as u32;
         let acknowledged = u32::from_be_bytes(header.acknowledgement);
         let ahead = acknowledged.wrapping_sub(self.number()).cast_signed();
         if self.has(DONE) || ahead >= bytes.cast_signed() {
@@ -243,7 +264,11 @@ impl Introduction {
     }
 }
 
+fn toa_bytes(is_ipv4: bool) -> usize {
+    if is_ipv4 { tcp_options::TOA_V4_BYTES } else { tcp_options::TOA_V6_BYTES }
+}
+
 /// Bytes of the PROXY header.
-fn header_bytes(who: &Tuple) -> usize {
-    if who.client.is_ipv4() { proxy::V4_BYTES } else { proxy::V6_BYTES }
+fn header_bytes(is_ipv4: bool) -> usize {
+    if is_ipv4 { proxy::V4_BYTES } else { proxy::V6_BYTES }
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::helped::Memory;
 use super::nat::{self, Exit};
 use super::{Packet, Round, WorkerParts, open, oversize, parse};
 use crate::connection::table::ConnectionId;
@@ -20,6 +21,8 @@ pub(super) struct Leg {
     pub(super) rewrite: Rewrite,
     /// The client as it is known to itself.
     client: IpAddr,
+    /// Bytes that a packet of the other direction may have more behind the director.
+    pub(super) added: usize,
     exit: Exit,
     mtu: u16,
     slot: u32,
@@ -60,7 +63,7 @@ impl Leg {
             let destination = oversize::way_to(snapshot, slot, packet, frame)?;
             let rewrite = Rewrite::to_real_server(&translated);
             let exit = Exit::to_real_server(destination);
-            return Ok(Leg { rewrite, client, exit, mtu: destination.mtu, slot, is_reply });
+            return Ok(Leg { rewrite, client, added: 0, exit, mtu: destination.mtu, slot, is_reply });
         }
         let way = nat::way_to_client(snapshot, &translated.last_hop, client);
         let (exit, mtu) = way.map_err(Verdict::Drop)?;
@@ -69,7 +72,8 @@ impl Leg {
             let told = oversize::refused_for(ip, packet.ip_length, mtu, false, &snapshot.options);
             told.map_or(Ok(()), |mtu| Err(Verdict::TooBig(mtu)))?;
         }
-        Ok(Leg { rewrite: Rewrite::to_client(&tuple), client, exit, mtu, slot, is_reply })
+        let added = Memory::of(translated.memory).introduction().may_add(client.is_ipv4());
+        Ok(Leg { rewrite: Rewrite::to_client(&tuple), client, added, exit, mtu, slot, is_reply })
     }
 
     /// That of the client's packets in a connection which is not known here and would go to the real server of this slot, where NAT
@@ -94,7 +98,8 @@ impl Leg {
         let rewrite =
             Rewrite { source: (tuple.client, tuple.client_port), destination: (translation.address, port) };
         let exit = Exit::to_real_server(destination);
-        Ok(Leg { rewrite, client: tuple.client, exit, mtu: destination.mtu, slot, is_reply: false })
+        let (client, mtu) = (tuple.client, destination.mtu);
+        Ok(Leg { rewrite, client, added: 0, exit, mtu, slot, is_reply: false })
     }
 
     /// What the addresses of an ICMP error from `source` about a packet of the other direction become. The client hears of it from

@@ -380,6 +380,9 @@ impl<Q: QueuePair> Worker<Q> {
             seed: self.parts.connections.seed(),
         };
         parse::parse(&self.rx, &ingress, &mut self.packets);
+        if facts.trims {
+            parse::trim(&mut self.rx, &self.packets);
+        }
         self.parts.counters.received.add(count);
         self.judge_burst(now, now_seconds);
     }

@@ -75,6 +75,20 @@ pub(super) fn parse<F: Frame>(frames: &Burst<F>, ingress: &Ingress, packets: &mu
     }
 }
 
+/// Cuts off what stands behind the IP packets, but for what pads a frame to the shortest that Ethernet has: a frame as long as
+/// this port's links carry may be longer than the next one's do, however short its packet.
+#[cold]
+#[inline(never)]
+pub(super) fn trim<F: Frame>(frames: &mut Burst<F>, packets: &[Packet; BURST]) {
+    for (frame, packet) in frames.iter_mut().zip(packets) {
+        let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+        let end = end.max(ethernet::FRAME_BYTES_MIN);
+        if matches!(packet.step, Step::Flow | Step::Fragment | Step::Other) && frame.length() > end {
+            frame.truncate(end);
+        }
+    }
+}
+
 /// The key of a packet that has no ports, or none that can be relied on: its addresses and protocol alone, so that all that is
 /// known of its family, and what its hash spreads, is its own.
 #[cold]

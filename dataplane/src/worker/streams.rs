@@ -7,7 +7,7 @@ use crate::connection::table::ConnectionId;
 use crate::connection::{ConnectionTable, FlowKey, Ipv6Pair};
 
 /// Streams that a worker remembers.
-const CAPACITY: usize = 4096;
+pub(super) const CAPACITY: usize = 4096;
 /// Places that are looked at for one to take.
 const LOOKS: usize = 64;
 

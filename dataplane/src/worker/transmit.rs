@@ -384,12 +384,12 @@ fn count(counters: &WorkerCounters, record: &Record) {
 }
 
 /// Pass 7: sends `frames`, all of which leave by one port, and counts them by their `records`. What the port does not take
-/// is dropped.
+/// is dropped; one that it cannot be given at all does not keep those behind it.
 #[inline(always)]
 fn send<Q: QueuePair>(
     queue: &mut Q,
     frames: &mut Burst<Q::Frame>,
-    records: impl Iterator<Item = Record>,
+    mut records: impl Iterator<Item = Record>,
     counters: &WorkerCounters,
 ) {
     let mut sent = queue.transmit(frames);
@@ -400,9 +400,92 @@ fn send<Q: QueuePair>(
         sent += queue.transmit(frames);
     }
     counters.forwarded.add(sent as u64);
-    for record in records.take(sent) {
+    for record in records.by_ref().take(sent) {
         count(counters, &record);
     }
-    counters.dropped[DropReason::TxFull as usize].add(frames.len() as u64);
+    if !frames.is_empty() {
+        send_rest(queue, frames, records, counters);
+    }
+}
+
+/// What is behind frames that the port cannot be given, which are dropped, as is what it does not take then.
+#[cold]
+#[inline(never)]
+fn send_rest<Q: QueuePair>(
+    queue: &mut Q,
+    frames: &mut Burst<Q::Frame>,
+    mut records: impl Iterator<Item = Record>,
+    counters: &WorkerCounters,
+) {
+    let mut unfit: Burst<Q::Frame> = Burst::new();
+    while frames.first().is_some_and(|frame| queue.is_unfit(frame)) {
+        unfit.extend(frames.pop_at(0));
+        records.next();
+        let sent = queue.transmit(frames);
+        counters.forwarded.add(sent as u64);
+        records.by_ref().take(sent).for_each(|record| count(counters, &record));
+    }
+    counters.dropped[DropReason::TxFull as usize].add((unfit.len() + frames.len()) as u64);
+    Q::Frame::free_burst(&mut unfit);
     Q::Frame::free_burst(frames);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{MemoryFrame, MemoryPort, MemoryPortConfig, MemoryQueuePair};
+    use crate::port::FramePool;
+
+    /// A port that cannot be given frames of more than 100 bytes.
+    struct Narrow(MemoryQueuePair);
+
+    impl QueuePair for Narrow {
+        type Frame = MemoryFrame;
+
+        fn receive(&mut self, _burst: &mut Burst<MemoryFrame>) {}
+
+        fn transmit(&mut self, burst: &mut Burst<MemoryFrame>) -> usize {
+            let fit = burst.iter().take_while(|frame| !self.is_unfit(frame)).count();
+            let mut offered: Burst<MemoryFrame> = burst.drain(..fit).collect();
+            let sent = self.0.transmit(&mut offered);
+            offered.extend(burst.drain(..));
+            *burst = offered;
+            sent
+        }
+
+        fn is_unfit(&self, frame: &MemoryFrame) -> bool {
+            frame.length() > 100
+        }
+
+        fn allocate(&mut self) -> Option<MemoryFrame> {
+            None
+        }
+    }
+
+    #[test]
+    fn frame_that_the_port_cannot_be_given_does_not_keep_those_behind_it() {
+        let (port, mut pairs) = MemoryPort::new(MemoryPortConfig::default());
+        let mut queue = Narrow(pairs.remove(0));
+        let counters = WorkerCounters::new(8);
+        for lengths in [&[60, 200, 61, 62, 201, 202, 63][..], &[200], &[60, 200], &[200, 60]] {
+            let frames = lengths.iter().map(|&length| port.pool().frame(&vec![0; length]).unwrap());
+            let mut burst: Burst<MemoryFrame> = frames.collect();
+            let record = |(slot, length): (usize, &usize)| Record {
+                slot: slot as u32,
+                ip_length: *length as u16,
+                is_reply: false,
+            };
+            let before = counters.dropped(DropReason::TxFull);
+            send(&mut queue, &mut burst, lengths.iter().enumerate().map(record), &counters);
+            assert!(burst.is_empty());
+            let fit: Vec<usize> = lengths.iter().filter(|&&length| length <= 100).copied().collect();
+            let sent: Vec<usize> = port.take_transmitted().iter().map(Vec::len).collect();
+            assert_eq!(sent, fit);
+            assert_eq!(counters.dropped(DropReason::TxFull) - before, (lengths.len() - fit.len()) as u64);
+        }
+        let packets: Vec<u64> = counters.destinations.iter().map(|of| of.packets.load()).collect();
+        assert_eq!(packets, [2, 1, 1, 1, 0, 0, 1, 0]);
+        assert_eq!(counters.forwarded.load(), 6);
+        assert_eq!(port.pool().available(), port.pool().capacity());
+    }
 }

@@ -284,6 +284,7 @@ fn add_method(snapshot: &mut Snapshot, counts: &SharedCounts, index: usize, meth
         snapshot.services.insert(key, service.clone());
         if (protocol, service_port) == (Protocol::TCP, 21) {
             snapshot.ftp_services.insert(vip, service);
+            snapshot.ftp_vips.insert(vip);
         }
     }
 }
@@ -338,6 +339,7 @@ fn add_special(snapshot: &mut Snapshot, counts: &SharedCounts) {
                 snapshot.has_every_port |= port == 0;
                 if port == 21 {
                     snapshot.ftp_services.insert(vip, service.clone());
+                    snapshot.ftp_vips.insert(vip);
                 }
             }
         }

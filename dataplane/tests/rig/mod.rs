@@ -252,6 +252,7 @@ pub fn add_service_at(
         snapshot.has_every_port |= port == 0;
         if (protocol, port) == (Protocol::TCP, 21) {
             snapshot.ftp_services.insert(vip, service.clone());
+            snapshot.ftp_vips.insert(vip);
         }
     }
 }

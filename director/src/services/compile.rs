@@ -78,9 +78,12 @@ impl Services {
             let Some(compiled) = &running.compiled else { continue };
             for address in service.addresses() {
                 snapshot.has_every_port |= address.port == 0;
-                // A group is never FTP's service, as a firewall mark's is not.
-                if service.id == ServiceId::Virtual(address) && is_ftp(address) {
-                    snapshot.ftp_services.insert(address.address, compiled.clone());
+                if is_ftp(address) {
+                    snapshot.ftp_vips.insert(address.address);
+                    // A group is never FTP's service, as a firewall mark's is not.
+                    if service.id == ServiceId::Virtual(address) {
+                        snapshot.ftp_services.insert(address.address, compiled.clone());
+                    }
                 }
                 snapshot.services.insert(key(address), compiled.clone());
             }

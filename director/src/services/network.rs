@@ -7,11 +7,13 @@ use crate::topology::Topology;
 
 /// By their numbers.
 pub(super) fn ports(topology: &Topology) -> Vec<PortSnapshot> {
+    let least = topology.interfaces.iter().map(|interface| interface.mtu).min();
     let port = |port: &crate::topology::PortFacts| PortSnapshot {
         mac: port.mac,
         untagged: port.untagged,
         vlans: port.vlans.iter().map(|(&vlan, &interface)| (vlan, interface)).collect(),
         passes_qinq: port.passes_qinq,
+        trims: least.is_some_and(|least| port.mtu > least),
     };
     topology.ports.iter().map(port).collect()
 }

@@ -507,6 +507,7 @@ fn group_is_one_service_at_each_of_its_addresses() {
     assert!(Arc::ptr_eq(web, compiled(&snapshot, snapshot::Protocol::UDP, 443)));
     assert!(snapshot.has_every_port);
     assert!(snapshot.ftp_services.is_empty(), "a group is not FTP's");
+    assert_eq!(snapshot.ftp_vips.iter().collect::<Vec<_>>(), [&vip()], "but has FTP");
     let persistence = web.persistence.unwrap();
     assert_eq!((persistence.timeout_ticks, persistence.netmask), (60 * TICKS_PER_SECOND, 0xffff_ff00));
     assert_eq!(persistence.scope, PersistenceScope::Group(0));
