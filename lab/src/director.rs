@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::dissection::Dissection;
 use crate::host::Host;
 use crate::process::{self, Process};
+use crate::uml;
 use crate::wait::{self, HANGS};
 
 /// What the daemon says of a change that it has made, but that a worker has not taken within two seconds: on a machine with
@@ -375,7 +376,15 @@ fn wait_until_in_force(socket: &Path) -> Result<()> {
 
 /// The daemon's command line on a host.
 pub fn daemon(host: &Host, file: &Path) -> Result<Command> {
-    let mut command = host.command(binary("dr-director")?);
+    let mut command = match uml::captures_directory() {
+        // There is one CPU, and a worker that polls must leave it to whoever has something to do.
+        Some(_) => {
+            let mut command = host.command("chrt");
+            command.args(["--idle", "0"]).arg(binary("dr-director")?);
+            command
+        }
+        None => host.command(binary("dr-director")?),
+    };
     command.arg("--config").arg(file);
     // DPDK's runtime files go where the network's are, so that they are removed with it even after kill -9.
     command.env("RUNTIME_DIRECTORY", host.directory());

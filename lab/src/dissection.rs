@@ -12,14 +12,15 @@ use anyhow::{Context, Result, ensure};
 use crate::capture::Capture;
 use crate::host::Host;
 use crate::process;
-use crate::vm;
+use crate::uml;
 
 const SCRIPT: &str = include_str!("dissection.lua");
 
-/// What tshark must find nothing of. 0 is `Bad` in Wireshark's epan/proto.h. A TCP checksum of 0xffff that should be 0 is
-/// no fault (RFC 1624 section 3): Linux sends it where a device does no checksums (`skb_checksum_help`). Nor is one in what an
-/// ICMP error quotes: it is of the whole packet, of which the quote is the beginning.
-const FAULTS: &str = "_ws.malformed || gue.malformed || ip.checksum.status == 0 \
+/// What tshark must find nothing of. Of a packet that the capture cut it checks no checksum. 0 is `Bad` in Wireshark's
+/// epan/proto.h. A TCP checksum of 0xffff that should be 0 is no fault (RFC 1624 section 3): Linux sends it where a device does
+/// no checksums (`skb_checksum_help`). Nor is one in what an ICMP error quotes: it is of the whole packet, of which the quote is
+/// the beginning.
+const FAULTS: &str = "_ws.short || _ws.malformed || gue.malformed || ip.checksum.status == 0 \
     || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || gre.checksum.status == 0 \
     || (!icmp && !icmpv6 && (udp.checksum.status == 0 || sctp.checksum.status == 0 \
     || (tcp.checksum.status == 0 && !tcp.checksum.ffff)))";
@@ -64,7 +65,7 @@ impl Dissection {
     pub fn finish(self) -> Result<u64> {
         let recordings = self.captures.into_iter().map(Capture::stop).collect::<Result<Vec<_>>>()?;
         let files: Vec<PathBuf> = recordings.iter().map(|recording| recording.file().to_owned()).collect();
-        match vm::captures_directory() {
+        match uml::captures_directory() {
             Some(output) => leave(&files, &output, self.number)?,
             None => judge(&files, &self.directory)?,
         }
@@ -72,7 +73,7 @@ impl Dissection {
     }
 }
 
-/// Leaves captures to whoever started the VM, by the name of the test.
+/// Leaves captures to whoever started the guest, by the name of the test.
 fn leave(files: &[PathBuf], output: &Path, number: u32) -> Result<()> {
     let thread = std::thread::current();
     let directory = output.join(thread.name().context("no test's thread")?).join(number.to_string());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 
 use crate::process::{self, Process};
@@ -128,11 +128,18 @@ impl Host {
 
     /// MAC address of an interface.
     pub fn mac(&self, interface: &str) -> Result<String> {
+        let link = self.link(interface)?;
+        link["address"].as_str().map(str::to_owned).with_context(|| format!("{interface} has no MAC address"))
+    }
+
+    /// MTU of an interface.
+    pub fn mtu(&self, interface: &str) -> Result<u64> {
+        self.link(interface)?["mtu"].as_u64().with_context(|| format!("{interface} has no MTU"))
+    }
+
+    fn link(&self, interface: &str) -> Result<serde_json::Value> {
         let links: serde_json::Value = serde_json::from_str(&self.ip(&format!("-j link show {interface}"))?)?;
-        links[0]["address"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| anyhow!("{interface} has no MAC address"))
+        Ok(links[0].clone())
     }
 
     /// Adds an address (`10.0.0.2/24`, `2001:db8::2/64`).

@@ -28,7 +28,7 @@
 //! | [`process`] | processes that end with their owner |
 //! | [`transfer`] | large files in both directions |
 //! | [`tunnel`] | the real servers' ends of tunnels |
-//! | [`vm`] | tests that run under another kernel |
+//! | [`uml`] | tests that run under another kernel, User-mode Linux |
 //! | [`wait`] | waiting with a deadline |
 //!
 //! Needs root: namespaces and packet sockets do.
@@ -55,7 +55,7 @@ pub mod ssh;
 pub mod topology;
 pub mod transfer;
 pub mod tunnel;
-pub mod vm;
+pub mod uml;
 pub mod wait;
 
 pub use capture::{Capture, Recording};

@@ -360,36 +360,58 @@ impl Site {
     /// Narrows the hop from router to client. The cable stays as it is, so that neither end knows of it by its own MTU: who
     /// sends more is told so by the router.
     pub fn narrow_hop_to_client(&self, mtu: u16) -> Result<()> {
-        for family in Family::ALL {
-            let (option, client) = (family.option(), family.client());
-            self.router.ip(&format!("{option} route add {client} dev clients mtu lock {mtu}"))?;
-        }
-        Ok(())
+        self.set_hop_to_client(&format!("mtu lock {mtu}"))
     }
 
     /// The same for the hop from router to director, as far as the VIPs go.
     pub fn narrow_hop_to_vip(&self, mtu: u16) -> Result<()> {
-        for family in Family::ALL {
-            let (option, vip, dip) = (family.option(), family.vip(), family.dip());
-            self.router.ip(&format!("{option} route replace {vip} via {dip} mtu lock {mtu}"))?;
-        }
-        Ok(())
+        self.set_hop_to_vip(&format!("mtu lock {mtu}"))
     }
 
     /// The same for the hop from gateway to `far`.
     pub fn narrow_hop_to_far(&self, mtu: u16) -> Result<()> {
+        self.set_hop_to_far(&format!("mtu lock {mtu}"))
+    }
+
+    /// Takes back that hops are narrow, and what hosts have learned of it.
+    pub fn widen_hops(&self) -> Result<()> {
+        self.set_hop_to_client("")?;
+        self.set_hop_to_vip("")?;
+        self.set_hop_to_far("")?;
+        self.forget_path_mtus()
+    }
+
+    fn set_hop_to_client(&self, mtu: &str) -> Result<()> {
         for family in Family::ALL {
-            let (option, rip) = (family.option(), family.far_rip());
-            self.gateway.ip(&format!("{option} route add {rip} dev far mtu lock {mtu}"))?;
+            let (option, client) = (family.option(), family.client());
+            self.router.ip(&format!("{option} route replace {client} dev clients {mtu}"))?;
         }
         Ok(())
     }
 
-    /// Takes [`Site::narrow_hop_to_far`] back, and what the client has learned of it.
-    pub fn widen_hop_to_far(&self) -> Result<()> {
+    fn set_hop_to_vip(&self, mtu: &str) -> Result<()> {
         for family in Family::ALL {
-            self.gateway.ip(&format!("{} route del {}", family.option(), family.far_rip()))?;
-            self.client.ip(&format!("{} route flush cache", family.option()))?;
+            let (option, vip, dip) = (family.option(), family.vip(), family.dip());
+            self.router.ip(&format!("{option} route replace {vip} via {dip} {mtu}"))?;
+        }
+        Ok(())
+    }
+
+    fn set_hop_to_far(&self, mtu: &str) -> Result<()> {
+        for family in Family::ALL {
+            let (option, rip) = (family.option(), family.far_rip());
+            self.gateway.ip(&format!("{option} route replace {rip} dev far {mtu}"))?;
+        }
+        Ok(())
+    }
+
+    /// Has client and real servers forget what they were told of narrow hops: it goes into the MSS that they say, and nobody
+    /// would be told again.
+    pub fn forget_path_mtus(&self) -> Result<()> {
+        for host in self.real_servers.iter().map(|server| &server.host).chain([&self.client]) {
+            for family in Family::ALL {
+                host.ip(&format!("{} route flush cache", family.option()))?;
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::real_server::RealServer;
 use crate::site::Family;
-use crate::vm;
+use crate::uml;
 
 /// The port of GUE, which `dissection.lua` knows too.
 pub const GUE_PORT: u16 = 6080;
@@ -49,6 +49,17 @@ impl Kind {
         format!(", tunnel = {{ {keys} }}")
     }
 
+    /// The device that a packet comes out of at its end ([`add_ends`]), once what is between IP and IP was taken off.
+    pub fn device(self, inner: Family, outer: Family) -> &'static str {
+        match (self, outer, inner) {
+            (Kind::Gre | Kind::GreChecksum, Family::V4, _) => "gre4",
+            (Kind::Gre | Kind::GreChecksum, Family::V6, _) => "gre6",
+            (_, Family::V4, Family::V4) => "tunl0",
+            (_, Family::V4, Family::V6) => "sit0",
+            (_, Family::V6, _) => "in6",
+        }
+    }
+
     /// Bytes that it puts before a packet, the outer header among them.
     pub fn overhead(self, outer: Family) -> usize {
         outer.header_bytes()
@@ -64,7 +75,7 @@ impl Kind {
 
 /// Loads what [`add_ends`] needs.
 pub fn load_modules() -> Result<()> {
-    vm::load_modules(&MODULES)
+    uml::load_modules(&MODULES)
 }
 
 /// Gives a real server ends of every kind of tunnel to its RIPs. A GRE device takes either packets with a checksum or

@@ -1,5 +1,6 @@
 //! Path MTU discovery through a VIP: a hop of 1,400 bytes that neither end knows of, or a port of the director's own, and
-//! large files in both directions that never stall. And jumbo frames, where everybody carries them.
+//! large files in both directions that never stall. And jumbo frames, where everybody carries them. The same through tunnels
+//! is in `tunnels.rs`.
 
 use std::net::SocketAddr;
 
@@ -53,11 +54,7 @@ impl Transfers {
     }
 
     fn told(&self, family: Family, sender: &Host, transfer: impl FnOnce() -> Result<()>) -> Result<()> {
-        // What a host was told before goes into the MSS that it says, and nobody would be told again.
-        for host in self.site.real_servers.iter().map(|server| &server.host).chain([&self.site.client]) {
-            host.ip("route flush cache")?;
-            host.ip("-6 route flush cache")?;
-        }
+        self.site.forget_path_mtus()?;
         let capture = Capture::start_whole(sender, "eth0", "too-big", too_big(family))?;
         transfer()?;
         let told = capture.stop()?.count("")?;

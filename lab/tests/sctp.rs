@@ -1,11 +1,11 @@
-//! SCTP associations through a VIP, by direct routing and NAT. In a VM, whose kernel has SCTP.
+//! SCTP associations through a VIP, by direct routing and NAT. In User-mode Linux, whose kernel has SCTP.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use lab::transfer::random_bytes;
-use lab::{Family, Method, Site, vm};
+use lab::{Family, Method, Site, uml};
 
 const PORT: u16 = 7;
 
@@ -47,7 +47,7 @@ fn transfer(site: &Site, service: SocketAddr, server: IpAddr, is_upload: bool) -
 }
 
 fn associations(method: Method, family: Family) -> Result<()> {
-    vm::load_modules(&["sctp"])?;
+    uml::load_modules(&["sctp"])?;
     let site = Site::build(method, 1, 1)?;
     let rip = family.rip(1);
     let director =
@@ -74,15 +74,15 @@ fn associations(method: Method, family: Family) -> Result<()> {
 
 #[test]
 fn direct_routing_over_ipv4() -> Result<()> {
-    vm::test("direct_routing_over_ipv4", || associations(Method::Direct, Family::V4))
+    uml::test("direct_routing_over_ipv4", || associations(Method::Direct, Family::V4))
 }
 
 #[test]
 fn nat_over_ipv4() -> Result<()> {
-    vm::test("nat_over_ipv4", || associations(Method::Nat, Family::V4))
+    uml::test("nat_over_ipv4", || associations(Method::Nat, Family::V4))
 }
 
 #[test]
 fn nat_over_ipv6() -> Result<()> {
-    vm::test("nat_over_ipv6", || associations(Method::Nat, Family::V6))
+    uml::test("nat_over_ipv6", || associations(Method::Nat, Family::V6))
 }

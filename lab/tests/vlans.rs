@@ -1,5 +1,5 @@
 //! VLANs on one port: clients and a VIP in one, real servers in another and in none, priority tags, frames of nobody's
-//! VLAN and with two tags. In a VM, whose kernel has VLAN devices.
+//! VLAN and with two tags. In User-mode Linux, whose kernel has VLAN devices.
 //!
 //! ```text
 //!  client (100) ──┐
@@ -26,7 +26,7 @@ use lab::topology::mac_of;
 use lab::transfer::RandomFile;
 use lab::{
     Capture, DirectorProcess, Dissection, Family, Host, Network, PacketSocket, RealServer, client, director,
-    quiet, vm, wait,
+    quiet, uml, wait,
 };
 
 const DIRECTOR_MAC: Mac = [2, 0, 10, 0, 0, 1];
@@ -103,7 +103,7 @@ struct Trunk {
     network: Network,
 }
 
-/// The network of the last test, for the next: to make one takes a while in the VM.
+/// The network of the last test, for the next: to make one takes a while.
 static TRUNK: Mutex<Option<Trunk>> = Mutex::new(None);
 
 impl Trunk {
@@ -113,7 +113,7 @@ impl Trunk {
     }
 
     fn build() -> Result<Trunk> {
-        vm::load_modules(&["8021q"])?;
+        uml::load_modules(&["8021q"])?;
         let network = Network::new()?;
         let switch = network.add_switch("switch")?;
         let plug = |name: &str, mac: Ipv4Addr| -> Result<Host> {
@@ -253,14 +253,14 @@ fn requests_go_from_vlan_to_vlan(forwarding: &str, port: u16, replies_pass: bool
 
 #[test]
 fn direct_routing_from_one_vlan_to_another_and_to_none() -> Result<()> {
-    vm::test("direct_routing_from_one_vlan_to_another_and_to_none", || {
+    uml::test("direct_routing_from_one_vlan_to_another_and_to_none", || {
         requests_go_from_vlan_to_vlan("dr", 80, false)
     })
 }
 
 #[test]
 fn nat_from_one_vlan_to_another_and_to_none() -> Result<()> {
-    vm::test("nat_from_one_vlan_to_another_and_to_none", || requests_go_from_vlan_to_vlan("nat", 80, true))
+    uml::test("nat_from_one_vlan_to_another_and_to_none", || requests_go_from_vlan_to_vlan("nat", 80, true))
 }
 
 /// A SYN from the client's host to the VIP, with a port of its own and these tags.
@@ -280,7 +280,7 @@ fn syn(port: u16, tags: &[([u8; 2], u16)]) -> Vec<u8> {
 
 #[test]
 fn tags_of_priority_and_of_nobody_and_two_of_them() -> Result<()> {
-    vm::test("tags_of_priority_and_of_nobody_and_two_of_them", || {
+    uml::test("tags_of_priority_and_of_nobody_and_two_of_them", || {
         let trunk = Trunk::take()?;
         let text = trunk.configuration("host_interface = \"off\"", "")?
             + &service(Family::V4, 80, &rips(Family::V4), "");
@@ -325,7 +325,7 @@ fn tags_of_priority_and_of_nobody_and_two_of_them() -> Result<()> {
 
 #[test]
 fn hosts_of_each_vlan_and_frames_with_two_tags_reach_the_host_where_they_may() -> Result<()> {
-    vm::test("hosts_of_each_vlan_and_frames_with_two_tags_reach_the_host_where_they_may", || {
+    uml::test("hosts_of_each_vlan_and_frames_with_two_tags_reach_the_host_where_they_may", || {
         let trunk = Trunk::take()?;
         let text =
             trunk.configuration("qinq = \"pass\"", "")? + &service(Family::V4, 80, &rips(Family::V4), "");
@@ -339,7 +339,9 @@ fn hosts_of_each_vlan_and_frames_with_two_tags_reach_the_host_where_they_may() -
                 (&trunk.real_servers[1].host, UNTAGGED, 11),
             ] {
                 let dip: IpAddr = segment.address(family, 1).parse()?;
-                let server = on_host.start_udp(dip, 7)?;
+                // The director's host interfaces get their addresses after its start.
+                let server =
+                    wait::until(&format!("{dip} on the host"), || Ok(on_host.start_udp(dip, 7).ok()))?;
                 let socket = asking.udp_socket(segment.address(family, number).parse::<IpAddr>()?, 0)?;
                 ensure!(client::ask(&socket, dip, 7, "who?")? == "director", "{dip}");
                 let asked = server.clients();
@@ -362,7 +364,7 @@ fn hosts_of_each_vlan_and_frames_with_two_tags_reach_the_host_where_they_may() -
 
 #[test]
 fn narrow_vlan_tells_the_client_its_mtu() -> Result<()> {
-    vm::test("narrow_vlan_tells_the_client_its_mtu", || {
+    uml::test("narrow_vlan_tells_the_client_its_mtu", || {
         let trunk = Trunk::take()?;
         let mut text = trunk.configuration("host_interface = \"off\"", &format!("mtu = {MTU}"))?;
         for family in Family::ALL {

@@ -1,13 +1,13 @@
-//! Tests that need more of a kernel than this machine's need have: tunnels, VLANs, SCTP. They run in a VM (`lab/vm/run`),
-//! all of a test binary in one start of it, and each result is reported where the test was asked for.
+//! Tests that need more of a kernel than this machine's need have: tunnels, VLANs, SCTP. They run in User-mode Linux
+//! (`lab/uml/run`), all of a test binary in one start of it, and each result is reported where the test was asked for.
 //!
 //! ```text
-//!  cargo test --test tunnels gre     the tests outside: the first starts the VM, each reports the result of its own
-//!    └─ lab/vm/run tunnels gre       the same binary inside: network namespaces, director and all
+//!  cargo test --test tunnels gre      the tests outside: the first starts the guest, each reports the result of its own
+//!    └─ lab/uml/run tunnels gre       the same binary inside: network namespaces, director and all
 //! ```
 //!
-//! QEMU emulates the CPU in software where it must: everything is some twenty times slower inside. What a director sent is
-//! therefore dissected outside, from the captures that the tests inside leave.
+//! The guest has one CPU, which the director's worker polls on. What a director sent is therefore dissected outside, from
+//! the captures that the tests inside leave.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::dissection;
+use crate::network::Network;
 use crate::process::{self, Process};
 
 /// Set inside, to the directory that is the one way out.
-const OUTPUT_VARIABLE: &str = "DR_VM_OUTPUT";
+const OUTPUT_VARIABLE: &str = "DR_UML_OUTPUT";
 
 /// The same, where it is mounted inside.
 const OUTPUT_INSIDE: &str = "/out";
 
-/// Memory of the VM: all of its files are in there.
+/// Memory of the guest: all of its files are in there.
 const MEMORY_MIB: &str = "3072";
 
-/// One for the director's worker, one for everything else.
-const CPUS: &str = "2";
-
-/// How long a VM may take.
-const VM_HANGS: Duration = Duration::from_secs(900);
+/// How long a guest may take.
+const GUEST_HANGS: Duration = Duration::from_secs(900);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What became of each test in the VM.
+/// What became of each test in the guest.
 struct Results {
     output: String,
     outcomes: HashMap<String, bool>,
@@ -59,45 +57,44 @@ pub fn test(name: &str, test: impl FnOnce() -> Result<()>) -> Result<()> {
     let results = RESULTS.get_or_init(run).as_ref().map_err(|error| anyhow!("{error:#}"))?;
     match results.outcomes.get(name) {
         Some(true) => results.faults.get(name).map_or(Ok(()), |fault| bail!("{fault}")),
-        Some(false) => bail!("in the VM:\n{}", output_of(name, &results.output)),
-        None => bail!("the VM did not run it:\n{}", results.output),
+        Some(false) => bail!("in User-mode Linux:\n{}", output_of(name, &results.output)),
+        None => bail!("User-mode Linux did not run it:\n{}", results.output),
     }
 }
 
-/// Has a kernel inside load modules.
+/// Has the kernel inside load modules.
 pub fn load_modules(modules: &[&str]) -> Result<()> {
     process::run(Command::new("modprobe").arg("-a").args(modules)).map(drop)
 }
 
-/// Runs all tests of this binary that the command line asks for in a VM.
+/// Runs all tests of this binary that the command line asks for in a guest. It is on a host of its own: with the network
+/// everything of it goes, whatever becomes of this process.
 fn run() -> Result<Results> {
-    let directory = std::env::temp_dir().join(format!("dr{}-vm", std::process::id()));
-    let results = run_in(&directory);
-    // What is not there need not be removed.
-    let _ = std::fs::remove_dir_all(&directory);
-    results
-}
-
-fn run_in(directory: &Path) -> Result<Results> {
-    std::fs::create_dir_all(directory)?;
+    let network = Network::new()?;
+    let host = network.add_host("uml")?;
+    let captures = host.directory().join("out");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in no workspace")?;
-    let mut command = Command::new(root.join("lab/vm/run"));
-    command.current_dir(root).env("DR_VM_MEMORY_MIB", MEMORY_MIB).env("DR_VM_CPUS", CPUS);
-    command.arg(directory).args(["env", &format!("{OUTPUT_VARIABLE}={OUTPUT_INSIDE}")]);
+    let mut command = host.command(root.join("lab/uml/run"));
+    command.current_dir(root).env("DR_UML_MEMORY_MIB", MEMORY_MIB);
+    command.arg(&captures).args(["env", &format!("{OUTPUT_VARIABLE}={OUTPUT_INSIDE}")]);
     command
         .arg(std::env::current_exe()?)
         .args(filters(std::env::args().skip(1)))
         .args(["--test-threads=1", "--color=never"]);
     let start = Instant::now();
-    let mut vm = Process::spawn(command, "vm", directory)?;
-    while vm.ended()?.is_none() {
-        ensure!(start.elapsed() < VM_HANGS, "the VM has not ended in {VM_HANGS:?}:\n{}", vm.log());
+    let mut guest = Process::spawn(command, "uml", host.directory())?;
+    while guest.ended()?.is_none() {
+        ensure!(
+            start.elapsed() < GUEST_HANGS,
+            "User-mode Linux has not ended in {GUEST_HANGS:?}:\n{}",
+            guest.log()
+        );
         std::thread::sleep(POLL_INTERVAL);
     }
-    let output = vm.log();
+    let output = guest.log();
     let outcomes = outcomes(&output);
-    ensure!(!outcomes.is_empty(), "no test was run in the VM:\n{output}");
-    Ok(Results { outcomes, faults: dissect(directory)?, output })
+    ensure!(!outcomes.is_empty(), "no test was run in User-mode Linux:\n{output}");
+    Ok(Results { outcomes, faults: dissect(&captures)?, output })
 }
 
 /// What of a test binary's command line says which tests to run.
