@@ -192,7 +192,7 @@ impl Slots {
     pub fn set_forwarding(&mut self, number: u32, forwarding: Forwarding) {
         let slot = &mut self.slots[number as usize];
         slot.forwarding = forwarding;
-        slot.has_translated |= matches!(forwarding, Forwarding::Nat | Forwarding::FullNat { .. });
+        slot.has_translated |= forwarding.is_nat();
     }
 
     /// How often slot `number` was given away.
