@@ -19,6 +19,7 @@
 //! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
 //! | [`run`] | a scenario through either of the two |
 //! | [`kernel`] | the kernel's IPVS in a namespace |
+//! | [`traces`] | what a scenario leaves in the director, so that others cannot be run by the same |
 //! | [`director`] | dr-director in a namespace |
 //! | [`comparison`] | differences, and the stated deviations |
 
@@ -34,4 +35,5 @@ pub mod packet;
 pub mod packet_generator;
 pub mod run;
 pub mod scenario;
+pub mod traces;
 pub mod wire;
