@@ -12,7 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use lab::Network;
 use lab::differential::collection;
-use lab::differential::comparison::{Deviations, differences};
+use lab::differential::comparison::differences;
+use lab::differential::deviations::Deviations;
 use lab::differential::director::{Director, Scenario};
 use lab::differential::frame::{Frame, Payload};
 use lab::differential::neighbours::address_of;
@@ -202,11 +203,11 @@ fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
     let [global, packets] = others.map_err(|_| anyhow!("the replay has panicked"))??;
     let outcomes = [local?, global, packets];
 
+    let deviations = Deviations::read()?;
     let mut all: Vec<String> = outcomes.iter().flat_map(|outcome| outcome.broken.clone()).collect();
     for (name, transcript) in outcomes.iter().flat_map(|outcome| &outcome.transcripts) {
-        all.extend(differences(name, &golden[name], transcript)?);
+        all.extend(differences(name, &golden[name], transcript, deviations.rules())?);
     }
-    let deviations = Deviations::read()?;
     let (unstated, stale) = deviations.check(&all);
     ensure!(unstated.is_empty(), "{} differences are not stated:\n{}", unstated.len(), unstated.join("\n"));
     ensure!(
