@@ -366,7 +366,14 @@ fn addresses_of_others_are_left_alone() {
         sent += line.len() as u32;
     }
     let mut received = 0;
-    for line in [passive([10, 0, 0, 99], 50_000), b"227 what?\r\n".to_vec(), b"229 (|||x|)\r\n".to_vec()] {
+    for line in [
+        passive([10, 0, 0, 99], 50_000),
+        b"227 what?\r\n".to_vec(),
+        b"229 (|||x|)\r\n".to_vec(),
+        // Nobody waits for data on a port of other services.
+        passive(octets(rs.address()), 1023),
+        b"229 (|||22|)\r\n".to_vec(),
+    ] {
         let answer = session.answer(received, sent, &line);
         let expected = session.at_client(&answer);
         session.expect(&answer, &expected);

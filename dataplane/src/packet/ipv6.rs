@@ -325,7 +325,7 @@ impl Ipv6Header {
             }
             let header = rest.get(..bytes).ok_or(ExtensionError::Truncated)?;
             match next {
-                HOP_BY_HOP | DESTINATION_OPTIONS => check_options(header, offset, is_multicast)?,
+                HOP_BY_HOP | DESTINATION_OPTIONS => check_options(next, header, offset, is_multicast)?,
                 ROUTING if fourth != 0 => {
                     return Err(ExtensionError::Routing(offset as u16 + 2));
                 }
@@ -388,8 +388,14 @@ fn is_extension(next_header: u8) -> bool {
 }
 
 /// The options of a hop-by-hop or destination options header that lies at `offset`. Of those that a node must know, only
-/// padding is known here; the two high bits of all others say what becomes of the packet (RFC 8200 section 4.2).
-fn check_options(header: &[u8], offset: usize, is_multicast: bool) -> Result<(), ExtensionError> {
+/// padding is known here; the two high bits of all others say what becomes of the packet (RFC 8200 section 4.2). In destination
+/// options they say it to the packet's destination, which is the real server: as in IPVS, it judges them.
+fn check_options(
+    kind_of_header: u8,
+    header: &[u8],
+    offset: usize,
+    is_multicast: bool,
+) -> Result<(), ExtensionError> {
     const PAD_1: u8 = 0;
     let mut at = 2;
     while let Some(&kind) = header.get(at) {
@@ -403,6 +409,7 @@ fn check_options(header: &[u8], offset: usize, is_multicast: bool) -> Result<(),
             return Err(ExtensionError::Malformed(pointer));
         };
         match kind >> 6 {
+            _ if kind_of_header == DESTINATION_OPTIONS => {}
             0 => {}
             1 => return Err(ExtensionError::Discard),
             3 if is_multicast => return Err(ExtensionError::Discard),

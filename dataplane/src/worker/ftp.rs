@@ -6,8 +6,8 @@
 //! | PORT, EPRT | client | with full NAT a local address and port | the connection from the real server's data port (one below its control port) to the client |
 //! | 227, 229 | real server | VIP, and its port or the next one that is free | a connection without client's port, which the client's SYN completes |
 //!
-//! Both wait in the state LISTEN. An address that is not the speaker's own is left alone: nobody has the director open a
-//! connection to elsewhere (FTP bounce). Only whole lines at a segment's start are looked at, in an established connection, as
+//! Both wait in the state LISTEN. An address that is not the speaker's own is left alone, and a port below 1024 of a real server: nobody has
+//! the director open a connection to elsewhere (FTP bounce), or to another service. Only whole lines at a segment's start are looked at, in an established connection, as
 //! the kernel does; a damaged segment is left as it is. The data connection keeps the control connection, which is silent meanwhile, from
 //! ending. Those that are awaited take from the allowance for new connections, and a control connection may await 15.
 //!
@@ -98,7 +98,8 @@ pub(super) fn answer<F: Frame>(
     let Some(said) = line(segment, ftp::read_reply) else { return Ok(None) };
     let (client, real_server) = (helped.client, (helped.real_server().0, said.port));
     let vip = client.service.address;
-    if said.address.is_some_and(|address| address != real_server.0 && address != vip) {
+    let is_elsewhere = said.address.is_some_and(|address| address != real_server.0 && address != vip);
+    if is_elsewhere || said.port < FTP_PASSIVE_MIN {
         return Ok(None);
     }
     for port in (0..TRIES).map(|offset| said.port.wrapping_add(offset)) {

@@ -10,32 +10,35 @@
 //! nat-udp:7 - > 10.0.0.11: ip ...                            this packet did not come out
 //! nat-udp:7 + > 10.0.0.11: ip ...                            this one did besides
 //! twos-equal:605 shares 10.0.0.11: 10 where the kernel has 200 of 600
+//! ~ ip6 flow=*1 / icmp6 => ip6 flow=0 / icmp6                wherever this rule applies: all packets are compared as it says
 //! ```
-//!
-//! `lab/differential/deviations` has the stated ones, each by itself: the name of the reason, which docs/DEVIATIONS.md argues,
-//! and the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::collection;
 use super::packet::whole::Pieces;
+use super::rules::Rules;
 use super::scenario::{Answer, Step, Transcript};
 
 /// How many standard deviations two shares may be apart: beyond it is no chance any more.
 const SHARE_DEVIATIONS: f64 = 5.0;
 
-/// Where `director` differs from `golden`, the transcripts of one scenario.
-pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Result<Vec<String>> {
+/// Where `director` differs from `golden`, the transcripts of one scenario, and from what `rules` make of it.
+pub fn differences(
+    name: &str,
+    golden: &Transcript,
+    director: &Transcript,
+    rules: &Rules,
+) -> Result<Vec<String>> {
     ensure!(golden.steps() == director.steps(), "{name}: not the same scenario");
     let mut differences = Vec::new();
     let mut line = 1;
     let is_statistical = |at: usize| golden.lines[at..].iter().any(|(step, _)| *step == Step::Shares);
     let mut shares_from = 0;
     let (mut kernel_pieces, mut director_pieces) = (Pieces::default(), Pieces::default());
+    let mut applied = BTreeSet::new();
     for (at, ((step, expected), (_, got))) in golden.lines.iter().zip(&director.lines).enumerate() {
         let place = format!("{name}:{line}");
         let mut differs = |what: String| differences.push(format!("{place} {what}"));
@@ -46,7 +49,9 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
             }
             (Answer::Sent(expected), Answer::Sent(got)) => {
                 let together = kernel_pieces.put_together(at, expected)?;
+                let together = rules.apply(&together, &mut applied)?;
                 let got = director_pieces.put_together(at, got)?;
+                let got = Rules::none().apply(&got, &mut BTreeSet::new())?;
                 compare_fresh_rows(&marked(&together), &marked(&got)).into_iter().for_each(&mut differs);
                 line += expected.len();
             }
@@ -63,6 +68,7 @@ pub fn differences(name: &str, golden: &Transcript, director: &Transcript) -> Re
         }
         line += 1;
     }
+    differences.extend(applied.into_iter().map(str::to_owned));
     Ok(differences)
 }
 
@@ -150,38 +156,6 @@ fn compare_shares(
     differences
 }
 
-/// The stated deviations: name of the reason, and the difference.
-pub struct Deviations(Vec<(String, String)>);
-
-impl Deviations {
-    /// Reads `lab/differential/deviations`.
-    pub fn read() -> Result<Deviations> {
-        Self::parse(&fs::read_to_string(collection::directory().join("deviations"))?)
-    }
-
-    fn parse(text: &str) -> Result<Deviations> {
-        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let entry = |line: &str| {
-            let (reason, difference) =
-                line.split_once(' ').with_context(|| format!("no difference: `{line}`"))?;
-            Ok((reason.to_owned(), difference.to_owned()))
-        };
-        Ok(Deviations(lines.map(entry).collect::<Result<_>>()?))
-    }
-
-    /// Names of the reasons.
-    pub fn reasons(&self) -> BTreeSet<&str> {
-        self.0.iter().map(|(reason, _)| reason.as_str()).collect()
-    }
-
-    /// Those of `differences` that are not stated, and those that are stated and are none.
-    pub fn check<'a>(&'a self, differences: &'a [String]) -> (Vec<&'a str>, Vec<&'a str>) {
-        let stated: BTreeSet<&str> = self.0.iter().map(|(_, difference)| difference.as_str()).collect();
-        let shown: BTreeSet<&str> = differences.iter().map(String::as_str).collect();
-        (shown.difference(&stated).copied().collect(), stated.difference(&shown).copied().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,11 +170,11 @@ mod tests {
             transcript("list\n| a\n| b\nudp 198.51.100.7:1 > 192.0.2.10:53 = 10.0.0.11\nlist\n| c\n| d\n");
         let director = transcript("list\n| b\n| e\nudp 198.51.100.7:1 > 192.0.2.10:53 = -\nlist\n| d\n| c\n");
         assert_eq!(
-            differences("x", &golden, &director).unwrap(),
+            differences("x", &golden, &director, &Rules::none()).unwrap(),
             ["x:1 - a", "x:1 + e", "x:4 = -", "x:5 order of rows"]
         );
-        assert!(differences("x", &golden, &golden).unwrap().is_empty());
-        assert!(differences("x", &golden, &transcript("list\n")).is_err());
+        assert!(differences("x", &golden, &golden, &Rules::none()).unwrap().is_empty());
+        assert!(differences("x", &golden, &transcript("list\n"), &Rules::none()).is_err());
     }
 
     #[test]
@@ -209,11 +183,11 @@ mod tests {
         let stale = "TCP NONE 198.51.100.7:0 192.0.2.10:65535 10.0.0.12:65535";
         let golden = transcript(&format!("list\n| {row} 2\n| {stale}\n"));
         let director = transcript(&format!("list\n| {row} 1\n"));
-        assert_eq!(differences("x", &golden, &director).unwrap(), ["x:1 stale templates"]);
-        assert!(differences("x", &golden, &golden).unwrap().is_empty());
+        assert_eq!(differences("x", &golden, &director, &Rules::none()).unwrap(), ["x:1 stale templates"]);
+        assert!(differences("x", &golden, &golden, &Rules::none()).unwrap().is_empty());
         let other = transcript(&format!("list\n| {row} 0\n"));
         assert_eq!(
-            differences("x", &golden, &other).unwrap(),
+            differences("x", &golden, &other, &Rules::none()).unwrap(),
             [format!("x:1 - {row} 1"), format!("x:1 + {row} 0")]
         );
     }
@@ -226,18 +200,8 @@ mod tests {
             };
             transcript(&((0..all).map(line).collect::<String>() + "shares\n"))
         };
-        assert!(differences("x", &of(300, 600), &of(330, 600)).unwrap().is_empty());
-        assert_eq!(differences("x", &of(300, 600), &of(500, 600)).unwrap().len(), 2);
-        assert_eq!(differences("x", &of(600, 600), &of(599, 600)).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn stated_deviations_are_found_and_stale_ones_told() {
-        let text = "# comment\nno-op x:4 = -\nno-op x:1 - a b\nstale x:9 = -\n";
-        let deviations = Deviations::parse(text).unwrap();
-        let differences = ["x:4 = -", "x:1 - a b", "x:1 + e", "x:11 = -"].map(str::to_owned);
-        let (unstated, stale) = deviations.check(&differences);
-        assert_eq!((unstated, stale), (vec!["x:1 + e", "x:11 = -"], vec!["x:9 = -"]));
-        assert_eq!(deviations.reasons(), BTreeSet::from(["no-op", "stale"]));
+        assert!(differences("x", &of(300, 600), &of(330, 600), &Rules::none()).unwrap().is_empty());
+        assert_eq!(differences("x", &of(300, 600), &of(500, 600), &Rules::none()).unwrap().len(), 2);
+        assert_eq!(differences("x", &of(600, 600), &of(599, 600), &Rules::none()).unwrap().len(), 2);
     }
 }

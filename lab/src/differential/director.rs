@@ -15,6 +15,7 @@ use super::neighbours::{BARRIER_REAL_SERVER, DIRECTOR, REAL_SERVERS, Responder, 
 use super::neighbours::{LINK_MTUS, Neighbour, ROUTER, ROUTES};
 use super::run::Subject;
 use super::scenario::Step;
+use super::traces;
 use super::wire::{BARRIER_SERVICE, BARRIER_SERVICES, Wire};
 use crate::director::{DirectorProcess, allowed_cpus, configuration, control_socket};
 use crate::host::Host;
@@ -31,7 +32,7 @@ const SWEEP_BARRIERS: usize = 32;
 /// Numbers of the real servers that scenarios of whole packets use.
 const PACKET_REAL_SERVERS: std::ops::RangeInclusive<u8> = 11..=18;
 
-/// Services that keep every RS of those scenarios known: none of them forwards to any.
+/// Services that keep every RS of those scenarios known: nobody sends to them.
 const KNOWN_SERVICES: [&str; 2] = ["192.0.2.252:9", "[2001:db8:2::fc]:9"];
 
 /// Options whose value at the start is not 0.
@@ -49,7 +50,7 @@ pub struct Director {
     host: Host,
     place: usize,
     scenario: Scenario,
-    /// VIPs' networks and marks that this process has seen.
+    /// [Names](Scenario::names) that this process has seen.
     seen: BTreeSet<String>,
     scenarios: usize,
 }
@@ -64,6 +65,7 @@ pub struct Scenario {
     members: BTreeMap<u32, Vec<Value>>,
     marks: BTreeSet<u32>,
     options: BTreeSet<String>,
+    traces: BTreeSet<String>,
 }
 
 impl Scenario {
@@ -74,6 +76,7 @@ impl Scenario {
             network: vip_network(name),
             network6: format!("[{}", vip_network6(name)),
             marks: steps.iter().filter_map(mark).collect(),
+            traces: traces::of(steps),
             ..Scenario::default()
         }
     }
@@ -82,15 +85,17 @@ impl Scenario {
     fn has(&self, service: &str) -> bool {
         [&self.network, &self.network6].into_iter().any(|network| service.starts_with(network))
             || self.marks.iter().any(|mark| {
-                // A mark is listed as itself, and as an address in its templates.
-                let (as_ip, as_ip6) = (Ipv4Addr::from(*mark), Ipv6Addr::from(u128::from(*mark)));
+                // A mark is listed as itself, and as an address in its templates: the first 32 bits of it.
+                let (as_ip, as_ip6) = (Ipv4Addr::from(*mark), Ipv6Addr::from(u128::from(*mark) << 96));
                 [mark.to_string(), format!("{as_ip}:0"), format!("[{as_ip6}]:0")]
                     .contains(&service.to_owned())
             })
     }
 
-    fn names(&self) -> impl Iterator<Item = String> {
-        self.marks.iter().map(u32::to_string).chain([self.network.clone(), self.network6.clone()])
+    /// What two scenarios in one process must not have in common.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let marks = self.marks.iter().map(u32::to_string);
+        marks.chain([self.network.clone(), self.network6.clone()]).chain(self.traces.iter().cloned())
     }
 }
 
@@ -169,7 +174,9 @@ impl Director {
         for line in saved.lines().filter(|line| line.starts_with("-A")) {
             let words: Vec<&str> = line.split_whitespace().collect();
             if self.scenario.has(words[2]) {
-                self.process.ctl(&["ipvsadm", "-D", words[1], words[2]])?;
+                let family = words.get(3).copied().filter(|word| *word == "-6");
+                let service = ["ipvsadm", "-D", words[1], words[2]].into_iter().chain(family);
+                self.process.ctl(&service.collect::<Vec<_>>())?;
             }
         }
         for option in std::mem::take(&mut self.scenario.options) {
@@ -222,14 +229,14 @@ impl Director {
                 let neighbour = Neighbour { link, number };
                 let (address, address6) = (neighbour.address(), neighbour.address6());
                 self.ipvsadm(&[
-                    &format!("-a -u {} -r {address}:9 -i -w 0", KNOWN_SERVICES[0]),
-                    &format!("-a -u {} -r [{address6}]:9 -i -w 0", KNOWN_SERVICES[1]),
+                    &format!("-a -u {} -r {address}:9 -i", KNOWN_SERVICES[0]),
+                    &format!("-a -u {} -r [{address6}]:9 -i", KNOWN_SERVICES[1]),
                 ])?;
                 known += 2;
             }
             self.ipvsadm(&[
-                &format!("-a -u {} -r 10.9.0.{number}:9 -i -w 0", KNOWN_SERVICES[0]),
-                &format!("-a -u {} -r [2001:db8:9::{number}]:9 -i -w 0", KNOWN_SERVICES[1]),
+                &format!("-a -u {} -r 10.9.0.{number}:9 -i", KNOWN_SERVICES[0]),
+                &format!("-a -u {} -r [2001:db8:9::{number}]:9 -i", KNOWN_SERVICES[1]),
             ])?;
             known += 2;
         }
@@ -311,7 +318,9 @@ fn table() -> toml::Value {
 fn port(link: u8, is_for_packets: bool) -> toml::Value {
     let director = Neighbour { link, number: DIRECTOR };
     let mut addresses = vec![toml::Value::from(format!("{}/24", director.address()))];
-    let device = PortDriver::AfPacket.device(u32::from(link), &format!("eth{link}"), 1);
+    // af_packet does not hand on fragments.
+    let driver = if is_for_packets { PortDriver::AfXdp } else { PortDriver::AfPacket };
+    let device = driver.device(u32::from(link), &format!("eth{link}"), 1);
     let mut port = toml::Table::from_iter([
         ("name".to_owned(), format!("lan{link}").into()),
         ("device".to_owned(), device.into()),

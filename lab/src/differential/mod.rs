@@ -19,11 +19,15 @@
 //! | [`wire`] | the far end of the director's cable: frames in, forwarded frames out |
 //! | [`run`] | a scenario through either of the two |
 //! | [`kernel`] | the kernel's IPVS in a namespace |
+//! | [`traces`] | what a scenario leaves in the director, so that others cannot be run by the same |
 //! | [`director`] | dr-director in a namespace |
-//! | [`comparison`] | differences, and the stated deviations |
+//! | [`comparison`] | differences |
+//! | [`deviations`] | those that are stated |
+//! | [`rules`] | those that every packet of a kind has |
 
 pub mod collection;
 pub mod comparison;
+pub mod deviations;
 pub mod director;
 pub mod frame;
 pub mod generator;
@@ -32,6 +36,8 @@ pub mod listing;
 pub mod neighbours;
 pub mod packet;
 pub mod packet_generator;
+pub mod rules;
 pub mod run;
 pub mod scenario;
+pub mod traces;
 pub mod wire;

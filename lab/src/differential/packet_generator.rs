@@ -302,7 +302,8 @@ impl Generator {
         let place = *self.random.pick(&datagrams);
         let Connection { service, client_link, port, .. } = self.connections[place].clone();
         let bytes = 1300 + self.random.below(1500);
-        let mut pieces = vec![0, 1, 2];
+        let (udp, each) = (8, 1000);
+        let mut pieces: Vec<usize> = (0..(udp + bytes).div_ceil(each)).collect();
         for at in (1..pieces.len()).rev() {
             pieces.swap(at, self.random.below(at + 1));
         }
@@ -314,7 +315,7 @@ impl Generator {
         let name = ["ip", "ip6"][service.family];
         for piece in pieces {
             // Each fits into any tunnel.
-            let slice = format!("ttl={ttl} frag={}:1000:{}", piece * 1000, self.next_id);
+            let slice = format!("ttl={ttl} frag={}:{each}:{}", piece * each, self.next_id);
             let vip = VIPS[service.family];
             let line = if is_answer {
                 format!(

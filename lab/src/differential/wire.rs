@@ -78,20 +78,27 @@ impl Wire {
         let ethertype: [u8; 2] =
             if packet.first().is_some_and(|first| first >> 4 == 6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
         self.put(link, &[&director.mac(), &from.mac(), &ethertype[..], packet].concat())?;
-        // In on the link that the packet came in on: between two links there is no order.
-        let services: Vec<_> = BARRIER_SERVICES.into_iter().take(self.sockets.len()).collect();
-        let mut barriers = Vec::new();
-        for service in services {
-            let number = self.number();
-            let barrier = Frame::new(BARRIER_CLIENT, service, Payload::Udp);
-            self.put(link, &barrier.bytes(number, ROUTER_MAC, director.mac()))?;
-            barriers.push(number);
-        }
+        // What the director makes itself, errors and pieces, leaves behind the other frames of the burst that it came of. So a
+        // barrier tells that the burst is over, and those behind it that all of it came out.
         let mut received = Vec::new();
+        let over = self.put_barrier(from, BARRIER_SERVICE)?;
+        self.receive_until(0, over, &mut received)?;
+        let services: Vec<_> = BARRIER_SERVICES.into_iter().take(self.sockets.len()).collect();
+        let barriers: Vec<u16> =
+            services.into_iter().map(|service| self.put_barrier(from, service)).collect::<Result<_>>()?;
         for (link, barrier) in barriers.into_iter().enumerate() {
             self.receive_until(link as u8, barrier, &mut received)?;
         }
         Ok(received)
+    }
+
+    /// A barrier of this service, in on the link that `from` is on: between two links there is no order. Returns its number.
+    fn put_barrier(&mut self, from: Neighbour, service: SocketAddrV4) -> Result<u16> {
+        let director = Neighbour { link: from.link, number: DIRECTOR };
+        let number = self.number();
+        let barrier = Frame::new(BARRIER_CLIENT, service, Payload::Udp);
+        self.put(from.link.into(), &barrier.bytes(number, ROUTER_MAC, director.mac()))?;
+        Ok(number)
     }
 
     fn receive_until(&self, link: u8, barrier: u16, received: &mut Vec<Received>) -> Result<()> {
@@ -109,7 +116,7 @@ impl Wire {
             let by = Neighbour::of_mac(to).filter(|by| by.link == link);
             let by = by.with_context(|| format!("a frame went to {} on link {link}", mac_text(to)))?;
             if by.number != BARRIER_REAL_SERVER {
-                received.push(Received { by, packet: frame[14..].to_vec() });
+                received.push(Received { by, packet: without_padding(frame).to_vec() });
             } else if read_forwarded(frame).is_some_and(|(number, _)| number == barrier) {
                 return Ok(());
             }
@@ -201,6 +208,20 @@ impl Wire {
 
 fn barrier() -> Frame {
     Frame::new(BARRIER_CLIENT, BARRIER_SERVICE, Payload::Udp)
+}
+
+/// The packet in a frame. Only the smallest frame there is may be larger than what is in it.
+fn without_padding(frame: &[u8]) -> &[u8] {
+    const FRAME_BYTES_MIN: usize = 60;
+    let packet = &frame[14..];
+    let length = match packet {
+        [first, _, high, low, ..] if first >> 4 == 4 => usize::from(u16::from_be_bytes([*high, *low])),
+        [first, _, _, _, high, low, ..] if first >> 4 == 6 => {
+            40 + usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => packet.len(),
+    };
+    if frame.len() == FRAME_BYTES_MIN { packet.get(..length).unwrap_or(packet) } else { packet }
 }
 
 /// ARP, neighbour discovery, and groups: not what comes of a packet.

@@ -155,12 +155,13 @@ fn authentication_counts_in_words() {
 }
 
 #[test]
-fn options_decide_by_their_type() {
-    let with = |destination: [u8; 16], kind: u8, length: u8| {
+fn hop_by_hop_options_decide_by_their_type() {
+    let in_header = |next_header: u8, destination: [u8; 16], kind: u8, length: u8| {
         let options = [TCP, 0, kind, length, 0, 0, 0, 0];
-        let header = Ipv6Header::new(SOURCE, destination, DESTINATION_OPTIONS, 64, 8);
+        let header = Ipv6Header::new(SOURCE, destination, next_header, 64, 8);
         walk(&[header.as_bytes(), &options].concat())
     };
+    let with = |destination, kind, length| in_header(HOP_BY_HOP, destination, kind, length);
     let multicast = *b"\xff\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
     assert_eq!(with(VIP, 0x04, 1), ends_at(TCP, 48));
     assert_eq!(with(VIP, 0x3e, 4), ends_at(TCP, 48));
@@ -171,6 +172,11 @@ fn options_decide_by_their_type() {
     assert_eq!(with(VIP, 0xc9, 4), Err(ExtensionError::UnknownOption(42)));
     assert_eq!(with(multicast, 0x81, 4), Err(ExtensionError::UnknownOption(42)));
     assert_eq!(with(multicast, 0xc9, 4), Err(ExtensionError::Discard));
+    // Those of a destination options header are the real server's to judge; what cannot be is nobody's.
+    for kind in [0x04, 0x41, 0x81, 0xc9] {
+        assert_eq!(in_header(DESTINATION_OPTIONS, VIP, kind, 4), ends_at(TCP, 48), "{kind:#x}");
+        assert_eq!(in_header(DESTINATION_OPTIONS, VIP, kind, 5), Err(ExtensionError::Malformed(42)));
+    }
     // An option whose length byte is beyond its header.
     let tail = packet(DESTINATION_OPTIONS, &[TCP, 0, 1, 3, 0, 0, 0, 5, 0, 0, 0, 0]);
     assert_eq!(walk(&tail), Err(ExtensionError::Malformed(47)));

@@ -32,17 +32,18 @@ impl Seen {
     }
 }
 
-/// Headers at the front that may have random fields: IPv6, its fragment header, UDP.
+/// Headers at the front that may have random fields, if no error quotes them: IPv6, its fragment header, UDP.
 const OUTERMOST: usize = 3;
 
 /// Masks what is random in a packet that came out; `kept` are the random fields of the frame that went in
 /// ([`super::random_fields`]).
 pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
+    let mut is_quoted = false;
     for (place, layer) in layers.iter_mut().enumerate() {
         let Layer::Header(header) = layer else { continue };
         for name in ["flow", "id", "sport"] {
             let Some(value) = random_field(header, name) else { continue };
-            let is_random = place < OUTERMOST && !kept.contains(&value);
+            let is_random = place < OUTERMOST && !is_quoted && !kept.contains(&value);
             if is_random || seen.all.contains(&(name, value)) {
                 mask_field(header, name, seen.number(name, value));
                 // Of a fragment: it cannot be told whether it is right, and it depends on the port.
@@ -51,6 +52,7 @@ pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
                 }
             }
         }
+        is_quoted |= matches!(header.kind, Kind::Icmp | Kind::Icmp6);
     }
 }
 
