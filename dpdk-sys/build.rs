@@ -37,6 +37,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_tx_burst",
     "rte_eth_tx_queue_setup",
     "rte_mempool_avail_count",
+    "rte_mempool_calc_obj_size",
     "rte_mempool_free",
     "rte_pktmbuf_alloc",
     "rte_pktmbuf_clone",

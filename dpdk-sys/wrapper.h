@@ -67,6 +67,15 @@ static inline int dr_eth_link_is_up(uint16_t port)
 	return rte_eth_link_get_nowait(port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
 
+/* Where the memory of a pool's objects would end if they lay side by side from the start of its first chunk. */
+static inline uintptr_t dr_mempool_packed_end(const struct rte_mempool *pool)
+{
+	const struct rte_mempool_memhdr *first = STAILQ_FIRST(&pool->mem_list);
+	uint64_t object = (uint64_t)pool->header_size + pool->elt_size + pool->trailer_size;
+
+	return first == NULL ? 0 : (uintptr_t)first->addr + pool->populated_size * object;
+}
+
 /* All of DPDK's log to stderr; its own default is stdout and syslog. */
 static inline int dr_log_to_stderr(void)
 {

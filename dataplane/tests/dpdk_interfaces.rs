@@ -11,7 +11,7 @@ use dataplane::dpdk::mempool::{MbufPool, PoolConfig};
 use dataplane::dpdk::port::{Port, PortConfig};
 use dataplane::dpdk::queue::PortQueuePair;
 use dataplane::packet::checksum::checksum;
-use dataplane::port::{Burst, Frame, PortStatus, QueuePair};
+use dataplane::port::{Burst, Frame, FramePool, PortStatus, QueuePair};
 
 const STANDARD: u16 = 2176;
 /// Room for a frame of af_packet's ring of 16 KiB.
@@ -327,4 +327,36 @@ fn af_xdp_carries_chains_in_one_mbuf_and_tags_and_fragments_as_they_are() {
     for fragment in fragments(IPV4).iter().chain(&fragments(TAGGED)) {
         assert_carried(&mut east, &mut west, &pool, fragment);
     }
+}
+
+#[test]
+fn af_xdp_sends_from_every_buffer_that_the_pool_gives() {
+    if !is_inside("af_xdp_sends_from_every_buffer_that_the_pool_gives") {
+        return;
+    }
+    make_cable(1500);
+    let devices = ["net_af_xdp0,iface=east".to_owned(), "net_af_xdp1,iface=west".to_owned()];
+    let eal = start_eal(&devices);
+    let pool = pool(&eal, 16383, STANDARD);
+    let (_port, mut east) = start(&eal, &devices[0], None, &pool);
+    let (_port, mut west) = start(&eal, &devices[1], None, &pool);
+    warm_up(&mut east, &mut west, &pool);
+    // All that there are, at once: none of them is the same buffer twice.
+    let bytes = frame(60, IPV4);
+    let mut frames: Vec<Mbuf> = std::iter::from_fn(|| pool.frame(&bytes)).collect();
+    let (mut sent, mut arrived) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while (!frames.is_empty() || arrived < sent) && Instant::now() < deadline {
+        let mut burst = Burst::new();
+        burst.extend(frames.drain(..frames.len().min(8)));
+        let offered = burst.len();
+        east.transmit(&mut burst);
+        sent += offered - burst.len();
+        frames.extend(burst.drain(..));
+        let mut received = Burst::new();
+        west.receive(&mut received);
+        arrived += received.iter().filter(|frame| frame.bytes().starts_with(&MARK)).count();
+    }
+    assert_eq!((frames.len(), arrived), (0, sent));
+    assert!(sent > 1000, "{sent} only");
 }

@@ -94,9 +94,6 @@ impl Replay {
         }
         replay.finish_waiting()?;
         replay.director.process().assert_conservation()?;
-        if std::env::var_os("DR_SHOW").is_some() {
-            println!("{}", replay.director.process().ctl(&["stats"])?);
-        }
         Ok(Outcome { transcripts: replay.transcripts, broken: replay.broken })
     }
 
@@ -184,9 +181,7 @@ fn director_does_what_the_kernel_does_or_what_is_stated() -> Result<()> {
     // Those that may wait side by side on one director, those whose settings are everybody's on another, and whole packets on
     // a third after them. Who waits comes first.
     let all = golden.iter().map(|(name, transcript)| (name, transcript.steps()));
-    let (mut packets, others): (Vec<_>, Vec<_>) = all.partition(|(_, steps)| has_packets(steps));
-    // Those are compared where somebody asks for them (DR_SCENARIOS): not all of their differences are argued yet.
-    packets.retain(|_| !wanted.is_empty());
+    let (packets, others): (Vec<_>, Vec<_>) = all.partition(|(_, steps)| has_packets(steps));
     let (mut local, mut global): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|(_, steps)| is_local(steps));
     local.sort_by_key(|(_, steps)| !waits(steps));

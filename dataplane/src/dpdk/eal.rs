@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::driver;
 use super::error::Errno;
 
 /// Hugepages for DPDK's memory: mbufs, rings, driver structures.
@@ -169,6 +170,8 @@ pub struct Eal {
 pub(super) struct Runtime {
     /// Memory that DPDK was given, for messages.
     pub(super) memory_mib: u32,
+    /// A driver [maps pools](driver::maps_packed_pool) as if their objects lay side by side.
+    pub(super) maps_packed_pools: bool,
     directory: Option<PathBuf>,
     registry: Mutex<Registry>,
 }
@@ -214,8 +217,12 @@ impl Eal {
         *life = Life::Over;
         let started = start(&arguments);
         let directory = runtime_directory(&config.file_prefix);
-        let runtime =
-            Arc::new(Runtime { memory_mib: config.memory_mib, directory, registry: Mutex::default() });
+        let runtime = Arc::new(Runtime {
+            memory_mib: config.memory_mib,
+            maps_packed_pools: config.devices.iter().any(|device| driver::maps_packed_pool(device)),
+            directory,
+            registry: Mutex::default(),
+        });
         // Nothing is kept there with the flags used, and so a killed process leaves nothing behind either.
         runtime.remove_directory();
         started?;

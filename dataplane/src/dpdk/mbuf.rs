@@ -47,6 +47,12 @@ impl Mbuf {
         NonNull::new(unsafe { dpdk_sys::rte_pktmbuf_alloc(pool.as_ptr()) }).map(Mbuf)
     }
 
+    /// Address behind its buffer.
+    pub(super) fn buffer_end(&self) -> usize {
+        let start: usize = self.field(dpdk_sys::dr_mbuf_buf_addr);
+        start + usize::from(self.field::<u16>(dpdk_sys::dr_mbuf_buf_len))
+    }
+
     /// Makes `bytes`, and zeros up to `length`, the frame's contents; false where they do not fit. For a frame that
     /// was just allocated.
     pub(super) fn fill(&mut self, bytes: &[u8], length: usize) -> bool {

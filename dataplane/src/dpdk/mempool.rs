@@ -5,13 +5,14 @@
 //! has a cache of its own in front of it. The pool's memory is given back when EAL ends.
 
 use std::ffi::CString;
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::device::{self, ANY_SOCKET};
 use super::driver;
-use super::eal::{Eal, Runtime};
+use super::eal::{Eal, HugepagesInUse, Runtime};
 use super::error::Errno;
 use super::mbuf::Mbuf;
 use super::port::PortConfig;
@@ -146,6 +147,11 @@ impl MbufPool {
             CString::new(format!("dr_mbufs_{}", NUMBER.fetch_add(1, Ordering::Relaxed))).unwrap_or_default();
         let socket = config.near.as_deref().map_or(ANY_SOCKET, device::socket_of);
         let runtime = eal.runtime();
+        let has_small_pages = *eal.hugepages() != HugepagesInUse::Yes;
+        let mbufs = match runtime.maps_packed_pools && has_small_pages {
+            true => with_those_beyond(mbufs, data_room),
+            false => mbufs,
+        };
         // SAFETY: EAL runs, since `eal` is borrowed; the name is NUL-terminated and copied; DPDK checks the numbers.
         let pool = unsafe {
             dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), mbufs, config.cache(), 0, data_room, socket)
@@ -159,8 +165,22 @@ impl MbufPool {
                 source: Errno::of_thread(),
             });
         };
-        runtime.add_pool(pool, mbufs);
-        Ok(MbufPool { pool, capacity: mbufs, data_room, _runtime: runtime.clone() })
+        let mut pool = MbufPool { pool, capacity: mbufs, data_room, _runtime: runtime.clone() };
+        if runtime.maps_packed_pools {
+            pool.capacity -= pool.give_up_those_beyond();
+        }
+        runtime.add_pool(pool.pool, pool.capacity);
+        Ok(pool)
+    }
+
+    /// Takes the mbufs out for good that a [driver](super::driver::maps_packed_pool) does not map; returns how many.
+    fn give_up_those_beyond(&self) -> u32 {
+        // SAFETY: a pool that was just made, read by nobody else.
+        let end = unsafe { dpdk_sys::dr_mempool_packed_end(self.pool.as_ptr()) };
+        let all: Vec<Mbuf> = std::iter::from_fn(|| Mbuf::allocate(self)).collect();
+        let beyond = all.into_iter().filter(|mbuf| mbuf.buffer_end() > end);
+        // The pool's memory goes all the same when EAL ends.
+        beyond.map(mem::forget).count() as u32
     }
 
     /// Mbufs in all.
@@ -212,6 +232,17 @@ impl FramePool for MbufPool {
     fn usage(&self) -> PoolUsage {
         PoolUsage { buffers: self.capacity, in_use: self.capacity.saturating_sub(self.available()) }
     }
+}
+
+/// As many as it takes for `mbufs` of them to be mapped, without hugepages: there each lies in a page of its own, or few of them do.
+fn with_those_beyond(mbufs: u32, data_room: u16) -> u32 {
+    const PAGE: u64 = 4096;
+    let element = dpdk_sys::dr_mbuf_size as u32 + u32::from(data_room);
+    // SAFETY: computes; no details are asked for.
+    let object = u64::from(unsafe { dpdk_sys::rte_mempool_calc_obj_size(element, 0, std::ptr::null_mut()) });
+    let Some(bytes_each) = PAGE.checked_div(PAGE / object.max(1)) else { return mbufs };
+    let all = (u64::from(mbufs) * bytes_each).div_ceil(object);
+    u32::try_from(all).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

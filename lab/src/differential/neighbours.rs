@@ -4,7 +4,7 @@
 //! Host 11 of link 0 is 10.0.0.11, 2001:db8:0:1::11 and 02:00:0a:00:00:0b; of link 1 10.1.0.11, 2001:db8:0:2::11 and
 //! 02:00:0a:01:00:0b. An IPv6 address's last group is read as a decimal number.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +100,15 @@ impl Neighbour {
         let neighbour = Neighbour { link, number: u8::try_from(number).ok()? };
         (neighbour.address6() == address && usize::from(link) < LINK_MTUS.len()).then_some(neighbour)
     }
+}
+
+/// It is an address of the director's on one of the links.
+pub fn is_director(address: IpAddr) -> bool {
+    let neighbour = match address {
+        IpAddr::V4(address) => Neighbour::of(address),
+        IpAddr::V6(address) => Neighbour::of6(address),
+    };
+    neighbour.is_some_and(|neighbour| neighbour.number == DIRECTOR)
 }
 
 /// MAC address of 10.0.0.`number`.

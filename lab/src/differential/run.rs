@@ -11,7 +11,7 @@ use super::frame::{Frame, Payload};
 use super::neighbours::Neighbour;
 use super::packet::mask::Seen;
 use super::packet::text::Text;
-use super::packet::{self, Layer};
+use super::packet::{self, Known, Layer};
 use super::scenario::{Answer, Step, Transcript};
 use super::wire::{Received, Wire};
 
@@ -62,8 +62,8 @@ pub struct Run {
 /// What a scenario's packets have come to.
 #[derive(Debug, Default)]
 struct Output {
-    /// What came out of the last packet of which anything came out.
-    last: Vec<Vec<u8>>,
+    /// What came out of the last packet of which anything came out, and what of it is not random.
+    last: Vec<(Vec<u8>, Known)>,
     /// Random fields.
     random: Seen,
 }
@@ -189,24 +189,35 @@ fn exchange(
     // What did not come out cannot be quoted: that it did not is a difference by itself.
     let Some(whole) = whole else { return Ok(Vec::new()) };
     let received = subject.wire().exchange(from, &packet::build(&whole))?;
-    if !received.is_empty() {
-        output.last = received.iter().map(|received| received.packet.clone()).collect();
+    if received.is_empty() {
+        return Ok(Vec::new());
     }
-    let kept = packet::random_fields(layers);
+    let mut known = packet::known_fields(layers);
+    known.extend(
+        layers.iter().filter_map(|layer| quoted(layer, &output.last)).flat_map(|(_, known)| known.clone()),
+    );
     output.random.next_step();
-    let line = |received: &Received| {
-        let mut layers = packet::read(&received.packet);
-        packet::mask(&mut layers, &kept, &mut output.random);
-        format!("{}: {}", received.by.address(), Text(&layers))
+    output.last.clear();
+    let line = |Received { by, packet }: Received| {
+        let mut layers = packet::read(&packet);
+        packet::mask(&mut layers, &known, &mut output.random);
+        output.last.push((packet, packet::known_fields(&layers)));
+        format!("{}: {}", by.address(), Text(&layers))
     };
-    Ok(received.iter().map(line).collect())
+    Ok(received.into_iter().map(line).collect())
+}
+
+/// The packet that a layer quotes.
+fn quoted<'a>(layer: &Layer, output: &'a [(Vec<u8>, Known)]) -> Option<&'a (Vec<u8>, Known)> {
+    let Layer::Output(quoted) = layer else { return None };
+    output.get(quoted.number.checked_sub(1)?)
 }
 
 /// The layer, with what came out before where it is quoted.
-fn quote(layer: &Layer, output: &[Vec<u8>]) -> Option<Layer> {
-    let Layer::Output(quoted) = layer else { return Some(layer.clone()) };
-    let bytes = output.get(quoted.number.checked_sub(1)?)?;
-    Some(Layer::Data(bytes[..bytes.len().min(quoted.length)].to_vec()))
+fn quote(layer: &Layer, output: &[(Vec<u8>, Known)]) -> Option<Layer> {
+    let Layer::Output(packet::Output { length, .. }) = layer else { return Some(layer.clone()) };
+    let (bytes, _) = quoted(layer, output)?;
+    Some(Layer::Data(bytes[..bytes.len().min(*length)].to_vec()))
 }
 
 fn frame(step: &Step) -> Option<&Frame> {

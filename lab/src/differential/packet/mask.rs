@@ -6,6 +6,10 @@ use std::collections::BTreeSet;
 
 use super::format::{GUE_PORTS, Kind, USUAL_ID};
 use super::{Header, Layer};
+use crate::differential::neighbours::is_director;
+
+/// Names and values of fields that are not random, though they may be elsewhere.
+pub type Known = BTreeSet<(&'static str, u64)>;
 
 /// The random values of a scenario.
 #[derive(Debug, Default)]
@@ -13,7 +17,7 @@ pub struct Seen {
     /// Those of this step, in the order in which they came.
     step: Vec<(&'static str, u64)>,
     /// Those of all steps: errors quote them later.
-    all: BTreeSet<(&'static str, u64)>,
+    all: Known,
 }
 
 impl Seen {
@@ -35,16 +39,23 @@ impl Seen {
 /// Headers at the front that may have random fields, if no error quotes them: IPv6, its fragment header, UDP.
 const OUTERMOST: usize = 3;
 
-/// Masks what is random in a packet that came out; `kept` are the random fields of the frame that went in
-/// ([`super::random_fields`]).
-pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
-    let mut is_quoted = false;
+/// Masks what is random in a packet that came out; `known` is what is not, because it came in ([`known_fields`]). All that the
+/// director puts in front of a packet is random, whatever else has the same value by chance.
+pub fn mask(layers: &mut [Layer], known: &Known, seen: &mut Seen) {
+    let (mut is_quoted, mut is_own) = (false, false);
     for (place, layer) in layers.iter_mut().enumerate() {
         let Layer::Header(header) = layer else { continue };
+        if let Some((source, _)) = header.addresses {
+            is_own = place == 0 && is_director(source);
+        }
         for name in ["flow", "id", "sport"] {
             let Some(value) = random_field(header, name) else { continue };
-            let is_random = place < OUTERMOST && !is_quoted && !kept.contains(&value);
-            if is_random || seen.all.contains(&(name, value)) {
+            let is_known = known.contains(&(name, value)) && !is_own;
+            let may_be_random = match is_quoted {
+                true => seen.all.contains(&(name, value)),
+                false => place < OUTERMOST,
+            };
+            if may_be_random && !is_known {
                 mask_field(header, name, seen.number(name, value));
                 // Of a fragment: it cannot be told whether it is right, and it depends on the port.
                 if name == "sport" && header.fields.get("sum").is_some_and(|sum| *sum != 0) {
@@ -54,6 +65,22 @@ pub fn mask(layers: &mut [Layer], kept: &BTreeSet<u64>, seen: &mut Seen) {
         }
         is_quoted |= matches!(header.kind, Kind::Icmp | Kind::Icmp6);
     }
+}
+
+/// What may be random elsewhere, and is said here.
+pub fn known_fields(layers: &[Layer]) -> Known {
+    let of_header = |header: &Header| {
+        let is_said = |name: &&str| !header.masked.contains_key(name);
+        let of_slice = header.slice.map(|slice| ("id", u64::from(slice.id)));
+        let of_field = |name| random_field(header, name).map(|value| (name, value));
+        let said: Vec<_> = ["flow", "id", "sport"].into_iter().filter(is_said).filter_map(of_field).collect();
+        said.into_iter().chain(of_slice)
+    };
+    let headers = layers.iter().filter_map(|layer| match layer {
+        Layer::Header(header) => Some(header),
+        _ => None,
+    });
+    headers.flat_map(of_header).collect()
 }
 
 /// The value of a field that may be random in such a header. Zero is said: it is not.

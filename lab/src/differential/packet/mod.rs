@@ -19,7 +19,7 @@
 //! | [`mask`](mod@mask) | what is random in the kernel |
 //! | [`whole`] | fragments put together, as their receiver does |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub mod build;
@@ -31,7 +31,7 @@ pub mod whole;
 
 pub use build::build;
 pub use format::Kind;
-pub use mask::mask;
+pub use mask::{Known, known_fields, mask};
 pub use read::read;
 pub use text::parse;
 
@@ -102,21 +102,6 @@ impl Header {
 
 /// Names of fields that a text always shows, and where it does not say their name.
 const POSITIONAL: [&str; 5] = ["sport", "dport", "flags", "type", "code"];
-
-/// Identifications and flow labels of these layers' outermost headers: a frame that is handed on keeps them.
-pub fn random_fields(layers: &[Layer]) -> BTreeSet<u64> {
-    let headers = layers.iter().take(2).filter_map(|layer| match layer {
-        Layer::Header(header) => Some(header),
-        _ => None,
-    });
-    let of_header = |header: &Header| {
-        let usual_id = (header.kind == Kind::Ip).then_some(format::USUAL_ID);
-        let id = header.slice.map(|slice| u64::from(slice.id));
-        let id = id.or(header.fields.get("id").copied()).or(usual_id);
-        id.into_iter().chain(header.fields.get("flow").copied())
-    };
-    headers.flat_map(of_header).collect()
-}
 
 /// Byte `place` of the data of every scenario: a counter of two bytes, so that a piece tells where it was cut out.
 pub fn pattern(place: usize) -> u8 {
