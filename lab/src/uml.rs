@@ -31,7 +31,7 @@ const OUTPUT_INSIDE: &str = "/out";
 const MEMORY_MIB: &str = "3072";
 
 /// How long a guest may take.
-const GUEST_HANGS: Duration = Duration::from_secs(900);
+const GUEST_HANGS: Duration = Duration::from_secs(1800);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
