@@ -161,7 +161,7 @@ fn configuration(
             hugepages: if hugepages { Hugepages::Required } else { Hugepages::Off },
             memory_mib: sizing.dpdk_mib,
             mbuf_count: Some(sizing.mbufs),
-            mbuf_data_room: sizing.mbuf_data_room,
+            mbuf_data_room: Some(sizing.mbuf_data_room),
             connection_capacity_per_worker: sizing.connection_capacity,
             control_socket: socket.to_owned(),
             metrics_listen: None,

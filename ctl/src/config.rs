@@ -72,8 +72,9 @@ pub struct DirectorConfig {
     /// Packet buffers (mbufs) in the one pool of all ports. None: computed from descriptors and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mbuf_count: Option<u32>,
-    /// Bytes of each packet buffer, DPDK's headroom of 128 included.
-    pub mbuf_data_room: u16,
+    /// Bytes of each packet buffer, DPDK's headroom of 128 included. None: 2176, or more where a port's driver wants more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mbuf_data_room: Option<u16>,
     /// Connections that each worker can hold.
     pub connection_capacity_per_worker: u32,
     /// Persistence templates that all workers together can hold.
@@ -374,7 +375,7 @@ impl Default for DirectorConfig {
             hugepages: Hugepages::Auto,
             memory_mib: 512,
             mbuf_count: None,
-            mbuf_data_room: 2176,
+            mbuf_data_room: None,
             connection_capacity_per_worker: 1 << 20,
             template_capacity: 1 << 18,
             service_capacity: 4096,

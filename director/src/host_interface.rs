@@ -33,9 +33,7 @@ pub enum HostAccess {
 
 /// A device that the configuration names is not there.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "host_interface \"{device}\" of {interface}: {reason}; run as root or with CAP_NET_ADMIN, or set host_interface to \"off\""
-)]
+#[error("host_interface \"{device}\" of {interface}: {reason}; {help}, or set host_interface to \"off\"")]
 pub struct HostInterfaceError {
     /// The device.
     pub device: String,
@@ -43,6 +41,8 @@ pub struct HostInterfaceError {
     pub interface: String,
     /// Why not.
     pub reason: String,
+    /// What to do.
+    pub help: &'static str,
 }
 
 /// What passed a host interface since start.
@@ -109,7 +109,8 @@ impl HostInterfaces {
                 Some((Err(error), device)) => {
                     let reason = error.to_string();
                     if interface.needs_host_interface {
-                        return Err(HostInterfaceError { device, interface: interface.name.clone(), reason });
+                        let (interface, help) = (interface.name.clone(), error.help());
+                        return Err(HostInterfaceError { device, interface, reason, help });
                     }
                     match missing.iter_mut().find(|(known, _)| *known == reason) {
                         Some((_, devices)) => devices.push(device),

@@ -195,7 +195,7 @@ fn start_ports(
     let computed = PoolConfig::for_ports(&devices);
     let pool_config = PoolConfig {
         mbufs: config.director.mbuf_count.unwrap_or(computed.mbufs),
-        data_room: config.director.mbuf_data_room,
+        data_room: config.director.mbuf_data_room.unwrap_or(computed.data_room),
         ..computed
     };
     let pool = MbufPool::new(eal, &pool_config)?;

@@ -44,7 +44,7 @@ fn any_director() -> impl Strategy<Value = DirectorConfig> {
             hugepages,
             memory_mib: sizes.0,
             mbuf_count: sizes.1,
-            mbuf_data_room: sizes.2,
+            mbuf_data_room: Some(sizes.2),
             connection_capacity_per_worker: sizes.3,
             service_capacity: sizes.4,
             real_server_capacity: sizes.5,

@@ -64,7 +64,11 @@ pub(super) fn check(director: &DirectorConfig) -> Vec<Problem> {
     problems.extend(
         director.mbuf_count.and_then(|count| range_problem("director.mbuf_count", count, &MBUF_COUNT)),
     );
-    problems.extend(range_problem("director.mbuf_data_room", director.mbuf_data_room, &MBUF_DATA_ROOM));
+    problems.extend(
+        director
+            .mbuf_data_room
+            .and_then(|bytes| range_problem("director.mbuf_data_room", bytes, &MBUF_DATA_ROOM)),
+    );
 
     check_control_socket(director, &mut problems);
     problems

@@ -3,7 +3,7 @@
 use super::tests::own;
 use super::*;
 use crate::config::{
-    Family, Forwarding, HostInterface, Ipv6, Netmask, Persistence, Protocol, VirtualAddress, VlanConfig,
+    Family, Forwarding, HostInterface, Ipv6, Netmask, Persistence, Protocol, Qinq, VirtualAddress, VlanConfig,
 };
 
 /// Both families, VLANs, routes, every forwarding method.
@@ -127,6 +127,19 @@ fn there_is_room_for_ipv6_where_something_needs_it() {
         },
         "services[1].address: 2001:db8:7::10 is IPv6, for which the connection tables have no room",
     );
+}
+
+#[test]
+fn frames_with_two_tags_pass_to_a_host_interface_only() {
+    let problem = "ports[0].qinq: the untagged side of port lan0 has no host interface to pass frames to";
+    let pass = |host_interface| {
+        move |config: &mut Config| {
+            config.ports[0].qinq = Qinq::Pass;
+            config.ports[0].host_interface = host_interface;
+        }
+    };
+    assert_eq!(problems_of(pass(HostInterface::Auto)), [""; 0]);
+    assert_problem(pass(HostInterface::Off), problem);
 }
 
 #[test]

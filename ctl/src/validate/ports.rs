@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::addresses::{described, is_link_local, not_unicast, role_in_network, supernets};
 use super::{Problem, range_problem};
-use crate::config::{HostInterface, PortConfig, VlanConfig};
+use crate::config::{HostInterface, PortConfig, Qinq, VlanConfig};
 
 /// Ports at most.
 pub const PORTS_MAX: usize = 64;
@@ -51,6 +51,7 @@ pub(super) fn check(ports: &[PortConfig]) -> Vec<Problem> {
                 "give the director's own address with its network, such as [\"10.0.0.1/24\"], or a [[ports.vlans]] table",
             ));
         }
+        check_qinq(index, port, &mut problems);
         check_addresses(&format!("ports[{index}]"), &port.addresses, &mut problems);
         check_ipv6_mtu(&format!("ports[{index}]"), &port.addresses, port.mtu, &mut problems);
         for (number, vlan) in port.vlans.iter().enumerate() {
@@ -77,6 +78,17 @@ fn check_text(index: usize, port: &PortConfig, problems: &mut Vec<Problem>) {
         let message = format!("`{}` is no device", port.device.escape_default());
         let help = "give a PCI address (0000:03:00.0) or a virtual device (net_af_packet0,iface=eth1)";
         problems.push(Problem::invalid(format!("ports[{index}].device"), message).help(help));
+    }
+}
+
+/// What passes has to have somebody who takes it.
+fn check_qinq(index: usize, port: &PortConfig, problems: &mut Vec<Problem>) {
+    let has_host = !port.addresses.is_empty() && port.host_interface != HostInterface::Off;
+    if port.qinq == Qinq::Pass && !has_host {
+        let message =
+            format!("the untagged side of port {} has no host interface to pass frames to", port.name);
+        let help = "give the port addresses and a host_interface, or set qinq to \"drop\"";
+        problems.push(Problem::invalid(format!("ports[{index}].qinq"), message).help(help));
     }
 }
 

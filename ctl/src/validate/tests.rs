@@ -245,13 +245,17 @@ fn numbers_of_the_director_out_of_range_are_refused() {
         (|d, n| d.mbuf_count = Some(n), 511, "director.mbuf_count: 511 is under 512"),
         (|d, n| d.mbuf_count = Some(n), (1 << 24) + 1, "director.mbuf_count: 16777217 is over 16777216"),
         (
-            |d, n| d.mbuf_data_room = u16::try_from(n).unwrap(),
+            |d, n| d.mbuf_data_room = Some(u16::try_from(n).unwrap()),
             255,
             "director.mbuf_data_room: 255 is under 256",
         ),
         (|d, n| d.memory_mib = n, 0, "director.memory_mib: 0 is under 64"),
         (|d, n| d.mbuf_count = Some(n), 0, "director.mbuf_count: 0 is under 512"),
-        (|d, n| d.mbuf_data_room = u16::try_from(n).unwrap(), 0, "director.mbuf_data_room: 0 is under 256"),
+        (
+            |d, n| d.mbuf_data_room = Some(u16::try_from(n).unwrap()),
+            0,
+            "director.mbuf_data_room: 0 is under 256",
+        ),
     ];
     for (spoil, number, problem) in cases {
         assert_problem(|config| spoil(&mut config.director, number), problem);

@@ -60,10 +60,9 @@ impl PoolConfig {
         let held = workers * worker::FRAMES_HELD_MAX as u64 + host::FRAMES_MAX as u64;
         // A ring, and so a pool, holds a power of two less one.
         let mbufs = (queues + caches + held + 1).next_power_of_two() - 1;
-        let by_mtu = ports.iter().filter_map(|port| port.mtu).map(device::buffer_bytes);
         let by_driver =
             ports.iter().map(|port| driver::least_buffer(&port.device) + dpdk_sys::RTE_PKTMBUF_HEADROOM);
-        let frame = by_mtu.chain(by_driver).max().unwrap_or(0);
+        let frame = by_driver.max().unwrap_or(0);
         PoolConfig {
             mbufs: u32::try_from(mbufs).unwrap_or(u32::MAX),
             data_room: u16::try_from(frame.max(dpdk_sys::RTE_MBUF_DEFAULT_BUF_SIZE)).unwrap_or(u16::MAX),
@@ -261,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn data_room_grows_with_the_mtu() {
+    fn data_room_is_what_drivers_want_however_large_the_mtu() {
         let mut port = PortConfig::new("net_null0", 1);
         port.mtu = Some(9000);
-        assert_eq!(PoolConfig::for_ports(&[port.clone()]).data_room, 9000 + 22 + 128);
-        // af_packet wants room for a frame of its ring, however large the MTU.
+        // In several, where the driver can.
+        assert_eq!(PoolConfig::for_ports(&[port.clone()]).data_room, 2176);
         port.device = "net_af_packet0,iface=eth1,framesz=16384,blocksz=16384".to_owned();
         assert_eq!(PoolConfig::for_ports(&[port]).data_room, 16384 - 32 + 128);
     }

@@ -130,7 +130,9 @@ fn tell<Q: QueuePair>(error: &TunnelError, slot: u32, round: &mut Round<Q>) -> R
     };
     let Some((kind, problem)) = problem else { return Ok(()) };
     let next_hop = snapshot.routes.next_hop(error.inner.source).ok_or(DropReason::NoRoute)?;
-    let back = Back { interface: next_hop.interface, mac: next_hop.mac.ok_or(DropReason::NoRoute)? };
+    // A client in a connected network is known by no MAC: it is told of its next packet, which says it.
+    let Some(mac) = next_hop.mac else { return Ok(()) };
+    let back = Back { interface: next_hop.interface, mac };
     let quote = error.quote.get(..error.quoted).unwrap_or_default();
     round.reporter().send(kind, problem, quote, back);
     Ok(())

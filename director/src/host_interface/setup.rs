@@ -17,6 +17,9 @@ pub(super) enum SetupError {
     /// By the tun driver.
     #[error("the kernel makes no tap ({0})")]
     Tap(std::io::Error),
+    /// Something else has its name.
+    #[error("an interface of this name exists and is no tap")]
+    Exists,
     /// MAC, MTU or link.
     #[error("the tap cannot be set up ({0})")]
     Device(std::io::Error),
@@ -30,11 +33,26 @@ pub(super) enum SetupError {
     },
 }
 
+impl SetupError {
+    /// What to do about it.
+    pub(super) fn help(&self) -> &'static str {
+        match self {
+            SetupError::Exists => "give another name, or remove that interface",
+            _ => "run as root or with CAP_NET_ADMIN",
+        }
+    }
+}
+
 /// The tap `name` for `interface`, up.
 pub(super) fn open(name: &str, interface: &Interface) -> Result<SyncDevice, SetupError> {
     if !Path::new("/dev/net/tun").exists() {
         // The crate would make the node, which is the host's affair.
         return Err(SetupError::Tap(std::io::ErrorKind::NotFound.into()));
+    }
+    // One that was made for us beforehand is taken.
+    let known = Path::new("/sys/class/net").join(name);
+    if known.exists() && !known.join("tun_flags").exists() {
+        return Err(SetupError::Exists);
     }
     let builder = DeviceBuilder::new().name(name).layer(Layer::L2).enable(false);
     let tap = builder.build_sync().map_err(SetupError::Tap)?;

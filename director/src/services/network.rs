@@ -12,7 +12,9 @@ pub(super) fn ports(topology: &Topology) -> Vec<PortSnapshot> {
         mac: port.mac,
         untagged: port.untagged,
         vlans: port.vlans.iter().map(|(&vlan, &interface)| (vlan, interface)).collect(),
-        passes_qinq: port.passes_qinq,
+        // Who would take it may not have been made.
+        passes_qinq: port.passes_qinq
+            && port.untagged.and_then(|id| topology.interface(id)).is_some_and(|untagged| untagged.has_host),
         trims: least.is_some_and(|least| port.mtu > least),
     };
     topology.ports.iter().map(port).collect()
