@@ -245,7 +245,7 @@ fn quotes_cross_segments() {
 /// Destination options in front of a datagram.
 fn with_options(destination: [u8; 16], options: [u8; 6]) -> Vec<u8> {
     let datagram = &Ip::v6().udp(40_000, b"")[40..];
-    let mut packet = Ip::v6().packet(60, &[&[17, 0][..], &options, datagram].concat());
+    let mut packet = Ip::v6().packet(0, &[&[17, 0][..], &options, datagram].concat());
     packet[24..40].copy_from_slice(&destination);
     packet
 }

@@ -140,7 +140,7 @@ fn hot_path_allocates_locks_logs_and_panics_nowhere() {
             "packets: vec![Packet::EMPTY; buckets * WAYS].into_boxed_slice(),",
         ),
         ("dataplane/src/worker/mod.rs", "TxLane::default()).collect(),"),
-        ("dataplane/src/worker/mod.rs", "repeat_n(Allowance::new(now), interfaces).collect(),"),
+        ("dataplane/src/host.rs", "SharedAllowance::default).take(1 << u8::BITS).collect(),"),
         ("dataplane/src/worker/streams.rs", "Stream::default(), CAPACITY).collect(), next: 0 }"),
         ("dataplane/src/worker/handover.rs", "let inboxes = tables.iter().map(inbox).collect();"),
         ("dataplane/src/worker/handover.rs", "tables.iter().map(ConnectionTable::lookup).collect();"),

@@ -229,7 +229,7 @@ fn fragments_that_cannot_be_are_refused() {
 #[test]
 fn refused_chain_is_walked_all_the_same() {
     let refused = |payload: &[u8]| {
-        let packet = packet(DESTINATION_OPTIONS, payload);
+        let packet = packet(HOP_BY_HOP, payload);
         assert!(walk(&packet).is_err());
         let (header, payload) = Ipv6Header::ref_from_prefix(&packet).unwrap();
         header.refused_upper_layer(payload)
