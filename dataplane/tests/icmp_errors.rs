@@ -242,7 +242,7 @@ fn quotes_cross_segments() {
     rig.assert_no_leak();
 }
 
-/// Destination options in front of a datagram.
+/// Hop-by-hop options in front of a datagram.
 fn with_options(destination: [u8; 16], options: [u8; 6]) -> Vec<u8> {
     let datagram = &Ip::v6().udp(40_000, b"")[40..];
     let mut packet = Ip::v6().packet(0, &[&[17, 0][..], &options, datagram].concat());
