@@ -117,7 +117,7 @@ fn jumbo_frames(method: Method, family: Family) -> Result<()> {
     site.widen_all(JUMBO_MTU)?;
     let file = RandomFile::create(site.network().directory(), FILE_BYTES)?;
     let ports = format!("mtu = {JUMBO_MTU}\nhost_interface = \"off\"");
-    let text = site.configuration_with("mbuf_data_room = 16512\n", &ports)?
+    let text = site.configuration_with("mbuf_data_room = 16512\nmbuf_count = 8191\n", &ports)?
         + &site.service(family, "tcp", 80, &[family.rip(1)], "");
     // A frame of the driver's ring holds one of the cable's.
     let ring = |interface: &str| format!("iface={interface},framesz=16384,blocksz=16384,framecnt=256");
