@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
+use crate::allowance::SharedAllowance;
 use crate::clock::Ticks;
 use crate::port::{Frame, FramePool, PoolUsage, PortId};
 use crate::snapshot::InterfaceId;
 use crate::verdict::PuntQueue;
-use crate::worker::allowance::SharedAllowance;
 
 /// Frames that may wait for the control thread, in each of the two queues.
 pub const PUNT_QUEUE_CAPACITY: usize = 1024;

@@ -21,6 +21,7 @@
 //! | [`clock`] | time in the data plane |
 //! | [`worker`] | the loop |
 
+mod allowance;
 mod atomic;
 pub mod clock;
 pub mod connection;

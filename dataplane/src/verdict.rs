@@ -145,7 +145,8 @@ reasons! {
         NoConnection = "no_connection",
         /// Its real server's addresses are translated, which needs a connection, and the connection table is full.
         ConnectionTableFull = "nat_table_full",
-        /// Its real server's addresses are translated, which needs a connection, and the worker has opened as many as it may at once, or an FTP session awaits as many.
+        /// Its real server's addresses are translated, which needs a connection, and the worker has opened as many as it may
+        /// at once, or an FTP session awaits as many.
         CreationLimit = "nat_creation_rate",
         /// The real server could not tell the packet's connection from another one: the client has the same port there by another virtual service.
         TupleInUse = "tuple_in_use",

@@ -42,6 +42,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn is_hot(name: &str) -> bool {
     [
         "worker/",
+        "allowance.rs",
         "connection/",
         "persistence/",
         "fragments/",

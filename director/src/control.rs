@@ -345,7 +345,7 @@ impl Control {
                 continue;
             }
             if is_up {
-                self.neighbourhood.own_addresses.announce_on(&self.topology, facts.id, now);
+                self.neighbourhood.link_came_up(&self.topology, facts.id, now);
             }
             if self.log_limit.take(now) {
                 tracing::info!("port {}: link {}", facts.name, if is_up { "up" } else { "down" });

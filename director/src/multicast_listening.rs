@@ -2,8 +2,8 @@
 //! carry neighbour discovery to nobody else.
 //!
 //! Decides only; [`crate::neighbourhood`] receives and sends. The groups are the solicited-node addresses of what the director
-//! answers for. A query is answered at once, for there is one director and not a crowd of hosts; but not more often than
-//! once a second on an interface, so that nobody makes it talk.
+//! answers for. A query is answered at once, for there is one director and not a crowd of hosts; but on an interface not more often
+//! than once a second, nor before the last answer is sent, so that nobody makes it talk or remember.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dataplane::packet::mld::{self, ListenerQuery};
 use dataplane::packet::ndp::solicited_node;
+use dataplane::port::PortId;
 use dataplane::snapshot::InterfaceId;
 
 use crate::own_addresses::OwnAddresses;
@@ -34,17 +35,28 @@ struct Report {
 pub struct MulticastListening {
     reports: VecDeque<Report>,
     /// When interfaces are told of all groups without being asked.
-    due: VecDeque<(Duration, InterfaceId)>,
+    due: Vec<(Duration, InterfaceId)>,
     answered: BTreeMap<InterfaceId, Duration>,
 }
 
 impl MulticastListening {
     /// All interfaces that speak IPv6 are to be told of all.
     pub fn start(topology: &Topology) -> Self {
-        let interfaces = topology.interfaces.iter().filter(|interface| interface.has_ipv6());
-        let ids: Vec<InterfaceId> = interfaces.map(|interface| interface.id).collect();
-        let due = [Duration::ZERO, AGAIN].into_iter().flat_map(|due| ids.iter().map(move |&id| (due, id)));
-        MulticastListening { due: due.collect(), ..MulticastListening::default() }
+        let mut listening = MulticastListening::default();
+        for port in &topology.ports {
+            listening.link_came_up(topology, port.id, Duration::ZERO);
+        }
+        listening
+    }
+
+    /// The interfaces of `port` that speak IPv6 are to be told of all.
+    pub fn link_came_up(&mut self, topology: &Topology, port: PortId, now: Duration) {
+        let interfaces = topology.interfaces.iter();
+        let interfaces = interfaces.filter(|interface| interface.port == port && interface.has_ipv6());
+        for id in interfaces.map(|interface| interface.id) {
+            self.due.retain(|(_, other)| *other != id);
+            self.due.extend([(now, id), (now + AGAIN, id)]);
+        }
     }
 
     /// Somebody asks on `interface`.
@@ -57,7 +69,8 @@ impl MulticastListening {
         now: Duration,
     ) {
         let is_soon = |last: &Duration| now.saturating_sub(*last) < ANSWER_PAUSE;
-        if self.answered.get(&interface.id).is_some_and(is_soon) {
+        let is_under_way = self.reports.iter().any(|report| report.interface == interface.id);
+        if is_under_way || self.answered.get(&interface.id).is_some_and(is_soon) {
             return;
         }
         self.answered.insert(interface.id, now);
@@ -91,10 +104,7 @@ impl MulticastListening {
         topology: &'a Topology,
         now: Duration,
     ) -> Option<(&'a Interface, Vec<u8>)> {
-        while let Some(&(due, id)) = self.due.front()
-            && due <= now
-        {
-            self.due.pop_front();
+        for (_, id) in self.due.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>() {
             if let Some(interface) = topology.interface(id) {
                 self.report(own, topology, interface, ListenerQuery { group: None, is_v1: false });
             }
@@ -154,6 +164,19 @@ mod tests {
         assert!(!first.is_empty() && sent(&mut listening, 0).is_empty());
         assert_eq!(sent(&mut listening, 1), first);
         assert!(sent(&mut listening, 100).is_empty());
+        listening.link_came_up(&two_ports(), PortId(1), Duration::from_secs(100));
+        let again = sent(&mut listening, 100);
+        assert!(again.iter().all(|(interface, _)| *interface == 2) && !again.is_empty());
+        assert_eq!(sent(&mut listening, 101), again);
+    }
+
+    #[test]
+    fn query_is_not_taken_before_the_answer_to_the_last_one_is_sent() {
+        let mut listening = MulticastListening::default();
+        for seconds in 0..100 {
+            ask(&mut listening, ListenerQuery { is_v1: true, ..GENERAL }, seconds);
+        }
+        assert_eq!(sent(&mut listening, 100).len(), 3);
     }
 
     #[test]

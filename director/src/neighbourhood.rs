@@ -15,7 +15,7 @@ use dataplane::packet::ethernet::{EthernetHeader, IPV4, IPV6, VLAN};
 use dataplane::packet::mld::ListenerQuery;
 use dataplane::packet::ndp::{NeighbourKind, NeighbourMessage};
 use dataplane::packet::{icmp, icmpv6};
-use dataplane::port::PoolUsage;
+use dataplane::port::{PoolUsage, PortId};
 use dataplane::snapshot::InterfaceId;
 use dataplane::verdict::PuntQueue;
 
@@ -146,6 +146,12 @@ impl Neighbourhood {
     /// The host's part of the traffic.
     pub fn host_interfaces(&self) -> &HostInterfaces {
         &self.frames.host_interfaces
+    }
+
+    /// Who is behind this port's link now may never have heard of the director.
+    pub fn link_came_up(&mut self, topology: &Topology, port: PortId, now: Duration) {
+        self.own_addresses.announce_on(topology, port, now);
+        self.listening.link_came_up(topology, port, now);
     }
 
     /// Follows a change of what is configured.

@@ -202,8 +202,8 @@ impl Slots {
 
     /// Addresses of all real servers, removed ones too, of whose connections some may be translated.
     pub fn translated(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let slots = self.slots.iter().filter(|slot| slot.usage != Use::Vacant && slot.has_translated);
-        slots.filter_map(|slot| Some(slot.owner?.real_server.address))
+        let owners = self.by_owner.iter().filter(|(_, number)| self.slots[**number as usize].has_translated);
+        owners.map(|(owner, _)| owner.real_server.address)
     }
 
     /// Makes vacant what nobody can mean any more, given the oldest generation that a worker runs.

@@ -16,10 +16,11 @@
 //! A packet is forgotten 30 s after its first sight ([`LIFETIME_SECONDS`]), never later; 1 s after it finished, for what the
 //! network doubled, because identifications come round again.
 //!
-//! What is full gives way: in a bucket, what is over or finished goes first, then what is refused, then the oldest held packet, and
-//! for a first fragment that goes somewhere at last the oldest known one. So neither first fragments that go nowhere nor fragments
-//! whose first never comes, however many, take a known packet's place, and these hold no more frames than there are places; with those full, the packet held longest is given up. Not decided here, by
-//! RFC 5722 and 1858: nothing is reassembled, so overlaps are the real server's to refuse, as without a director.
+//! What is full gives way: in a bucket, what is over or finished goes first, then what is refused, then the oldest held
+//! packet, and for a first fragment that goes somewhere at last the oldest known one. So neither first fragments that go
+//! nowhere nor fragments whose first never comes, however many, take a known packet's place, and these hold no more frames
+//! than there are places; with those full, the packet held longest is given up. Not decided here, by RFC 5722 and 1858:
+//! nothing is reassembled, so overlaps are the real server's to refuse, as without a director.
 //!
 //! Invariants:
 //! - A key is in its bucket only, and in one way of those that are not over.

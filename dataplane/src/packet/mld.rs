@@ -3,7 +3,7 @@
 //!
 //! Frames here have no VLAN tag.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -60,6 +60,11 @@ pub fn is_query(payload: &[u8]) -> bool {
     payload.starts_with(&[ICMPV6, 0]) && payload.get(ROUTER_ALERT.len()) == Some(&MULTICAST_LISTENER_QUERY)
 }
 
+/// Nobody off the link can have sent it (RFC 3810 section 6.2).
+pub fn is_from_the_link(source: IpAddr, hop_limit: u8) -> bool {
+    hop_limit == HOP_LIMIT && matches!(source, IpAddr::V6(source) if source.is_unicast_link_local())
+}
+
 impl ListenerQuery {
     /// Reads a whole frame; none unless it is valid by RFC 3810 section 6.2.
     pub fn parse(frame: &[u8]) -> Option<ListenerQuery> {
@@ -69,7 +74,7 @@ impl ListenerQuery {
         }
         let (ip, payload) = Ipv6Header::read(packet, packet.len()).ok()?;
         let upper = ip.upper_layer(payload).ok()?;
-        let is_from_the_link = ip.hop_limit == HOP_LIMIT && ip.source_address().is_unicast_link_local();
+        let is_from_the_link = is_from_the_link(ip.source_address().into(), ip.hop_limit);
         if !is_from_the_link || ip.next_header != HOP_BY_HOP || upper.fragment.is_some() {
             return None;
         }
@@ -124,15 +129,6 @@ fn frame(mut message: Vec<u8>, source: Ipv6Addr, own_mac: [u8; 6], destination: 
     frame
 }
 
-/// The frame that asks who listens to `group`, or to any, in either version.
-pub fn query(group: Option<Ipv6Addr>, is_v1: bool, source: Ipv6Addr, own_mac: [u8; 6]) -> Vec<u8> {
-    const ALL_NODES: Ipv6Addr = super::ndp::ALL_NODES;
-    let mut message = vec![MULTICAST_LISTENER_QUERY, 0, 0, 0, 0x27, 0x10, 0, 0];
-    message.extend(group.unwrap_or(Ipv6Addr::UNSPECIFIED).octets());
-    message.extend([2, 125, 0, 0].iter().take(if is_v1 { 0 } else { 4 }));
-    frame(message, source, own_mac, group.unwrap_or(ALL_NODES))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +138,15 @@ mod tests {
 
     fn address(text: &str) -> Ipv6Addr {
         text.parse().unwrap()
+    }
+
+    /// The frame that asks who listens to `group`, or to any, in either version.
+    fn query(group: Option<Ipv6Addr>, is_v1: bool, source: Ipv6Addr, own_mac: [u8; 6]) -> Vec<u8> {
+        const ALL_NODES: Ipv6Addr = crate::packet::ndp::ALL_NODES;
+        let mut message = vec![MULTICAST_LISTENER_QUERY, 0, 0, 0, 0x27, 0x10, 0, 0];
+        message.extend(group.unwrap_or(Ipv6Addr::UNSPECIFIED).octets());
+        message.extend([2, 125, 0, 0].iter().take(if is_v1 { 0 } else { 4 }));
+        frame(message, source, own_mac, group.unwrap_or(ALL_NODES))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::hash::BuildHasher;
 
-use super::allowance::Allowance;
+use crate::allowance::Allowance;
 use crate::clock::Ticks;
 
 /// A worker's allowance for new connections.

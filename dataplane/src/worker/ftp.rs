@@ -6,10 +6,11 @@
 //! | PORT, EPRT | client | with full NAT a local address and port | the connection from the real server's data port (one below its control port) to the client |
 //! | 227, 229 | real server | VIP, and its port or the next one that is free | a connection without client's port, which the client's SYN completes |
 //!
-//! Both wait in the state LISTEN. An address that is not the speaker's own is left alone, and a port below 1024 of a real server: nobody has
-//! the director open a connection to elsewhere (FTP bounce), or to another service. Only whole lines at a segment's start are looked at, in an established connection, as
-//! the kernel does; a damaged segment is left as it is. The data connection keeps the control connection, which is silent meanwhile, from
-//! ending. Those that are awaited take from the allowance for new connections, and a control connection may await 15.
+//! Both wait in the state LISTEN. An address that is not the speaker's own is left alone, and a port below 1024 of a real
+//! server: nobody has the director open a connection to elsewhere (FTP bounce), or to another service. Only whole lines at a
+//! segment's start are looked at, in an established connection, as the kernel does; a damaged segment is left as it is. The
+//! data connection keeps the control connection, which is silent meanwhile, from ending. Those that are awaited take from the
+//! allowance for new connections, and a control connection may await 15.
 //!
 //! All connections of a control connection are its worker's; packets of them that others receive are handed over.
 

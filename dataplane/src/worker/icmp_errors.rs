@@ -11,15 +11,15 @@
 //!
 //! As the kernel does: from the address that the packet went to where that is ours, else from the director's own on the way to the
 //! sender. It goes back to the MAC address and the VLAN that the packet came from, no route needed. Nobody is told of errors, of later
-//! fragments, of anything from or to many (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). One allowance bounds all that a worker
-//! tells.
+//! fragments, of anything from or to many (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). One allowance bounds what a
+//! worker tells of packets that are too big, and one all else.
 
 use std::net::IpAddr;
 
 use super::Packet;
-use super::allowance::ErrorAllowance;
 use super::outlet::Outlet;
 use super::parse::addresses;
+use crate::allowance::ErrorAllowance;
 use crate::clock::Ticks;
 use crate::direct_routing;
 use crate::link_layer;

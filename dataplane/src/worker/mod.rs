@@ -23,7 +23,6 @@
 //! handed to that worker ([`handover`]).
 
 mod admission;
-pub(crate) mod allowance;
 mod fragment;
 mod fragmentation;
 mod ftp;
@@ -54,6 +53,7 @@ mod tunnel_errors;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::allowance::ErrorAllowance;
 use crate::clock::{Clock, Ticks};
 use crate::connection::table::ConnectionId;
 use crate::connection::{Connection, ConnectionTable, Event, FlowKey, Ipv6Pair};
@@ -69,7 +69,6 @@ use crate::snapshot::{InterfaceId, SharedCounts, Snapshot};
 use crate::verdict::{DropReason, HandOver, PacketKind, PuntQueue, Ready, Verdict};
 
 use admission::Admission;
-use allowance::ErrorAllowance;
 use fragment::Fragments;
 use icmp_errors::Reporter;
 use local_ports::LocalPorts;
@@ -227,14 +226,7 @@ struct Round<'a, Q: QueuePair> {
     now_seconds: u32,
 }
 
-#[allow(dead_code, reason = "for the passes of translated connections and of ICMP")]
 impl<Q: QueuePair> Round<'_, Q> {
-    /// For frames that the worker makes.
-    fn outlet(&mut self) -> Outlet<'_, Q> {
-        let WorkerParts { queues, counters, .. } = &mut *self.parts;
-        Outlet { queues, originated: self.originated, counters }
-    }
-
     /// For errors about packets.
     fn reporter(&mut self) -> Reporter<'_, Q> {
         let WorkerParts { queues, counters, mailbox, .. } = &mut *self.parts;

@@ -98,8 +98,7 @@ impl Opening<'_> {
         let reply = Tuple { client: real_server.0, client_port: real_server.1, service: client };
         let (key, pair) = reply.key(self.connections.seed());
         let Some(other) = self.connections.find(&key, &pair) else { return Ok(reply) };
-        let is_reply = self.connections.connection(other).flags.contains(ConnectionFlags::COMPANION);
-        let connection = self.connections.connection_of_reply(other).filter(|_| is_reply);
+        let connection = self.connections.connection_of_reply(other);
         let connection = connection.ok_or(DropReason::TupleInUse)?;
         let Connection { state, expires, .. } = self.connections.connection(connection);
         let gives_way =

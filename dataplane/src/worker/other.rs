@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Packet, Round, icmp, parse, tunnel_errors};
-use crate::packet::{icmpv6, ipv4, ipv6, ndp};
+use crate::packet::{icmpv6, ipv4, ipv6, mld, ndp};
 use crate::port::{Frame, QueuePair};
 use crate::snapshot::{AddressRole, Snapshot};
 use crate::verdict::{DropReason, PuntQueue, Verdict};
@@ -46,7 +46,7 @@ pub(super) fn judge<Q: QueuePair>(packet: &Packet, index: usize, round: &mut Rou
     if destination.is_ipv6() && is_neighbour_discovery(kind) {
         return neighbour_discovery(packet, [source, destination], message, snapshot);
     }
-    if destination.is_multicast() && kind == icmpv6::MULTICAST_LISTENER_QUERY {
+    if mld::is_from_the_link(source, packet.ttl) && kind == icmpv6::MULTICAST_LISTENER_QUERY {
         return Verdict::Punt(PuntQueue::Neighbour);
     }
     match snapshot.addresses.get(&destination) {

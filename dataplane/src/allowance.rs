@@ -14,19 +14,19 @@ const COST: u64 = TICKS_PER_SECOND as u64;
 
 /// What may be taken still, refilled by the tick.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     credit: u64,
     refilled: Ticks,
 }
 
 impl Allowance {
     /// A full one.
-    pub(super) fn new(now: Ticks) -> Self {
+    pub(crate) fn new(now: Ticks) -> Self {
         Allowance { credit: u64::MAX, refilled: now }
     }
 
     /// Whether there is one left of `rate` a second.
-    pub(super) fn allows(&mut self, rate: u32, now: Ticks) -> bool {
+    pub(crate) fn allows(&mut self, rate: u32, now: Ticks) -> bool {
         let rate = u64::from(rate);
         let most = (rate / BURSTS_PER_SECOND).max(BURST_MIN) * COST;
         let gained = u64::from(now.since(self.refilled)) * rate;
@@ -36,12 +36,12 @@ impl Allowance {
     }
 
     /// Takes one that was allowed.
-    pub(super) fn spend(&mut self) {
+    pub(crate) fn spend(&mut self) {
         self.credit = self.credit.saturating_sub(COST);
     }
 
     /// Takes one if there is one left of `rate` a second; of a rate of 0 there never is.
-    pub(super) fn take(&mut self, rate: u32, now: Ticks) -> bool {
+    pub(crate) fn take(&mut self, rate: u32, now: Ticks) -> bool {
         let is_allowed = rate > 0 && self.allows(rate, now);
         if is_allowed {
             self.spend();
@@ -59,8 +59,9 @@ impl SharedAllowance {
     pub(crate) fn take(&self, rate: u32, now: Ticks) -> bool {
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let mut left = Allowance::of_word(word);
-            // Another worker's round may have begun later.
-            let now = if left.refilled.is_past(now) { now } else { left.refilled };
+            // Another worker's round may have begun later. So little later: what looks like more is long ago.
+            let is_ahead = left.refilled.since(now) < TICKS_PER_SECOND;
+            let now = if is_ahead { left.refilled } else { now };
             left.take(rate, now).then(|| left.word())
         });
         taken.is_ok()
@@ -88,19 +89,19 @@ impl Allowance {
 /// What a worker may tell of errors still. That a packet is too big is told whatever else there is to tell: without it
 /// connections stall.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ErrorAllowance {
+pub(crate) struct ErrorAllowance {
     too_big: Allowance,
     others: Allowance,
 }
 
 impl ErrorAllowance {
     /// Full ones.
-    pub(super) fn new(now: Ticks) -> Self {
+    pub(crate) fn new(now: Ticks) -> Self {
         ErrorAllowance { too_big: Allowance::new(now), others: Allowance::new(now) }
     }
 
     /// Takes one error of this kind, where less than `rate` a second were told.
-    pub(super) fn take(&mut self, kind: IcmpError, rate: u32, now: Ticks) -> bool {
+    pub(crate) fn take(&mut self, kind: IcmpError, rate: u32, now: Ticks) -> bool {
         let allowance = if kind == IcmpError::TooBig { &mut self.too_big } else { &mut self.others };
         allowance.take(rate, now)
     }
@@ -121,6 +122,9 @@ mod tests {
         assert_eq!(taken, 1000);
         assert_eq!(take(10, 500), 0, "a worker whose round began before");
         assert!(!shared.take(0, Ticks(10_000)));
+        // Longer than half of what ticks count.
+        let long_after = 512 + (1 << 31) + 1000;
+        assert_eq!((take(1000, long_after), take(1000, long_after + 256)), (125, 125));
     }
 
     #[test]
